@@ -1,0 +1,232 @@
+//! What a backend has to offer to be driven by kxl's engine.
+//!
+//! A [`Backend`] launches emulator processes; a [`Live`] handle steers one of them. The engine
+//! sees nothing else of QEMU, SIMH or the mock. A new backend is a profile or an implementation of
+//! these two traits, a conformance run, one configuration and one paragraph of manual.
+//!
+//! Rules every implementation keeps:
+//! * **No emulator lives unrecorded.** The process is made by [`spawn::spawn`], which blocks the
+//!   child before `exec` until [`Recorder::record`] has committed its identity.
+//! * **Every call has a deadline**; none waits for ever on an emulator that does not answer.
+//! * **Signals go through a pidfd** ([`process::Process`]), never to a bare number.
+//! * **What it cannot do it declares** in [`Backend::capabilities`], and the method then answers
+//!   [`BackendError::Unsupported`].
+
+#[allow(unsafe_code, reason = "fork, exec and pidfd system calls")]
+pub mod process;
+#[allow(unsafe_code, reason = "fork, exec and pidfd system calls")]
+pub mod spawn;
+
+pub mod console;
+pub mod error;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use kxl_domain::{CapabilitySet, DomId, DomainConfig, DomainName, DomainUuid, GuestEvent, State};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+pub use console::ConsoleEnd;
+pub use error::BackendError;
+pub use process::{Identity, Process};
+
+/// A future that stays on the monitor's one thread.
+pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Result of a backend call.
+pub type Result<T, E = BackendError> = std::result::Result<T, E>;
+
+/// Everything a backend needs to make one emulator process. All values are typed and checked:
+/// nothing in it can turn into another option of the emulator.
+#[derive(Clone, Debug)]
+pub struct LaunchSpec {
+    /// The domain's name.
+    pub name: DomainName,
+    /// Its durable identity.
+    pub uuid: DomainUuid,
+    /// Its live number.
+    pub domid: DomId,
+    /// The configuration, uuid and MACs filled in.
+    pub config: DomainConfig,
+    /// Directory for sockets and scratch files; exists, mode 0700, kept over reboots.
+    pub rundir: PathBuf,
+    /// Where the emulator's own stdout and stderr go (appended; never a tty of the caller).
+    pub emulator_log: PathBuf,
+    /// Directory for caches that may be deleted at any time (versions of emulators and the like).
+    pub cachedir: PathBuf,
+    /// Directory of the administrator's own profiles, read after the built-in ones.
+    pub profiledir: PathBuf,
+    /// The unprivileged user that emulators run as when root starts them; `None` = keep.
+    pub run_as: Option<RunAs>,
+    /// The bridge of interfaces that name none; `None` = such interfaces are an error.
+    pub default_bridge: Option<String>,
+    /// Where the pid limits and memory limits of this domain live; `None` = no cgroup to be had.
+    pub cgroup: Option<PathBuf>,
+    /// The guest must not execute an instruction before [`Live::unpause`].
+    pub paused: bool,
+}
+
+/// A user to run as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunAs {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What a backend writes down at launch so that a later monitor can adopt the process. Stored
+/// with the domain's row; opaque to the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachments {
+    /// Which driver and program: `qemu`, `simh`, …, the emulator's path and version.
+    pub emulator: String,
+    /// Machine type as resolved (never an alias).
+    pub machine: Option<String>,
+    /// CPU model as resolved.
+    pub cpu: Option<String>,
+    /// Number of the console's pty master among the emulator's own descriptors, to be taken back
+    /// with `pidfd_getfd`; `None` where the console is a socket in the runtime directory.
+    pub pty_fd: Option<i32>,
+    /// Names of host network interfaces that belong to this domain.
+    pub taps: Vec<String>,
+    /// The VNC display in use.
+    pub vnc: Option<String>,
+    /// Anything else the profile wants back.
+    pub notes: std::collections::BTreeMap<String, String>,
+}
+
+/// Commits a new process to the domain's record while its child still waits before `exec`.
+///
+/// Called once in every launch. An error makes the backend end the child unborn.
+pub trait Recorder {
+    /// Writes identity and attachments to the live database.
+    ///
+    /// # Errors
+    /// A text saying why the record could not be written; the launch fails with it.
+    fn record(&mut self, identity: &Identity, attachments: &Attachments) -> Result<(), String>;
+}
+
+/// A driver.
+pub trait Backend {
+    /// Its name, as in `backend=`.
+    fn name(&self) -> &str;
+
+    /// What its domains can do. May depend on the configuration (a profile's program or machine).
+    fn capabilities(&self, config: &DomainConfig) -> CapabilitySet;
+
+    /// Checks a configuration against this host without making anything: emulator found, files
+    /// there and of the right kind, nothing asked for that the backend cannot do.
+    ///
+    /// # Errors
+    /// [`BackendError::Config`] or [`BackendError::Missing`], naming the key, file or package.
+    fn check(&self, spec: &LaunchSpec) -> Result<()>;
+
+    /// Makes the emulator process and waits until it is ready: for QEMU the answer to
+    /// `query-status`, for others what their profile says. With `spec.paused` the guest does not run.
+    ///
+    /// Cancel-safe: dropping the future ends the process if it was made.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; no process is left behind.
+    fn launch<'a>(
+        &'a self,
+        spec: &'a LaunchSpec,
+        recorder: &'a mut dyn Recorder,
+    ) -> Local<'a, Result<Box<dyn Live>>>;
+
+    /// Takes up a process that an earlier monitor launched. Reconnects the control channel and the
+    /// console; the guest notices nothing. `spec` is as at launch.
+    ///
+    /// # Errors
+    /// [`BackendError::Exited`] when `identity` names no living process (a zombie is dead),
+    /// [`BackendError::TimedOut`] when it does not answer; the process is left alone.
+    fn adopt<'a>(
+        &'a self,
+        spec: &'a LaunchSpec,
+        identity: Identity,
+        attachments: &'a Attachments,
+    ) -> Local<'a, Result<Box<dyn Live>>>;
+}
+
+/// What an emulator reports of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Running, Paused, Asleep or Shutdown.
+    pub state: State,
+    /// How the guest ended, for `Shutdown`.
+    pub ended: Option<GuestEvent>,
+    /// Current memory in MiB, where the backend can tell.
+    pub memory_mib: Option<u64>,
+    /// Virtual CPUs on line, where the backend can tell.
+    pub vcpus: Option<u32>,
+}
+
+/// Something that happened in or to an emulator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The virtual CPUs stopped (not because of a guest's end).
+    Stopped,
+    /// They go on.
+    Resumed,
+    /// The guest ended; the emulator stands still and waits to be destroyed, reset or kept.
+    GuestEnded(GuestEvent),
+    /// The guest was reset in place.
+    Reset,
+    /// The process is gone. Always the last event.
+    Exited(Exit),
+    /// Worth a line in the log, changes nothing.
+    Note(String),
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit status, if it exited and somebody saw it.
+    pub code: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+    /// What that means by the backend's exit rules; `None` = we destroyed it, or nobody can tell.
+    pub meaning: Option<GuestEvent>,
+    /// One line for people: status, signal, or the emulator's last words.
+    pub text: String,
+}
+
+/// One living emulator. Owned by the monitor's domain task; all calls come from there, one at a
+/// time.
+pub trait Live {
+    /// The process.
+    fn process(&self) -> &Process;
+
+    /// Takes the receiver of its events; `None` the second time. Events that came before are
+    /// buffered, in order.
+    fn events(&mut self) -> Option<mpsc::UnboundedReceiver<Event>>;
+
+    /// Takes the console's byte stream; `None` when there is none, or the second time.
+    fn console(&mut self) -> Option<ConsoleEnd>;
+
+    /// Stops the virtual CPUs. Idempotent.
+    fn pause(&mut self) -> Local<'_, Result<()>>;
+
+    /// Lets the virtual CPUs go on. Idempotent.
+    fn unpause(&mut self) -> Local<'_, Result<()>>;
+
+    /// Presses the power button, or what stands for it. Returns when the emulator has accepted it;
+    /// whether the guest obeys shows in [`Event::GuestEnded`].
+    fn powerdown(&mut self) -> Local<'_, Result<()>>;
+
+    /// Resets the machine in place and lets it run.
+    fn reset(&mut self) -> Local<'_, Result<()>>;
+
+    /// Asks the emulator for its state, within 150 ms.
+    ///
+    /// # Errors
+    /// [`BackendError::TimedOut`] when it does not answer (a SIGSTOPped emulator).
+    fn query(&mut self) -> Local<'_, Result<Report>>;
+
+    /// Ends the process whatever its condition (paused, frozen, stopped, hung) and waits until it
+    /// is gone, at most 3 s. Thaws and continues it where a kill needs that. Idempotent.
+    fn destroy(&mut self) -> Local<'_, Result<Exit>>;
+}

@@ -1,0 +1,380 @@
+//! Making an emulator process that cannot live unrecorded.
+//!
+//! ```text
+//!   monitor                                child
+//!   fork ─────────────────────────────────► setsid, descriptors, limits
+//!   read /proc/PID/stat                     read(gate)  … blocked
+//!   commit pid + start time to live.db
+//!   write(gate) ──────────────────────────► exec
+//!   read(errors): EOF = exec happened       or: errno, exit 127
+//! ```
+//! If the monitor dies before it has written the gate, the child reads EOF and exits without exec.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::process::{Identity, Process};
+
+/// A process to be made.
+#[derive(Debug)]
+pub struct Command {
+    program: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+    /// (our descriptor, its number in the child), in order.
+    fds: Vec<(OwnedFd, RawFd)>,
+    controlling_tty: Option<RawFd>,
+    nofile: Option<u64>,
+    run_as: Option<crate::RunAs>,
+    dir: CString,
+    cgroup: Option<CString>,
+}
+
+impl Command {
+    /// A command running `program` (a path; no search, no shell) in directory `/`, with an
+    /// environment of `PATH` only.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the path holds a NUL.
+    pub fn new(program: &Path) -> io::Result<Self> {
+        let program = c(program.as_os_str())?;
+        Ok(Self {
+            args: vec![program.clone()],
+            program,
+            env: vec![c"PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
+            fds: Vec::new(),
+            controlling_tty: None,
+            nofile: None,
+            run_as: None,
+            dir: c"/".to_owned(),
+            cgroup: None,
+        })
+    }
+
+    /// Adds one argument.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it holds a NUL.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> io::Result<&mut Self> {
+        self.args.push(c(arg.as_ref())?);
+        Ok(self)
+    }
+
+    /// Adds one environment entry, `NAME=value`.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it holds a NUL.
+    pub fn env(&mut self, entry: impl AsRef<OsStr>) -> io::Result<&mut Self> {
+        self.env.push(c(entry.as_ref())?);
+        Ok(self)
+    }
+
+    /// The arguments as text, for logs.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Passes a descriptor on under `number`; the parent's copy is closed after the fork.
+    /// Everything not passed on is closed in the child.
+    pub fn fd(&mut self, fd: OwnedFd, number: RawFd) -> &mut Self {
+        self.fds.push((fd, number));
+        self
+    }
+
+    /// Makes the descriptor passed on as `number` the controlling terminal.
+    pub fn controlling_tty(&mut self, number: RawFd) -> &mut Self {
+        self.controlling_tty = Some(number);
+        self
+    }
+
+    /// Limits open files.
+    pub fn nofile(&mut self, limit: Option<u64>) -> &mut Self {
+        self.nofile = limit;
+        self
+    }
+
+    /// Drops to this user just before exec.
+    pub fn run_as(&mut self, who: Option<crate::RunAs>) -> &mut Self {
+        self.run_as = who;
+        self
+    }
+
+    /// Working directory.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the path holds a NUL.
+    pub fn dir(&mut self, dir: &Path) -> io::Result<&mut Self> {
+        self.dir = c(dir.as_os_str())?;
+        Ok(self)
+    }
+
+    /// Enters this cgroup directory before exec, best effort.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the path holds a NUL.
+    pub fn cgroup(&mut self, dir: &Path) -> io::Result<&mut Self> {
+        self.cgroup = Some(c(dir.join("cgroup.procs").as_os_str())?);
+        Ok(self)
+    }
+}
+
+fn c(text: &OsStr) -> io::Result<CString> {
+    CString::new(text.as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL in an argument"))
+}
+
+/// A child that waits before `exec`. Dropping it ends the child unborn.
+#[derive(Debug)]
+pub struct Gated {
+    process: Process,
+    gate: OwnedFd,
+    errors: OwnedFd,
+}
+
+impl Gated {
+    /// The identity to be committed before [`Self::open`].
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        self.process.identity()
+    }
+
+    /// Lets the child exec and waits until it has.
+    ///
+    /// # Errors
+    /// The error of `exec` (or of a step before it); the child is gone then.
+    pub fn open(self) -> io::Result<Process> {
+        if nix::unistd::write(&self.gate, b"g").is_err() {
+            return Err(io::Error::other("the child ended before exec"));
+        }
+        drop(self.gate);
+        let mut errno = [0u8; 4];
+        let n = nix::unistd::read(&self.errors, &mut errno)?;
+        if n == 4 {
+            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
+        }
+        Ok(self.process)
+    }
+}
+
+/// Forks a child in a session of its own that waits for [`Gated::open`].
+///
+/// The calling process must be single-threaded or must not rely on locks held by other threads:
+/// between fork and exec the child makes system calls only.
+///
+/// # Errors
+/// When a pipe or the process cannot be made.
+pub fn spawn(command: Command) -> io::Result<Gated> {
+    let (gate_read, gate_write) = pipe()?;
+    let (errors_read, errors_write) = pipe()?;
+    let prepared = Prepared::new(&command, gate_read.as_raw_fd(), errors_write.as_raw_fd());
+    // SAFETY: the child only makes async-signal-safe calls on memory prepared before the fork
+    // and ends in exec or _exit.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: we are the child of the fork above.
+        0 => unsafe { prepared.become_emulator() },
+        pid => {
+            drop((gate_read, errors_write, command));
+            let process = Identity::of(pid).and_then(Process::open)?;
+            Ok(Gated { process, gate: gate_write, errors: errors_read })
+        }
+    }
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+}
+
+/// Pointers and numbers that the child needs, laid out before the fork: no allocation after it.
+struct Prepared<'a> {
+    command: &'a Command,
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    /// Scratch copies of the passed descriptors, above every target number.
+    moved: Vec<RawFd>,
+    gate: RawFd,
+    errors: RawFd,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(command: &'a Command, gate: RawFd, errors: RawFd) -> Self {
+        let pointers = |list: &'a [CString]| {
+            list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        Self {
+            argv: pointers(&command.args),
+            envp: pointers(&command.env),
+            moved: vec![0; command.fds.len()],
+            command,
+            gate,
+            errors,
+        }
+    }
+
+    /// The child's way to exec.
+    ///
+    /// # Safety
+    /// Only in a freshly forked child.
+    unsafe fn become_emulator(mut self) -> ! {
+        // SAFETY: system calls on descriptors and on memory that outlives the exec.
+        unsafe {
+            libc::setsid();
+            let mut empty: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut empty);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            // Lets a later monitor take the console back where Yama restricts ptrace to parents.
+            libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0);
+
+            let top = self.command.fds.iter().map(|(_, to)| *to).max().unwrap_or(2).max(2) + 1;
+            self.gate = self.must(libc::fcntl(self.gate, libc::F_DUPFD_CLOEXEC, top));
+            self.errors = self.must(libc::fcntl(self.errors, libc::F_DUPFD_CLOEXEC, top));
+            for i in 0..self.moved.len() {
+                let from = self.command.fds[i].0.as_raw_fd();
+                self.moved[i] = self.must(libc::fcntl(from, libc::F_DUPFD_CLOEXEC, top));
+            }
+            for fd in 0..top {
+                libc::close(fd);
+            }
+            for i in 0..self.moved.len() {
+                self.must(libc::dup2(self.moved[i], self.command.fds[i].1));
+            }
+            self.close_above(top);
+            if let Some(tty) = self.command.controlling_tty {
+                self.must(libc::ioctl(tty, libc::TIOCSCTTY, 0));
+            }
+            self.limits();
+            self.must(libc::chdir(self.command.dir.as_ptr()));
+
+            let mut go = 0u8;
+            if libc::read(self.gate, (&raw mut go).cast(), 1) != 1 {
+                libc::_exit(0);
+            }
+            if let Some(who) = self.command.run_as {
+                self.must(libc::setgroups(0, std::ptr::null()));
+                self.must(libc::setgid(who.gid));
+                self.must(libc::setuid(who.uid));
+            }
+            libc::execve(self.command.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
+            self.fail()
+        }
+    }
+
+    /// Closes every descriptor from `from` on but the two pipes.
+    unsafe fn close_above(&self, from: RawFd) {
+        let (a, b) = (self.gate.min(self.errors), self.gate.max(self.errors));
+        // SAFETY: close_range on numbers; errors mean an old kernel, where close-on-exec does it.
+        unsafe {
+            for (low, high) in [(from, a - 1), (a + 1, b - 1), (b + 1, RawFd::MAX)] {
+                if low <= high {
+                    libc::syscall(libc::SYS_close_range, low, high, 0);
+                }
+            }
+        }
+    }
+
+    unsafe fn limits(&self) {
+        // SAFETY: system calls on prepared memory.
+        unsafe {
+            if let Some(limit) = self.command.nofile {
+                let both = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const both);
+            }
+            if let Some(procs) = &self.command.cgroup {
+                let fd = libc::open(procs.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                if fd >= 0 {
+                    libc::write(fd, c"0".as_ptr().cast(), 1);
+                    libc::close(fd);
+                }
+            }
+        }
+    }
+
+    unsafe fn must(&self, rc: libc::c_int) -> libc::c_int {
+        if rc < 0 {
+            // SAFETY: as for the caller.
+            unsafe { self.fail() }
+        }
+        rc
+    }
+
+    /// Reports errno to the parent and ends.
+    unsafe fn fail(&self) -> ! {
+        // SAFETY: errno is this thread's; write and _exit are async-signal-safe.
+        unsafe {
+            let errno = *libc::__errno_location();
+            libc::write(self.errors, (&raw const errno).cast(), 4);
+            libc::_exit(127)
+        }
+    }
+}
+
+/// Wraps a raw descriptor number this process was started with.
+///
+/// # Safety
+/// `fd` must be open and owned by nobody else.
+#[must_use]
+pub unsafe fn inherited(fd: RawFd) -> OwnedFd {
+    // SAFETY: promised by the caller.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn out(script: &str) -> (Command, std::fs::File) {
+        let (read, write) = pipe().unwrap();
+        let mut command = Command::new(Path::new("/bin/sh")).unwrap();
+        command.arg("-c").unwrap().arg(script).unwrap().fd(write, 1);
+        (command, read.into())
+    }
+
+    #[test]
+    fn the_child_runs_only_after_the_gate_is_opened() {
+        let (command, mut read) = out("echo born; echo $$");
+        let gated = spawn(command).unwrap();
+        let pid = gated.identity().pid;
+        let process = gated.open().unwrap();
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("born\n{pid}\n"));
+        assert_eq!(process.identity().pid, pid);
+    }
+
+    #[test]
+    fn a_child_whose_gate_closes_ends_without_exec() {
+        let (command, mut read) = out("echo born");
+        drop(spawn(command).unwrap());
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
+    }
+
+    #[test]
+    fn exec_errors_come_back_to_the_parent() {
+        let command = Command::new(Path::new("/nonexistent/emulator")).unwrap();
+        let error = spawn(command).unwrap().open().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn the_child_holds_the_descriptors_it_was_given_and_no_others() {
+        let stray = std::fs::File::open("/proc/self/status").unwrap();
+        let kept = nix::unistd::dup(&stray).unwrap(); // no close-on-exec
+        let (command, mut read) = out("ls /proc/self/fd");
+        spawn(command).unwrap().open().unwrap();
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        // 1 is ours; ls itself opens the directory on the lowest free number.
+        let numbers: Vec<i32> = text.lines().map(|l| l.parse().unwrap()).collect();
+        assert!(numbers.iter().all(|n| *n < 4), "{numbers:?}");
+        drop(kept);
+    }
+}
