@@ -1,1 +1,194 @@
-//! control
+//! The protocol between `kxl` and a domain's monitor.
+//!
+//! One JSON document a line over the unix socket `control.sock` in the domain's runtime directory.
+//! A request names the protocol version and its deadline; the replies carry its id: any number of
+//! [`Body::Progress`], then exactly one [`Body::Done`] or [`Body::Failed`]. After the `Done` of
+//! [`Call::Console`] the connection changes to [`frame`]s for good.
+
+pub mod client;
+pub mod frame;
+
+use kxl_domain::state::Status;
+use kxl_domain::{DomId, DomainName, DomainUuid, Failure, Op, Reason, State, Verb, Wanted};
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol. A monitor refuses requests of another one and says which it speaks.
+pub const VERSION: u32 = 1;
+
+/// Longest line either side accepts, in bytes.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// A request of a command to a monitor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Protocol version.
+    pub v: u32,
+    /// Chosen by the client, echoed in every reply.
+    pub id: u64,
+    /// The client gives up after this many milliseconds; the monitor need not go on waiting then.
+    pub deadline_ms: u64,
+    /// What is asked.
+    pub call: Call,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Call {
+    /// The domain's status. Answered at once, also while an operation is in flight.
+    Status {
+        /// Also ask the emulator whether it answers (150 ms at most).
+        probe: bool,
+    },
+    /// A verb of the lifecycle table, decided again by the monitor.
+    Verb(Verb),
+    /// Replies when the domain has come to that point.
+    Wait(Until),
+    /// Attach to the console.
+    Console(Attach),
+    /// End the monitor; the domain goes on and is adopted later.
+    Release,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// The guest has ended, or the domain is gone, or it was started anew.
+    Shutdown,
+    /// There is no emulator any more.
+    Gone,
+}
+
+/// How to attach to a console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Send what is in the ring buffer first.
+    pub replay: bool,
+    /// Ask to be the writer. Granted when there is none, or when `steal` is set.
+    pub write: bool,
+    /// Take the writer's place.
+    pub steal: bool,
+    /// Window size of the viewer: rows, columns.
+    pub window: Option<(u16, u16)>,
+}
+
+/// One reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Id of the request.
+    pub id: u64,
+    /// Contents.
+    pub body: Body,
+}
+
+/// Contents of a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Body {
+    /// Something happened on the way.
+    Progress(String),
+    /// The request is done.
+    Done(Answer),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// The answer to a request that was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Call::Status`].
+    Status(Box<MonitorStatus>),
+    /// The verb was carried out (or accepted, for those that only ask the guest).
+    Ok,
+    /// The wish was already met; nothing was done.
+    Already,
+    /// To [`Call::Wait`]: how it ended.
+    Ended {
+        /// The state it came to.
+        state: State,
+        /// Why.
+        reason: Option<Reason>,
+        /// The domid it had when the wait began.
+        domid: DomId,
+    },
+    /// To [`Call::Console`]: whether this viewer may write. Frames follow.
+    Attached {
+        /// This viewer is the writer.
+        writer: bool,
+    },
+}
+
+/// A domain as its monitor knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorStatus {
+    /// Durable identity.
+    pub uuid: DomainUuid,
+    /// Name.
+    pub name: DomainName,
+    /// Live number.
+    pub domid: DomId,
+    /// The last wish.
+    pub wanted: Wanted,
+    /// Resting state.
+    pub state: State,
+    /// Operation in flight.
+    pub op: Option<Op>,
+    /// Why it is in its state.
+    pub reason: Option<Reason>,
+    /// Pid of the emulator.
+    pub pid: Option<i32>,
+    /// `Some(false)`: the emulator was asked and did not answer; `None`: it was not asked.
+    pub answering: Option<bool>,
+    /// Current memory in MiB.
+    pub memory_mib: u64,
+    /// Virtual CPUs on line.
+    pub vcpus: u32,
+    /// Milliseconds since the epoch at which this run of the guest started.
+    pub started_ms: u64,
+    /// VNC address, where there is a screen.
+    pub vnc: Option<String>,
+}
+
+impl MonitorStatus {
+    /// State and operation together.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        Status { state: self.state, op: self.op }
+    }
+}
+
+/// What a new monitor writes into its ready pipe, as one line, before it closes it. An end of file
+/// without a line means that the monitor died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ready {
+    /// The domain is there.
+    Up {
+        /// Its live number.
+        domid: DomId,
+    },
+    /// It could not be launched or adopted; the record says the same.
+    Failed(Failure),
+    /// Adoption found no emulator; the domain came to rest in this state.
+    Settled {
+        /// That state.
+        state: State,
+        /// Why.
+        reason: Option<Reason>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_keeps_its_shape_on_the_wire() {
+        let request = Request { v: 1, id: 7, deadline_ms: 250, call: Call::Verb(Verb::Pause) };
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(text, r#"{"v":1,"id":7,"deadline_ms":250,"call":{"verb":"pause"}}"#);
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+    }
+}

@@ -17,6 +17,7 @@
 
 pub mod capability;
 pub mod config;
+pub mod failure;
 pub mod ids;
 pub mod lifecycle;
 pub mod policy;
@@ -24,6 +25,7 @@ pub mod state;
 
 pub use capability::{Capability, CapabilitySet};
 pub use config::model::DomainConfig;
+pub use failure::{Failure, Kind};
 pub use ids::{DomId, DomainName, DomainUuid};
 pub use lifecycle::{Denied, RULES, Rule, Verb, Verdict, decide};
 pub use policy::{Action, GuestEvent};

@@ -1,0 +1,145 @@
+//! The blocking client that `kxl` uses; every call has a deadline.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use kxl_domain::{Failure, Kind};
+
+use crate::{Answer, Body, Call, MAX_LINE, Reply, Request, VERSION};
+
+/// A connection to one monitor.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    next_id: u64,
+}
+
+impl Client {
+    /// Speaks over a connected socket.
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, buffer: Vec::new(), next_id: 1 }
+    }
+
+    /// Makes a call and waits for its end; `progress` sees the lines on the way.
+    /// `deadline: None` waits as long as the monitor lives.
+    ///
+    /// # Errors
+    /// The monitor's own failure, [`Kind::TimedOut`] when the deadline passes, [`Kind::Failed`]
+    /// when the connection breaks.
+    pub fn call(
+        &mut self,
+        call: Call,
+        deadline: Option<Duration>,
+        mut progress: impl FnMut(&str),
+    ) -> Result<Answer, Failure> {
+        let id = self.send(call, deadline).map_err(|error| lost(&error))?;
+        let until = deadline.map(|wait| Instant::now() + wait);
+        loop {
+            let reply = self.receive(until).map_err(|error| lost(&error))?;
+            match reply.body {
+                _ if reply.id != id => {}
+                Body::Progress(text) => progress(&text),
+                Body::Done(answer) => return Ok(answer),
+                Body::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Sends a request without waiting and returns its id.
+    ///
+    /// # Errors
+    /// When the monitor has hung up.
+    pub fn send(&mut self, call: Call, deadline: Option<Duration>) -> io::Result<u64> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let deadline_ms =
+            deadline.map_or(u64::MAX, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let mut line = serde_json::to_vec(&Request { v: VERSION, id, deadline_ms, call })?;
+        line.push(b'\n');
+        self.stream.write_all(&line)?;
+        Ok(id)
+    }
+
+    /// Receives one reply.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline, `UnexpectedEof` when the monitor hangs up, `InvalidData` when
+    /// what comes is no reply.
+    pub fn receive(&mut self, until: Option<Instant>) -> io::Result<Reply> {
+        loop {
+            if let Some(reply) = self.take()? {
+                return Ok(reply);
+            }
+            let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if timeout == Some(Duration::ZERO) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(timeout)?;
+            match self.fill() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => other?,
+            }
+        }
+    }
+
+    /// Reads what is there into the buffer (blocking as the socket is set).
+    ///
+    /// # Errors
+    /// `UnexpectedEof` at the end, `WouldBlock` when nothing came.
+    pub fn fill(&mut self) -> io::Result<()> {
+        let mut chunk = [0u8; 4096];
+        match self.stream.read(&mut chunk)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.buffer.extend(&chunk[..n]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a whole reply off the buffer.
+    ///
+    /// # Errors
+    /// `InvalidData` when a line is no reply or has no end.
+    pub fn take(&mut self) -> io::Result<Option<Reply>> {
+        match self.buffer.iter().position(|b| *b == b'\n') {
+            Some(end) => {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                Ok(Some(serde_json::from_slice(&line)?))
+            }
+            None if self.buffer.len() > MAX_LINE => Err(io::ErrorKind::InvalidData.into()),
+            None => Ok(None),
+        }
+    }
+
+    /// The socket, for `poll`.
+    #[must_use]
+    pub const fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Gives up the protocol: the socket and the bytes read beyond the last reply. For frames.
+    #[must_use]
+    pub fn into_parts(self) -> (UnixStream, Vec<u8>) {
+        (self.stream, self.buffer)
+    }
+}
+
+fn lost(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            Failure::new(Kind::TimedOut, "the domain's monitor did not answer in time")
+                .hint("kxl list shows whether its emulator answers; kxl destroy NAME always works")
+        }
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset => {
+            Failure::new(Kind::Failed, "the domain's monitor has hung up")
+                .hint("run the command again: the domain is adopted by a new monitor")
+        }
+        _ => Failure::because(Kind::Internal, "the monitor's answer makes no sense", error),
+    }
+}
