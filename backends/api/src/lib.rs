@@ -62,8 +62,8 @@ pub struct LaunchSpec {
     pub run_as: Option<RunAs>,
     /// The bridge of interfaces that name none; `None` = such interfaces are an error.
     pub default_bridge: Option<String>,
-    /// Where the pid limits and memory limits of this domain live; `None` = no cgroup to be had.
-    pub cgroup: Option<PathBuf>,
+    /// Control group directories that the emulator enters before exec ([`spawn::Command::cgroup`]).
+    pub cgroups: Vec<PathBuf>,
     /// The guest must not execute an instruction before [`Live::unpause`].
     pub paused: bool,
 }

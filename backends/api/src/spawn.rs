@@ -30,7 +30,7 @@ pub struct Command {
     nofile: Option<u64>,
     run_as: Option<crate::RunAs>,
     dir: CString,
-    cgroup: Option<CString>,
+    cgroups: Vec<CString>,
 }
 
 impl Command {
@@ -50,7 +50,7 @@ impl Command {
             nofile: None,
             run_as: None,
             dir: c"/".to_owned(),
-            cgroup: None,
+            cgroups: Vec::new(),
         })
     }
 
@@ -70,6 +70,12 @@ impl Command {
     pub fn env(&mut self, entry: impl AsRef<OsStr>) -> io::Result<&mut Self> {
         self.env.push(c(entry.as_ref())?);
         Ok(self)
+    }
+
+    /// Drops every environment entry, `PATH` too.
+    pub fn clear_env(&mut self) -> &mut Self {
+        self.env.clear();
+        self
     }
 
     /// The arguments as text, for logs.
@@ -112,12 +118,12 @@ impl Command {
         Ok(self)
     }
 
-    /// Enters this cgroup directory before exec, best effort.
+    /// Enters this control group before exec, best effort; may be given several times.
     ///
     /// # Errors
     /// `InvalidInput` when the path holds a NUL.
     pub fn cgroup(&mut self, dir: &Path) -> io::Result<&mut Self> {
-        self.cgroup = Some(c(dir.join("cgroup.procs").as_os_str())?);
+        self.cgroups.push(c(dir.join("cgroup.procs").as_os_str())?);
         Ok(self)
     }
 }
@@ -285,7 +291,7 @@ impl<'a> Prepared<'a> {
                 let both = libc::rlimit { rlim_cur: limit, rlim_max: limit };
                 libc::setrlimit(libc::RLIMIT_NOFILE, &raw const both);
             }
-            if let Some(procs) = &self.command.cgroup {
+            for procs in &self.command.cgroups {
                 let fd = libc::open(procs.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
                 if fd >= 0 {
                     libc::write(fd, c"0".as_ptr().cast(), 1);

@@ -29,6 +29,12 @@ impl GuestEvent {
             Self::Watchdog => Reason::Watchdog,
         }
     }
+
+    /// The event that leaves this reason behind, if it was a guest's end.
+    #[must_use]
+    pub fn of(reason: Reason) -> Option<Self> {
+        Self::ALL.iter().copied().find(|event| event.reason() == reason)
+    }
 }
 
 words! {
