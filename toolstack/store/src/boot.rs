@@ -1,0 +1,85 @@
+//! After a boot of the host: what the last one has left is made true.
+
+use kxl_domain::{Reason, State};
+use rusqlite::Connection;
+
+use crate::Result;
+use crate::error::Fault;
+use crate::events::{self, Event, Severity};
+use crate::facade::Store;
+use crate::live;
+use crate::registry::{self, Rest};
+use crate::rows::ListRow;
+
+/// Key of the boot whose start the database has dealt with.
+const BOOT: &str = "boot_id";
+
+impl Store {
+    /// Makes every row of another boot true: managed domains recorded as live are halted, lost at
+    /// host reboot; live rows go; each lost domain has one event, however often and by however
+    /// many processes at once this is done. Costs one look at each database when there is nothing
+    /// to do.
+    pub(crate) fn settle_other_boots(&self) -> Result<()> {
+        if self.is_new_to(self.registry().read(&self.paths, "read the boot id", boot_of)?) {
+            self.registry().write(&self.paths, "settle the last boot", |db| {
+                let lost = registry::of_other_boots(db, &self.boot_id)?;
+                self.report_lost(lost.iter().map(|light| (&light.row, light.boot_id.as_deref())));
+                for light in &lost {
+                    let rest = Rest {
+                        state: Some(State::Halted),
+                        reason: Some(Some(Reason::LostAtHostReboot)),
+                        detail: Some(String::new()),
+                        wanted: None,
+                    };
+                    registry::set_rest(db, light.row.uuid, &rest, &self.boot_id)?;
+                }
+                registry::set_meta(db, BOOT, &self.boot_id)
+            })?;
+        }
+        if self.is_new_to(self.live_db().read(&self.paths, "read the boot id", boot_of)?) {
+            self.live_db().write(&self.paths, "settle the last boot", |db| {
+                let stale = live::of_other_boots(db, &self.boot_id)?;
+                let lost: Vec<_> = stale.iter().filter(|(row, _)| row.process.is_some()).collect();
+                self.report_lost(lost.iter().map(|(row, boot)| (row, Some(boot.as_str()))));
+                for (row, _) in &stale {
+                    live::remove(db, row.uuid)?;
+                }
+                registry::set_meta(db, BOOT, &self.boot_id)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// `None`: no database, so nothing to do. `Some(None)`: one that no boot has looked at.
+    fn is_new_to(&self, found: Option<Option<String>>) -> bool {
+        found.is_some_and(|boot| boot.as_ref() != Some(&self.boot_id))
+    }
+
+    /// Records the events before the rows change: killed in between, it is done again, and the
+    /// key (domain and boot) keeps them from being there twice.
+    fn report_lost<'a>(&self, lost: impl Iterator<Item = (&'a ListRow, Option<&'a str>)>) {
+        let events: Vec<(Event, String)> = lost
+            .map(|(row, boot)| {
+                let event = Event::new(Severity::Warning, "lost at host reboot")
+                    .of(row.uuid, &row.name, row.domid)
+                    .reason(Some(Reason::LostAtHostReboot))
+                    .text(format!("it was {} when the host went down", row.state));
+                (event, format!("lost/{}/{}", boot.unwrap_or_default(), row.uuid))
+            })
+            .collect();
+        if events.is_empty() {
+            return;
+        }
+        let written = self.events_db().write(&self.paths, "record events", |db| {
+            events::append(db, events.iter().map(|(event, key)| (event, Some(key.as_str()))))
+        });
+        // Rows come before events: a full disk here must not keep them untrue.
+        if let Err(error) = written {
+            tracing::warn!(%error, "cannot record which domains the host's reboot has ended");
+        }
+    }
+}
+
+fn boot_of(db: &Connection) -> Result<Option<String>, Fault> {
+    registry::meta(db, BOOT)
+}

@@ -1,0 +1,288 @@
+//! One database: opened when it is used, made complete or not at all, written by one process at a
+//! time in the order in which they came.
+//!
+//! A writer first takes `X.db.writer` by flock(2): the kernel wakes those who wait in turn, where
+//! SQLite's own busy handler sleeps and tries its luck, which starves some of a thousand writers.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Fault, StoreError};
+use crate::lock;
+use crate::netfs;
+use crate::paths::{Paths, open_private};
+
+/// Writers queue up before SQLite sees them; what is left to wait for is a checkpoint or the
+/// recovery of a write-ahead log.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// What one database is.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// Its place.
+    pub(crate) path: fn(&Paths) -> PathBuf,
+    /// `PRAGMA synchronous`.
+    pub(crate) synchronous: Synchronous,
+    /// The steps from schema 0 to the newest: step i leads from `user_version` i to i + 1. Only
+    /// ever appended to.
+    pub(crate) migrations: &'static [&'static str],
+    /// What to do about a damaged one.
+    pub(crate) next: &'static str,
+}
+
+/// How far a commit has come when it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Synchronous {
+    /// In the page cache: survives every process, not the power.
+    Off,
+    /// The same, but the file is never damaged by a power cut.
+    Normal,
+    /// On the disk.
+    Full,
+}
+
+/// One database of a store, perhaps not opened yet.
+#[derive(Debug)]
+pub(crate) struct Db {
+    spec: &'static Spec,
+    path: PathBuf,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    queue: File,
+}
+
+impl Db {
+    pub(crate) fn new(spec: &'static Spec, paths: &Paths) -> Self {
+        Self { spec, path: (spec.path)(paths), open: None }
+    }
+
+    /// Closes the connection; the next use opens it again.
+    pub(crate) fn close(&mut self) {
+        self.open = None;
+    }
+
+    /// Reads; `None` when there is no such database yet. All statements of `f` see one moment.
+    pub(crate) fn read<R>(
+        &mut self,
+        paths: &Paths,
+        attempt: &'static str,
+        f: impl FnOnce(&Connection) -> Result<R, Fault>,
+    ) -> Result<Option<R>, StoreError> {
+        if self.open.is_none() {
+            if !self.exists()? {
+                return Ok(None);
+            }
+            paths.check()?;
+            self.open()?;
+        }
+        let (spec, path) = (self.spec, &self.path);
+        let fault = |fault| explain(spec, path, attempt, fault);
+        let open = self.open.as_mut().expect("opened above");
+        let transaction = open
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Deferred)
+            .map_err(|error| fault(error.into()))?;
+        let result = f(&transaction).map_err(fault)?;
+        transaction.finish().map_err(|error| fault(error.into()))?;
+        Ok(Some(result))
+    }
+
+    /// Runs `f` in one transaction, alone; commits if it succeeds and changes nothing if not.
+    pub(crate) fn write<R>(
+        &mut self,
+        paths: &Paths,
+        attempt: &'static str,
+        f: impl FnOnce(&Transaction<'_>) -> Result<R, Fault>,
+    ) -> Result<R, StoreError> {
+        if self.open.is_none() {
+            paths.prepare()?;
+            self.open()?;
+        }
+        let (spec, path) = (self.spec, &self.path);
+        let fault = |fault| explain(spec, path, attempt, fault);
+        let open = self.open.as_mut().expect("opened above");
+        let _turn = Turn::take(&open.queue, path)?;
+        let transaction = open
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| fault(error.into()))?;
+        let result = f(&transaction).map_err(fault)?;
+        transaction.commit().map_err(|error| fault(error.into()))?;
+        Ok(result)
+    }
+
+    fn exists(&self) -> Result<bool, StoreError> {
+        self.path.try_exists().map_err(|error| StoreError::io("look at", &self.path, error))
+    }
+
+    fn open(&mut self) -> Result<(), StoreError> {
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        netfs::refuse(dir)?;
+        let queue_path = queue_path(&self.path);
+        let queue = open_private(&queue_path)
+            .map_err(|error| StoreError::io("open the writer queue", &queue_path, error))?;
+        if !self.exists()? {
+            let _turn = Turn::take(&queue, &self.path)?;
+            if !self.exists()? {
+                self.make(dir)?;
+            }
+        }
+        let mut connection = self.connect(&self.path, self.spec.synchronous)?;
+        if self.version(&connection)? < self.newest() {
+            let _turn = Turn::take(&queue, &self.path)?;
+            self.migrate(&mut connection)?;
+        }
+        self.open = Some(Open { connection, queue });
+        Ok(())
+    }
+
+    /// Makes the database under another name and renames it: whoever sees it sees all of it.
+    /// Called with the writer queue held.
+    fn make(&self, dir: &Path) -> Result<(), StoreError> {
+        let new = beside(&self.path, ".new");
+        // Of an earlier try that was cut off, or of a database that was taken away by hand: a
+        // log without its database would be applied to the new one.
+        for base in [&new, &self.path] {
+            for suffix in ["", "-wal", "-shm", "-journal"] {
+                let path = beside(base, suffix);
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(StoreError::io("remove", path, error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let io = |attempt| move |error| StoreError::io(attempt, &self.path, error);
+        // SQLite gives its other files the mode of this one.
+        let file = open_private(&new).map_err(io("make"))?;
+        let mut connection = self.connect(&new, Synchronous::Off)?;
+        connection
+            .pragma_update(None, "journal_mode", "wal")
+            .map_err(|error| self.explain("make", error))?;
+        self.migrate(&mut connection)?;
+        // Folds the log into the file and removes it.
+        connection.close().map_err(|(_, error)| self.explain("make", error))?;
+        let durable = self.spec.synchronous != Synchronous::Off;
+        if durable {
+            file.sync_all().map_err(io("write"))?;
+        }
+        fs::rename(&new, &self.path).map_err(io("make"))?;
+        if durable {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("make"))?;
+        }
+        Ok(())
+    }
+
+    fn connect(&self, path: &Path, synchronous: Synchronous) -> Result<Connection, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let open = || {
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(BUSY)?;
+            // Small, because every monitor has one of these open now and then.
+            connection.execute_batch(&format!(
+                "PRAGMA synchronous = {};
+                 PRAGMA cache_size = -64;
+                 PRAGMA mmap_size = 0;
+                 PRAGMA trusted_schema = OFF;
+                 PRAGMA journal_size_limit = 1048576;",
+                match synchronous {
+                    Synchronous::Off => "OFF",
+                    Synchronous::Normal => "NORMAL",
+                    Synchronous::Full => "FULL",
+                }
+            ))?;
+            Ok(connection)
+        };
+        open().map_err(|error| self.explain("open", error))
+    }
+
+    fn newest(&self) -> i64 {
+        i64::try_from(self.spec.migrations.len()).expect("a handful of migrations")
+    }
+
+    fn version(&self, connection: &Connection) -> Result<i64, StoreError> {
+        let found: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|error| self.explain("read the schema version", error))?;
+        let known = self.newest();
+        if found > known || found < 0 {
+            let path = self.path.clone();
+            return Err(StoreError::NewerSchema { path, found, known });
+        }
+        Ok(found)
+    }
+
+    fn migrate(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let run = |connection: &mut Connection| -> Result<(), Fault> {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let from = self.version(&transaction)?;
+            let steps = usize::try_from(from).expect("checked not to be negative");
+            for step in &self.spec.migrations[steps..] {
+                transaction.execute_batch(step)?;
+            }
+            transaction.pragma_update(None, "user_version", self.newest())?;
+            transaction.commit()?;
+            Ok(())
+        };
+        run(connection).map_err(|fault| explain(self.spec, &self.path, "migrate the schema", fault))
+    }
+
+    fn explain(&self, attempt: &'static str, error: rusqlite::Error) -> StoreError {
+        StoreError::sql(attempt, &self.path, self.spec.next, error)
+    }
+}
+
+fn explain(spec: &Spec, path: &Path, attempt: &'static str, fault: Fault) -> StoreError {
+    match fault {
+        Fault::Sql(error) => StoreError::sql(attempt, path, spec.next, error),
+        Fault::Store(error) => error,
+        Fault::Record { what, problem } => {
+            StoreError::Record { what, path: path.to_path_buf(), problem }
+        }
+    }
+}
+
+/// The file by which the writers of a database queue up.
+pub(crate) fn queue_path(db: &Path) -> PathBuf {
+    beside(db, ".writer")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// A writer's turn. Unlocked, not merely closed, at its end: a child forked meanwhile may hold a
+/// copy of the descriptor.
+struct Turn<'a>(&'a File);
+
+impl<'a> Turn<'a> {
+    fn take(queue: &'a File, path: &Path) -> Result<Self, StoreError> {
+        lock::wait_for(queue, path)?;
+        Ok(Self(queue))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Touched while still held: whoever follows the events is woken by this, and by the file
+        // being closed when a writer is killed before it came here.
+        let now = fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+        if let Err(error) = self.0.set_times(now).and_then(|()| self.0.unlock()) {
+            tracing::warn!(%error, "cannot end the turn of a writer; it ends with the process");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Who may act: the domain lock, held for as long as somebody is responsible for a domain, and
+//! the names lock, held for the moment in which a name is claimed.
+//!
+//! Both are flock(2) on a file. Such a lock belongs to the open file description, so that a
+//! monitor which inherits the descriptor inherits the lock, and the kernel drops it when the last
+//! descriptor is closed, however its holder dies.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use kxl_domain::DomainUuid;
+
+use crate::error::StoreError;
+use crate::paths::{Paths, open_private};
+
+/// The right to act on one domain.
+///
+/// Dropping it closes this descriptor only: the lock is free when every copy of the descriptor is
+/// closed, here and in the processes that inherited it.
+#[derive(Debug)]
+pub struct DomainLock {
+    file: File,
+}
+
+impl DomainLock {
+    /// Takes the lock if it is free. Makes the domain's runtime directory where it is missing.
+    ///
+    /// # Errors
+    /// `Unsafe`, `Io` or `NoSpace` when directory or file cannot be made.
+    pub fn try_acquire(paths: &Paths, uuid: DomainUuid) -> Result<Option<Self>, StoreError> {
+        let path = paths.lock_file(uuid);
+        paths.prepare()?;
+        loop {
+            paths.make_rundir(uuid)?;
+            let file = match open_private(&path) {
+                Ok(file) => file,
+                // The directory was removed or moved after it was made.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(StoreError::io("open the domain lock", path, error)),
+            };
+            match file.try_lock() {
+                Ok(()) if is_same(&file, &path) => return Ok(Some(Self { file })),
+                // Locked, but its holder has removed the file meanwhile: it guards nothing.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if is_same(&file, &path) => return Ok(None),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => {
+                    return Err(StoreError::io("take the domain lock", path, error));
+                }
+            }
+        }
+    }
+
+    /// Takes the lock, waiting for at most `deadline`.
+    ///
+    /// It asks again and again, from every millisecond to every 50 ms: the holder may be a
+    /// monitor that keeps it for months, and a flock(2) that blocks has no deadline. Blocks the
+    /// thread; not to be called on an async one.
+    ///
+    /// # Errors
+    /// `LockTimeout` when it was not free in time; else as [`try_acquire`](Self::try_acquire).
+    pub fn acquire(
+        paths: &Paths,
+        uuid: DomainUuid,
+        deadline: Duration,
+    ) -> Result<Self, StoreError> {
+        let end = Instant::now() + deadline;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(lock) = Self::try_acquire(paths, uuid)? {
+                return Ok(lock);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let path = paths.lock_file(uuid);
+                return Err(StoreError::LockTimeout { path, waited: deadline });
+            }
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Takes over a descriptor that was inherited with the lock on it.
+    ///
+    /// # Errors
+    /// `Io` when it is not the locked lock file of this domain.
+    pub fn inherit(paths: &Paths, uuid: DomainUuid, fd: OwnedFd) -> Result<Self, StoreError> {
+        let path = paths.lock_file(uuid);
+        let file = File::from(fd);
+        // Asking for a lock that is held already through the same description succeeds at once.
+        if is_same(&file, &path) && file.try_lock().is_ok() {
+            return Ok(Self { file });
+        }
+        let error = io::Error::new(ErrorKind::InvalidInput, "the descriptor is not its lock");
+        Err(StoreError::io("take over the domain lock", path, error))
+    }
+
+    /// Removes the runtime directory with everything in it, then lets go of the lock. Who waits
+    /// for the lock notices and makes the directory anew.
+    ///
+    /// # Errors
+    /// `Io`; the lock is released all the same.
+    pub fn remove_rundir(self, paths: &Paths, uuid: DomainUuid) -> Result<(), StoreError> {
+        let path = paths.rundir(uuid);
+        if !is_same(&self.file, &paths.lock_file(uuid)) {
+            let error = io::Error::new(ErrorKind::InvalidInput, "the lock held is another one");
+            return Err(StoreError::io("remove the runtime directory", path, error));
+        }
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(StoreError::io("remove the runtime directory", path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsFd for DomainLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl From<DomainLock> for OwnedFd {
+    fn from(lock: DomainLock) -> Self {
+        lock.file.into()
+    }
+}
+
+/// The right to claim, change or free names; held for milliseconds.
+#[derive(Debug)]
+pub struct NamesLock {
+    held: Held,
+}
+
+impl NamesLock {
+    /// Takes the lock, waiting in the kernel for who holds it.
+    ///
+    /// # Errors
+    /// `Unsafe`, `NetworkFs`, `Io` or `NoSpace`.
+    pub fn acquire(paths: &Paths) -> Result<Self, StoreError> {
+        paths.prepare()?;
+        crate::netfs::refuse(paths.state_dir())?;
+        let path = paths.names_lock();
+        let file = open_private(&path)
+            .map_err(|error| StoreError::io("open the names lock", &path, error))?;
+        Ok(Self { held: Held::lock(file, &path)? })
+    }
+}
+
+impl AsFd for NamesLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.held.file.as_fd()
+    }
+}
+
+/// An exclusive lock that ends with its scope, even where a child that was forked meanwhile still
+/// holds a copy of the descriptor.
+#[derive(Debug)]
+pub(crate) struct Held {
+    file: File,
+}
+
+impl Held {
+    pub(crate) fn lock(file: File, path: &Path) -> Result<Self, StoreError> {
+        wait_for(&file, path)?;
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "cannot unlock; the lock ends when the file is closed");
+        }
+    }
+}
+
+/// flock(2) that goes on after a signal.
+pub(crate) fn wait_for(file: &File, path: &Path) -> Result<(), StoreError> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => {
+                return other.map_err(|error| StoreError::io("lock", PathBuf::from(path), error));
+            }
+        }
+    }
+}
+
+/// Whether the open file is the one that has this path now.
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
