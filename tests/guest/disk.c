@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,29 +96,6 @@ void disk_names(char *out, size_t size)
 	out[0] = '\0';
 	for (size_t kind = 0; kind < sizeof KINDS / sizeof *KINDS; kind++)
 		each_disk(KINDS[kind], append, &list);
-}
-
-static int host_count(const char *name)
-{
-	DIR *hosts = opendir(name);
-	int count = 0;
-
-	while (hosts && readdir(hosts))
-		count++;
-	if (hosts)
-		closedir(hosts);
-	return count;
-}
-
-void disk_settle(long ms)
-{
-	char name[64];
-
-	/* virtio-blk is there when its module is; only SCSI and ATA probe in the background. */
-	if (find_first(name) || host_count("/sys/class/scsi_host") <= 2)
-		return;
-	for (long waited = 0; waited < ms && !find_first(name); waited += 20)
-		poll(NULL, 0, 20);
 }
 
 static int open_disk(const char *name, int flags)

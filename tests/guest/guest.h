@@ -33,9 +33,7 @@ int memory_busy(void);
 /* Reports a completed check on the console. */
 void memory_report(void);
 
-/* disk.c: the first disk. */
-/* Waits for disks that are still being probed, at most `ms`. */
-void disk_settle(long ms);
+/* disk.c: the first disk. Loading a module waits for its probing, so disks are there at once. */
 void disk_test(void);
 /* Writes `text` into the first block of the first disk, past the page cache. */
 void disk_stamp(const char *text);

@@ -222,7 +222,6 @@ int main(void)
 		leave(RB_POWER_OFF);
 	memory_start(WORK_FILL);
 	finish_fill();
-	disk_settle(3000);
 	buttons = button_open(fds);
 	polled[0].fd = console_fd();
 	polled[0].events = POLLIN;
