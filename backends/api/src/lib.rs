@@ -19,6 +19,7 @@ pub mod spawn;
 
 pub mod console;
 pub mod error;
+mod freezer;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -165,6 +165,15 @@ impl Process {
         if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Thaws the control groups that the process is in, where they are frozen: a kill does not end
+    /// a process that the v1 freezer holds.
+    ///
+    /// # Errors
+    /// `NotFound` when the process is gone, or why the group may not be thawed.
+    pub fn thaw(&self) -> io::Result<()> {
+        crate::freezer::thaw(self.identity.pid)
+    }
+
     /// Takes a copy of one of the process's own descriptors (pidfd_getfd(2)).
     ///
     /// # Errors
@@ -180,6 +189,25 @@ impl Process {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// Waits until the process has ended, reaped or not: for a process that somebody else has to
+    /// reap this shows long before [`Self::wait`] can tell how.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// When the pidfd cannot be polled.
+    pub async fn gone(&self) -> io::Result<()> {
+        // SAFETY: the copy is owned by the registration and stays open as long as it.
+        let watched = unsafe {
+            tokio::io::unix::AsyncFd::register_with_interest(
+                self.pidfd.try_clone()?,
+                tokio::io::Interest::READABLE,
+            )
+        }?;
+        drop(watched.readable().await?);
+        Ok(())
+    }
+
     /// Waits until the process has ended and says how, as far as the kernel tells: always for a
     /// child of ours, for others by `PIDFD_GET_INFO` where the kernel has it (6.15) and the reaper
     /// has been.
@@ -189,14 +217,7 @@ impl Process {
     /// # Errors
     /// When the pidfd cannot be polled.
     pub async fn wait(&self) -> io::Result<(Option<i32>, Option<i32>)> {
-        // SAFETY: the copy is owned by the registration and stays open as long as it.
-        let watched = unsafe {
-            tokio::io::unix::AsyncFd::register_with_interest(
-                self.pidfd.try_clone()?,
-                tokio::io::Interest::READABLE,
-            )
-        }?;
-        let _ready = watched.readable().await?;
+        self.gone().await?;
         if let Some(status) = reap(&self.pidfd) {
             return Ok(status);
         }
