@@ -1,3 +1,29 @@
 //! The configuration of a domain: xl.cfg's grammar and keys, and kxl's own beside them.
+//!
+//! [`parse`] reads a text into a [`DomainConfig`](model::DomainConfig); [`keys`] is the one table
+//! of what there is to say; [`disk`], [`vif`] and [`cpulist`] read the little languages inside
+//! strings. Nothing here opens a file or looks at the host.
 
+pub mod build;
+pub mod cpulist;
+pub mod disk;
+pub mod error;
+pub mod keys;
+mod lexer;
 pub mod model;
+mod nearest;
+mod number;
+mod paths;
+mod print;
+mod print_items;
+mod rate;
+mod syntax;
+mod text;
+pub mod vdev;
+pub mod vif;
+
+pub use build::{Parsed, Rules, parse, parse_by};
+pub use error::{ConfigError, ConfigErrors, ErrorKind, Warning, WarningKind};
+pub use lexer::EscapeError;
+pub use rate::RateError;
+pub use text::{COMMAND_LINE, Place, SAVED, UPDATED};

@@ -103,7 +103,8 @@ pub struct DomainConfig {
     pub limits: Limits,
     /// Console behaviour.
     pub console: Console,
-    /// Keys that are understood and kept but that this build does not act on, as text, by key.
+    /// Keys that are understood and kept but that this build does not act on: key to value, the
+    /// value written as in a configuration file (`"text"`, `["a", "b"]`).
     pub kept: BTreeMap<String, String>,
 }
 
@@ -241,7 +242,8 @@ pub struct Disk {
     pub vdev: String,
     /// The bus that name asks for.
     pub bus: DiskBus,
-    /// Index of the disk on its bus, from 0.
+    /// Index of the disk on its bus, from 0; no two disks of a domain share bus and index (where
+    /// names would, as `xvda1` and `xvda2` do, the later one is given the next free index).
     pub index: u32,
     /// Xen's number of the virtual device (`xl block-list`).
     pub vdev_number: u32,
@@ -280,6 +282,10 @@ pub struct Nic {
     pub mtu: Option<u32>,
     /// `rate=`.
     pub rate: Option<Rate>,
+    /// `vlan=`; kept.
+    pub vlan: Option<String>,
+    /// `gatewaydev=`; kept.
+    pub gatewaydev: Option<String>,
     /// `devid=`; its place in the list when absent.
     pub devid: Option<u32>,
     /// kxl's own flag `user`: QEMU's user networking, an explicit choice that needs no bridge.

@@ -1,0 +1,105 @@
+//! kxl's own keys, the emulator process, and the keys that are refused.
+
+use std::path::PathBuf;
+
+use super::general::unknown_word;
+use super::reader::Reader;
+use crate::config::error::{ErrorKind, WarningKind};
+use crate::config::model::{DomainConfig, GuestKind};
+
+/// Whether the backend starts kernels itself; the others have what they run from elsewhere.
+pub(super) fn starts_kernels(config: &DomainConfig) -> bool {
+    matches!(config.backend.as_str(), "auto" | "qemu" | "kvm")
+}
+
+/// A word that can be a file's name and cannot be an option or carry one along.
+fn is_plain_word(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn plain_word(reader: &mut Reader<'_>, key: &'static str) -> Option<String> {
+    let text = reader.text(key)?;
+    if is_plain_word(&text.value) {
+        return Some(text.value);
+    }
+    unknown_word(reader, key, text, "letters and digits, with any of . _ - between them").done();
+    None
+}
+
+/// Backend, machine, limits, console.
+pub(super) fn read(reader: &mut Reader<'_>, config: &mut DomainConfig) {
+    if let Some(backend) = plain_word(reader, "backend") {
+        config.backend = backend;
+    }
+    config.machine = plain_word(reader, "machine");
+    config.ini = path(reader, "ini");
+    config.start = plain_word(reader, "start");
+    config.limits.memory_mib = reader.ranged("limit_memory", 1..=16 << 20);
+    config.limits.pids = reader.ranged("limit_pids", 1..=4_194_304);
+    config.limits.nofile = reader.ranged("limit_nofile", 16..=1_048_576);
+    if let Some(kib) = reader.ranged("console_log", 1..=1_048_576) {
+        config.console.log_kib = kib;
+    }
+    if let Some(files) = reader.ranged("console_keep", 0..=1000) {
+        config.console.keep = files;
+    }
+    config.console.pace_ms = reader.ranged("console_pace", 0..=10_000);
+}
+
+/// A path; an empty one is an error.
+pub(super) fn path(reader: &mut Reader<'_>, key: &'static str) -> Option<PathBuf> {
+    let text = reader.text(key)?;
+    if text.value.is_empty() {
+        unknown_word(reader, key, text, "a path").done();
+        return None;
+    }
+    Some(PathBuf::from(text.value))
+}
+
+/// The emulator and its further arguments.
+pub(super) fn emulator(reader: &mut Reader<'_>, config: &mut DomainConfig) {
+    let of_xl = path(reader, "device_model_override");
+    let of_kxl = path(reader, "exec");
+    if of_xl.is_some() && of_kxl.is_some() && of_xl != of_kxl {
+        let what = "exec and device_model_override name different programs";
+        reader.error_at(ErrorKind::Contradiction(what), "exec").done();
+    }
+    if let Some(text) = reader.text("device_model_version") {
+        if text.value != "qemu-xen" {
+            let line = format!("Unknown device_model_version \"{}\" specified", text.value);
+            unknown_word(reader, "device_model_version", text, "qemu-xen").xl(line).done();
+        }
+    } else if of_xl.is_some() {
+        let line = "WARNING: device model override given without specific DM version";
+        reader.warn_at(WarningKind::Remark(line), "device_model_override", Some(line.into()));
+    }
+    config.emulator = of_kxl.or(of_xl);
+    // Each list is read whatever the kind, so that a mistake in it is told in any case.
+    let [all, hvm, pv] = ["device_model_args", "device_model_args_hvm", "device_model_args_pv"]
+        .map(|key| reader.items(key));
+    let (of_kind, others) = match config.kind {
+        GuestKind::Hvm => (hvm, (!pv.is_empty()).then_some("device_model_args_pv")),
+        GuestKind::Pv | GuestKind::Pvh => {
+            (pv, (!hvm.is_empty()).then_some("device_model_args_hvm"))
+        }
+    };
+    if let Some(key) = others {
+        let why = "the domain is of the other kind";
+        reader.warn_at(WarningKind::NoEffect { key, why }, key, None);
+    }
+    config.emulator_args = all.into_iter().chain(of_kind).map(|text| text.value).collect();
+}
+
+/// Keys that must not be passed over.
+pub(super) fn refused(reader: &mut Reader<'_>) {
+    if reader.flag("driver_domain") == Some(true) {
+        let why = "no domain serves devices to others here";
+        reader.error_at(ErrorKind::Refused { key: "driver_domain", why }, "driver_domain").done();
+    }
+    if !reader.items("pvcalls").is_empty() {
+        let why = "the protocol exists between Xen guests and Xen hosts only";
+        reader.error_at(ErrorKind::Refused { key: "pvcalls", why }, "pvcalls").done();
+    }
+}
