@@ -24,6 +24,9 @@ const QUERY: Duration = Duration::from_millis(150);
 /// How long the end of the process may take once it was killed, with everything around it.
 const DESTROY: Duration = Duration::from_secs(3);
 
+/// How long an emulator that is scripted to die at its destroy may take to do so.
+const DYING: Duration = Duration::from_secs(1);
+
 /// How long a closed connection may be ahead of the news that the process has ended.
 const NEWS: Duration = Duration::from_secs(1);
 
@@ -86,7 +89,7 @@ impl MockLive {
                 let mut script = script;
                 script.clear_delay(Step::Destroy);
                 // It ends before it answers; if it does not, the kill below ends it.
-                let _lost = self.control.ask(Step::Destroy, &script, None, QUERY).await;
+                let _lost = self.control.ask(Step::Destroy, &script, None, DYING).await;
             }
         }
         self.watch.destroying();

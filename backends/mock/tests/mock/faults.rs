@@ -39,7 +39,7 @@ fn a_refused_command_changes_nothing_and_works_once_the_script_allows_it() {
             let BackendError::Control { command, .. } = &error else { panic!("{error}") };
             assert_eq!(command, step.as_str());
             domain.script(&format!("ok={}", step.as_str()));
-            assert_eq!(up.live.query().await.unwrap().state, State::Running);
+            assert_eq!(up.report().await.state, State::Running);
             act(&mut *up.live, step).await.unwrap();
             up.live.destroy().await.unwrap();
         }
@@ -72,7 +72,7 @@ fn a_command_that_is_never_answered_times_out_and_the_next_one_works() {
             tokio::time::resume();
             assert!(error.is_timeout(), "{error}");
             domain.script(&format!("ok={}", step.as_str()));
-            assert_eq!(up.live.query().await.unwrap().state, State::Running);
+            assert_eq!(up.report().await.state, State::Running);
             up.live.destroy().await.unwrap();
         }
     });
@@ -109,7 +109,7 @@ fn a_guest_may_ignore_what_it_is_asked() {
         let (_domain, mut up) = Domain::up(&words).await;
         for step in [Step::Pause, Step::Unpause, Step::Powerdown, Step::Reset] {
             act(&mut *up.live, step).await.unwrap();
-            assert_eq!(up.live.query().await.unwrap().state, State::Running);
+            assert_eq!(up.report().await.state, State::Running);
         }
         up.live.destroy().await.unwrap();
         let Event::Exited(_) = up.event().await else { panic!("something did happen") };
@@ -227,13 +227,13 @@ fn the_guest_of_a_living_domain_follows_its_script_file() {
     run(async {
         let (domain, mut up) = Domain::up(&[]).await;
         domain.script("tick=5");
-        up.live.query().await.unwrap();
+        up.report().await;
         up.console.expect("C 3 ").await;
         domain.script("end=watchdog");
-        up.live.query().await.unwrap();
+        up.report().await;
         assert_eq!(up.event().await, Event::GuestEnded(GuestEvent::Watchdog));
         domain.script("exit=9");
-        up.live.query().await.unwrap();
+        up.report().await;
         let Event::Exited(exit) = up.event().await else { panic!("not the last event") };
         assert_eq!(exit.code, Some(9));
     });

@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use kxl_backend::process::RunState;
+use kxl_backend::Event;
+use kxl_backend::process::{RunState, Stat};
 use nix::sys::signal::Signal;
 
 use crate::{Domain, Up, run};
@@ -33,7 +35,7 @@ fn late_answers_to_given_up_questions_confuse_nobody() {
         up.live.query().await.unwrap_err();
         up.live.process().signal(Signal::SIGCONT).unwrap();
         up.live.pause().await.unwrap();
-        let state = up.live.query().await.unwrap().state;
+        let state = up.report().await.state;
         assert_eq!(state, kxl_domain::State::Paused);
         up.live.destroy().await.unwrap();
     });
@@ -72,7 +74,8 @@ impl Freezer {
 
 impl Drop for Freezer {
     fn drop(&mut self) {
-        std::fs::remove_dir(&self.dir).unwrap();
+        let removed = std::fs::remove_dir(&self.dir);
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
     }
 }
 
@@ -96,20 +99,50 @@ fn switches(pid: i32) -> u64 {
     numbers.map(|line| line.split_whitespace().last().unwrap().parse::<u64>().unwrap()).sum()
 }
 
+/// Lets the emulator go to sleep, as it does a moment after its last answer, and asserts that
+/// nothing wakes it.
+async fn sleeps(pid: i32) {
+    while Stat::read(pid).unwrap().state != RunState::Sleeping {
+        tokio::task::yield_now().await;
+    }
+    let before = switches(pid);
+    // A span in which something periodic would show.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(switches(pid), before);
+}
+
 #[test]
-fn an_idle_emulator_never_wakes_up() {
+fn an_idle_emulator_never_wakes_up_whatever_its_guest_or_monitor_does() {
     run(async {
         let (domain, mut up) = Domain::up(&[]).await;
         up.console.expect("READY").await;
-        up.live.query().await.unwrap();
-        let pid = domain.identity().pid;
-        // It goes back to sleep a moment after its answer.
-        while domain.identity().stat().unwrap().state != RunState::Sleeping {
-            tokio::task::yield_now().await;
-        }
-        let before = switches(pid);
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        assert_eq!(switches(pid), before);
+        up.report().await;
+        sleeps(domain.identity().pid).await;
+        up.live.pause().await.unwrap();
+        up.console.type_in("unread").await;
+        sleeps(domain.identity().pid).await;
+        drop(up);
+        sleeps(domain.identity().pid).await;
+        let mut up = Up::of(domain.adopt().await.unwrap());
+        up.live.unpause().await.unwrap();
+        up.console.type_in("k").await;
+        assert!(matches!(up.event().await, Event::Resumed));
+        assert!(matches!(up.event().await, Event::GuestEnded(_)));
+        sleeps(domain.identity().pid).await;
+        up.live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn an_emulator_keeps_less_than_half_a_mebibyte_of_its_own() {
+    run(async {
+        let (domain, mut up) = Domain::up(&[]).await;
+        up.report().await;
+        let path = format!("/proc/{}/smaps_rollup", domain.identity().pid);
+        let rollup = std::fs::read_to_string(path).unwrap();
+        let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kib < 512, "{kib} KiB");
         up.live.destroy().await.unwrap();
     });
 }

@@ -10,7 +10,7 @@ fn a_launched_domain_runs_and_reports_its_machine() {
     run(async {
         let (domain, mut up) = Domain::up(&[]).await;
         up.console.expect("READY\r\n").await;
-        let report = up.live.query().await.unwrap();
+        let report = up.report().await;
         assert_eq!((report.state, report.ended), (State::Running, None));
         assert_eq!((report.memory_mib, report.vcpus), (Some(96), Some(2)));
         assert_eq!(domain.recorded.len(), 1, "recorded exactly once");
@@ -35,11 +35,11 @@ fn pause_and_unpause_are_idempotent_and_tell_of_each_change_once() {
         let (_domain, mut up) = Domain::up(&[]).await;
         for _ in 0..2 {
             up.live.pause().await.unwrap();
-            assert_eq!(up.live.query().await.unwrap().state, State::Paused);
+            assert_eq!(up.report().await.state, State::Paused);
         }
         for _ in 0..2 {
             up.live.unpause().await.unwrap();
-            assert_eq!(up.live.query().await.unwrap().state, State::Running);
+            assert_eq!(up.report().await.state, State::Running);
         }
         up.live.reset().await.unwrap();
         let seen = [up.event().await, up.event().await, up.event().await];
@@ -54,10 +54,10 @@ fn a_domain_launched_paused_says_nothing_before_it_is_let_go() {
         let mut domain = Domain::new(&[]);
         domain.spec.paused = true;
         let mut up = Up::of(domain.launch().await.unwrap());
-        assert_eq!(up.live.query().await.unwrap().state, State::Paused);
+        assert_eq!(up.report().await.state, State::Paused);
         // What is typed waits for the guest: the first thing to be heard is its READY.
         up.console.type_in("hello\n").await;
-        up.live.query().await.unwrap();
+        up.report().await;
         up.live.unpause().await.unwrap();
         assert_eq!(up.console.expect("hello\r\n").await, "READY\r\nhello\r\n");
         up.live.destroy().await.unwrap();
@@ -92,12 +92,12 @@ fn the_power_button_ends_the_guest_and_the_emulator_stands_still() {
         let (_domain, mut up) = Domain::up(&[]).await;
         up.live.powerdown().await.unwrap();
         assert_eq!(up.event().await, Event::GuestEnded(GuestEvent::Poweroff));
-        let report = up.live.query().await.unwrap();
+        let report = up.report().await;
         assert_eq!((report.state, report.ended), (State::Shutdown, Some(GuestEvent::Poweroff)));
         let error = up.live.unpause().await.unwrap_err();
         assert!(matches!(error, BackendError::Control { .. }), "{error}");
         up.live.reset().await.unwrap();
-        assert_eq!(up.live.query().await.unwrap().state, State::Running);
+        assert_eq!(up.report().await.state, State::Running);
         up.live.destroy().await.unwrap();
     });
 }

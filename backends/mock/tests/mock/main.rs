@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use kxl_backend::{
     Attachments, Backend, BackendError, ConsoleEnd, Event, Identity, LaunchSpec, Live, Recorder,
+    Report,
 };
 use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,6 +49,10 @@ impl Domain {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("kxl-mock-{}-{number}", std::process::id()));
+        Self::within(dir, number, words)
+    }
+
+    fn within(dir: PathBuf, number: u32, words: &[&str]) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
         let name = DomainName::new(format!("dom{number}")).unwrap();
         let mut config = DomainConfig::new(name.clone());
@@ -113,11 +118,12 @@ impl Drop for Domain {
     fn drop(&mut self) {
         for (identity, _) in &self.recorded {
             if let Ok(process) = kxl_backend::Process::open(identity.clone()) {
-                process.thaw().unwrap();
-                process.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+                // Only where a test has failed is there anything left to end.
+                let _ended = process.signal(nix::sys::signal::Signal::SIGKILL);
+                let _thawed = process.thaw();
             }
         }
-        std::fs::remove_dir_all(&self.spec.rundir).unwrap();
+        let _removed = std::fs::remove_dir_all(&self.spec.rundir);
     }
 }
 
@@ -133,6 +139,19 @@ impl Up {
         let events = live.events().unwrap();
         let console = Console::of(live.console().unwrap());
         Self { live, events, console }
+    }
+
+    /// Asks for the state, again where a busy host did not let the emulator answer in 150 ms.
+    async fn report(&mut self) -> Report {
+        let until = async {
+            loop {
+                match self.live.query().await {
+                    Err(error) if error.is_timeout() => {}
+                    answer => return answer.unwrap(),
+                }
+            }
+        };
+        tokio::time::timeout(SOON, until).await.expect("no answer")
     }
 
     async fn event(&mut self) -> Event {
