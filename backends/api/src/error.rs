@@ -1,6 +1,6 @@
 //! Why a backend could not do what was asked.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use kxl_domain::Capability;
@@ -92,7 +92,7 @@ impl BackendError {
     }
 
     /// A file named in the configuration that cannot be used.
-    pub fn file(key: &str, path: &PathBuf, why: impl std::fmt::Display) -> Self {
+    pub fn file(key: &str, path: &Path, why: impl std::fmt::Display) -> Self {
         Self::Config { key: key.into(), why: format!("{}: {why}", path.display()) }
     }
 }

@@ -84,6 +84,7 @@ use State::{Absent, Asleep, Failed, Halted, Paused, Running, Shutdown, Suspended
 const LIVE: &[State] = &[Running, Paused, Asleep, Shutdown];
 
 #[rustfmt::skip]
+#[allow(clippy::too_many_arguments, reason = "one argument for each column of the table")]
 const fn rule(
     verb: Verb, from: &'static [State], already: &'static [State], to: Option<State>, fail: Option<State>,
     needs: Option<Capability>, op: Option<Op>, built: bool, no_return: &'static str,

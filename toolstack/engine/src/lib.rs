@@ -1,1 +1,29 @@
-//! engine
+//! Carries out the lifecycle table.
+//!
+//! One engine, two hosts: [`Host`] in a command, for resting domains and for reaching the monitors
+//! of live ones; [`LiveDomain`] in a monitor, for its one live domain. The domain lock decides who
+//! acts. The engine knows backends only through the [`kxl_backend::Backend`] trait and never names
+//! one.
+
+mod affinity;
+mod asking;
+mod cgroup;
+mod ending;
+mod error;
+mod handover;
+mod host;
+mod live;
+mod observe;
+mod recorder;
+mod resting;
+mod spec;
+mod stamp;
+pub mod steps;
+
+pub use asking::{Outcome, Recovered, Recovery};
+pub use error::denied;
+pub use handover::{LOCK_FD, Mission, READY_FD, monitor_program};
+pub use host::{Conf, Host};
+pub use live::{LiveDomain, Next, Snapshot};
+pub use observe::{Answering, Seen, observe};
+pub use resting::{Defined, StartOpts, Started};

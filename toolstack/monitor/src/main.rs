@@ -1,2 +1,91 @@
-//! monitor
-fn main() {}
+//! `kxl-monitor`: one process beside each live domain. It owns the domain's emulator, console and
+//! policy; `kxl` starts it and talks to it over `control.sock`.
+//!
+//! Its death costs nothing: the emulator goes on, and the next command about the domain starts a
+//! new monitor that adopts it. SIGTERM makes it leave in the same way.
+
+mod backends;
+mod console;
+mod driver;
+mod logging;
+mod ready;
+mod server;
+
+use std::process::ExitCode;
+
+use kxl_domain::{DomainName, DomainUuid, Failure, Kind};
+use kxl_engine::{Host, LOCK_FD, Mission, READY_FD, steps};
+use kxl_store::DomainLock;
+
+use crate::ready::ReadyPipe;
+
+const USAGE: &str = "usage: kxl-monitor --launch|--adopt UUID NAME   (started by kxl)
+       kxl-monitor --list-backends
+       kxl-monitor --version";
+
+fn main() -> ExitCode {
+    steps::arm(steps::Role::Monitor);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["--launch", uuid, name] => attend(Mission::Launch, uuid, name),
+        ["--adopt", uuid, name] => attend(Mission::Adopt, uuid, name),
+        ["--list-backends"] => backends::list(),
+        ["--version"] => {
+            say(&format!("kxl-monitor {}", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+        _ => {
+            complain(USAGE);
+            return ExitCode::from(Kind::Usage.exit_code());
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&format!("kxl-monitor: {failure}"));
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+/// Takes over the inherited lock and ready pipe and attends the domain to its end.
+fn attend(mission: Mission, uuid: &str, name: &str) -> Result<(), Failure> {
+    let usage = |error| Failure::because(Kind::Usage, "cannot attend a domain", &error);
+    let uuid: DomainUuid = uuid.parse().map_err(usage)?;
+    let name: DomainName = name.parse().map_err(usage)?;
+    let (lock, ready) = ready::inherited(LOCK_FD, READY_FD)?;
+    let ready = ReadyPipe::new(ready);
+    let host = match Host::open() {
+        Ok(host) => host,
+        Err(failure) => {
+            ready.failed(&failure);
+            return Err(failure);
+        }
+    };
+    logging::to_file(&host.paths.monitor_log(&name));
+    let lock = match DomainLock::inherit(&host.paths, uuid, lock) {
+        Ok(lock) => lock,
+        Err(error) => {
+            let failure = Failure::because(Kind::Internal, "the inherited lock", &error);
+            ready.failed(&failure);
+            return Err(failure);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::because(Kind::Internal, "cannot start", &error))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, driver::attend(host, lock, uuid, mission, ready))
+}
+
+#[allow(clippy::print_stdout, reason = "the answer to a command line option")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[allow(clippy::print_stderr, reason = "nobody but the person who started it by hand reads this")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}

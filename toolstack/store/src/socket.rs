@@ -73,7 +73,11 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
 /// When the kernel does not tell who it is.
 pub fn peer_allowed(stream: &impl AsFd) -> io::Result<bool> {
     let peer = getsockopt(stream, sockopt::PeerCredentials)?;
-    Ok(peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw())
+    Ok(may_order(peer.uid(), nix::unistd::geteuid().as_raw()))
+}
+
+pub(crate) const fn may_order(peer: u32, own: u32) -> bool {
+    peer == 0 || peer == own
 }
 
 /// Opens the directory of a path (not following it further) and gives the last component.

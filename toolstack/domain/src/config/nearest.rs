@@ -2,7 +2,8 @@
 
 /// The candidate nearest to `word`, if one is near enough to be worth naming: at most a third of
 /// its letters changed, swapped, added or dropped, and never more than two.
-pub(crate) fn nearest<'c>(
+#[must_use]
+pub fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {

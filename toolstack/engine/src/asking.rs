@@ -1,0 +1,246 @@
+//! Reaching the one who is in charge of a domain: its monitor, a new one, or ourselves.
+//!
+//! The domain lock is the truth. Whoever holds it is in charge: a monitor for as long as it lives,
+//! a command while it changes a resting record. A free lock and a live row mean that the monitor
+//! has died; a new one then adopts the domain before anything else happens.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use kxl_control::client::Client;
+use kxl_control::{Answer, Call, Ready};
+use kxl_domain::state::Status;
+use kxl_domain::{DomainName, DomainUuid, Failure, Kind, Reason, State, Verb, Verdict, decide};
+use kxl_store::{DomainLock, ListRow, socket};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::denied;
+use crate::handover::{Mission, start_monitor};
+use crate::host::{Host, stored};
+
+/// How long a monitor may take from its start to its listening socket.
+const MONITOR_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long an adoption may take: a backend's connect and its query.
+const ADOPT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How a verb ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was carried out, or accepted by the guest.
+    Done,
+    /// The wish was already met.
+    Already,
+}
+
+/// Who is in charge of a domain.
+pub(crate) enum Charge {
+    /// Its monitor.
+    Monitor(Client),
+    /// Nobody: the domain rests, and this lock keeps it so.
+    Ours(DomainLock),
+}
+
+/// What became of one domain in `recover`.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Its name.
+    pub name: DomainName,
+    /// Adopted, settled in a state, or why not.
+    pub outcome: Result<Recovery, Failure>,
+}
+
+/// What a recovery found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Its monitor lives; nothing to do.
+    Attended,
+    /// A new monitor has adopted it.
+    Adopted,
+    /// There was no emulator; it rests in this state.
+    Settled(State, Option<Reason>),
+}
+
+impl Host {
+    /// Finds out who is in charge, adopting a domain whose monitor has died.
+    pub(crate) fn in_charge(
+        &mut self,
+        uuid: DomainUuid,
+        name: &DomainName,
+    ) -> Result<Charge, Failure> {
+        let until = Instant::now() + MONITOR_DEADLINE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let lock = DomainLock::try_acquire(&self.paths, uuid)
+                .map_err(|e| stored(format!("cannot lock domain \"{name}\""), &e))?;
+            match lock {
+                Some(lock) => {
+                    let live = self
+                        .store
+                        .live(uuid)
+                        .map_err(|e| stored(format!("cannot read domain \"{name}\""), &e))?;
+                    if live.is_none() {
+                        return Ok(Charge::Ours(lock));
+                    }
+                    self.adopt(lock, uuid, name)?;
+                }
+                None => {
+                    if let Ok(stream) = socket::connect(&self.paths.control_socket(uuid)) {
+                        return Ok(Charge::Monitor(Client::new(stream)));
+                    }
+                    if Instant::now() > until {
+                        let text =
+                            format!("domain \"{name}\" is held by a process that does not answer");
+                        return Err(Failure::new(Kind::TimedOut, text)
+                            .hint(format!("{} tells who", self.paths.lock_file(uuid).display())));
+                    }
+                    // The holder is a command at work or a monitor that is not listening yet; both
+                    // take milliseconds, and neither can be waited for by the lock itself.
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+
+    /// Starts a monitor that adopts the domain, or settles it when there is no emulator.
+    pub(crate) fn adopt(
+        &mut self,
+        lock: DomainLock,
+        uuid: DomainUuid,
+        name: &DomainName,
+    ) -> Result<Recovery, Failure> {
+        let rising = start_monitor(lock, uuid, name, Mission::Adopt)?;
+        match parse_ready(&rising.wait(ADOPT_DEADLINE)?)? {
+            Ready::Up { .. } => Ok(Recovery::Adopted),
+            Ready::Settled { state, reason } => Ok(Recovery::Settled(state, reason)),
+            Ready::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// A connection to the monitor of a live domain; adopts the domain first if its monitor has
+    /// died.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when the domain is not live.
+    pub fn connect(&mut self, row: &ListRow) -> Result<Client, Failure> {
+        match self.in_charge(row.uuid, &row.name)? {
+            Charge::Monitor(client) => Ok(client),
+            Charge::Ours(_lock) => {
+                let text = format!("domain \"{}\" is not running", row.name);
+                Err(Failure::new(Kind::Denied, text).hint(format!("kxl start {}", row.name)))
+            }
+        }
+    }
+
+    /// Sees to it that the domain has a monitor if it is live, and returns its present row.
+    ///
+    /// # Errors
+    /// [`Kind::NoSuchDomain`] when it turned out to be gone.
+    pub fn attend(&mut self, row: &ListRow) -> Result<ListRow, Failure> {
+        if row.domid.is_some() {
+            // Only the look at the lock matters here; a connection is closed again.
+            let _charge = self.in_charge(row.uuid, &row.name)?;
+        }
+        self.find(&row.uuid.to_string())
+    }
+
+    /// Carries out a verb on a domain: by its monitor when it is live, by the table alone when it
+    /// rests. `progress` sees lines on the way.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`], [`Kind::Unsupported`], [`Kind::TimedOut`] and the backend's failures.
+    pub fn verb(
+        &mut self,
+        row: &ListRow,
+        verb: Verb,
+        deadline: Duration,
+        progress: impl FnMut(&str),
+    ) -> Result<Outcome, Failure> {
+        match self.in_charge(row.uuid, &row.name)? {
+            Charge::Monitor(mut client) => {
+                match client.call(Call::Verb(verb), Some(deadline), progress)? {
+                    Answer::Already => Ok(Outcome::Already),
+                    _ => Ok(Outcome::Done),
+                }
+            }
+            Charge::Ours(_lock) => {
+                let state = self.resting_state(row.uuid, &row.name)?;
+                match decide(Status { state, op: None }, verb) {
+                    Verdict::Already => Ok(Outcome::Already),
+                    Verdict::Denied(reason) => Err(denied(&row.name, reason)),
+                    Verdict::Go(_) => {
+                        let text = format!("{verb} of a resting domain has a command of its own");
+                        Err(Failure::new(Kind::Internal, text))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state of a domain that has no live row.
+    pub(crate) fn resting_state(
+        &mut self,
+        uuid: DomainUuid,
+        name: &DomainName,
+    ) -> Result<State, Failure> {
+        let managed = self.store.managed(uuid);
+        let managed = managed.map_err(|e| stored(format!("cannot read domain \"{name}\""), &e))?;
+        managed.map(|row| row.state).ok_or_else(|| {
+            Failure::new(Kind::NoSuchDomain, format!("domain \"{name}\" has ended meanwhile"))
+        })
+    }
+
+    /// Adopts or settles every live domain whose monitor has died.
+    ///
+    /// # Errors
+    /// When the databases cannot be read; what failed for one domain is in its outcome.
+    pub fn recover(&mut self) -> Result<Vec<Recovered>, Failure> {
+        let rows =
+            self.store.live_rows().map_err(|e| stored("cannot read the live domains", &e))?;
+        let mut done = Vec::new();
+        for row in rows {
+            let outcome = self.recover_one(row.uuid, &row.name);
+            done.push(Recovered { name: row.name, outcome });
+        }
+        self.sweep()?;
+        Ok(done)
+    }
+
+    /// Removes runtime directories of domains that no record knows: a command was killed between
+    /// its lock and its claim. One whose lock is held is being claimed at this moment and stays.
+    fn sweep(&self) -> Result<(), Failure> {
+        let rows = self.store.list().map_err(|e| stored("cannot read the domains", &e))?;
+        let known: HashSet<String> = rows.iter().map(|row| row.uuid.short()).collect();
+        let Ok(entries) = std::fs::read_dir(self.paths.run_dir()) else { return Ok(()) };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name.len() == 8 && name.bytes().all(|b| b.is_ascii_hexdigit());
+            if !ours || known.contains(&name) {
+                continue;
+            }
+            let held = File::open(entry.path().join("lock"))
+                .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err());
+            if !held && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                tracing::warn!(%error, dir = %entry.path().display(), "a stale directory stays");
+            }
+        }
+        Ok(())
+    }
+
+    fn recover_one(&mut self, uuid: DomainUuid, name: &DomainName) -> Result<Recovery, Failure> {
+        let lock = DomainLock::try_acquire(&self.paths, uuid)
+            .map_err(|e| stored(format!("cannot lock domain \"{name}\""), &e))?;
+        match lock {
+            None => Ok(Recovery::Attended),
+            Some(lock) => self.adopt(lock, uuid, name),
+        }
+    }
+}
+
+/// The ready line of a monitor.
+pub(crate) fn parse_ready(line: &[u8]) -> Result<Ready, Failure> {
+    serde_json::from_slice(line)
+        .map_err(|error| Failure::because(Kind::Internal, "a monitor's first word", &error))
+}

@@ -1,0 +1,292 @@
+//! What the engine does when a guest or its emulator ends: the policy table carried out.
+
+use std::time::Duration;
+
+use kxl_backend::{Event, Exit};
+use kxl_domain::lifecycle::{self, Seen};
+use kxl_domain::policy::{PolicyRule, Then, policy_of};
+use kxl_domain::state::Status;
+use kxl_domain::{
+    Capability, DomainUuid, Failure, GuestEvent, Kind, Op, Reason, State, Verb, Wanted,
+};
+use kxl_store::{Asked, Claim, DomainLock, LiveChange, Severity, StoreError};
+
+use crate::handover::{Mission, start_monitor};
+use crate::live::{LiveDomain, Next};
+use crate::stamp::corpse_name;
+use crate::steps::{Step, reach};
+
+/// A guest that ends again this soon after its start is restarted only after [`RESTART_GAP`], so
+/// that a crash loop does not become a busy loop.
+const SHORT_RUN: Duration = Duration::from_secs(10);
+
+/// xl's pause between the end of a domain and its restart.
+const RESTART_GAP: Duration = Duration::from_secs(2);
+
+impl LiveDomain {
+    /// Follows an event of the emulator.
+    ///
+    /// Cancelled only by a destroy, which leaves a consistent record whatever step was reached.
+    ///
+    /// # Errors
+    /// When the policy's action failed; the domain then rests as the record says.
+    pub async fn on_event(&mut self, event: Event) -> Result<Next, Failure> {
+        match event {
+            Event::Stopped => self.stopped_or_resumed(State::Running, State::Paused),
+            Event::Resumed => self.stopped_or_resumed(State::Paused, State::Running),
+            Event::Reset => {
+                if !std::mem::take(&mut self.reset_by_us) {
+                    self.event(Severity::Info, "reset", None, "by the guest");
+                }
+                Ok(Next::Continue)
+            }
+            Event::Note(text) => {
+                tracing::info!(domid = self.row.domid.0, text, "emulator");
+                Ok(Next::Continue)
+            }
+            Event::GuestEnded(event) => self.guest_ended(event).await,
+            Event::Exited(exit) => self.emulator_ended(exit).await,
+        }
+    }
+
+    /// The machine was stopped or resumed past us (by its own monitor, a debugger): the record
+    /// follows the host.
+    fn stopped_or_resumed(&mut self, from: State, to: State) -> Result<Next, Failure> {
+        if self.row.op.is_none() && self.row.state == from {
+            self.rest(to, None, LiveChange::default())?;
+        }
+        Ok(Next::Continue)
+    }
+
+    async fn guest_ended(&mut self, event: GuestEvent) -> Result<Next, Failure> {
+        if self.row.state == State::Shutdown || self.row.op == Some(Op::Stopping) {
+            return Ok(Next::Continue);
+        }
+        let (event, rule, by_person) = self.policy(event);
+        let then = self.overruled(rule.standing, event, by_person);
+        self.last_end = Some((self.row.domid, event.reason()));
+        // What was asked stays written until the policy is carried out: a monitor that takes over
+        // half-way has to come to the same decision.
+        self.rest(State::Shutdown, Some(event.reason()), LiveChange::default())?;
+        reach(Step::EndSeen, self.row.process.as_ref().map(|p| p.pid));
+        self.announce(event, rule, then, "");
+        self.carry_out(then, event, by_person, "").await
+    }
+
+    async fn emulator_ended(&mut self, exit: Exit) -> Result<Next, Failure> {
+        if self.row.op == Some(Op::Stopping) {
+            return Ok(Next::Continue);
+        }
+        self.live = None;
+        self.row.process = None;
+        if self.row.state == State::Shutdown {
+            // It was kept for inspection and somebody ended it.
+            let reason = self.row.reason.unwrap_or(Reason::Unknown);
+            self.event(Severity::Info, "cleared", None, &exit.text);
+            return self.settle(State::Halted, reason, &exit.text, None);
+        }
+        let (event, rule, by_person) = self.policy(exit.meaning.unwrap_or(GuestEvent::Crash));
+        let then = self.overruled(rule.gone, event, by_person);
+        self.row.reason = Some(event.reason());
+        self.last_end = Some((self.row.domid, event.reason()));
+        self.announce(event, rule, then, &exit.text);
+        self.carry_out(then, event, by_person, &exit.text).await
+    }
+
+    /// Adoption found no emulator: an operation that was cut off comes to rest by its own row of
+    /// the lifecycle table; a death that nobody saw is a crash, handled by policy.
+    pub(crate) async fn emulator_was_lost(&mut self) -> Result<Next, Failure> {
+        let interrupted = self.row.op;
+        // The emulator that is recorded belongs to the start that was cut off.
+        let runs_before =
+            self.row.spawn_count.saturating_sub(u32::from(self.row.process.is_some()));
+        self.live = None;
+        self.row.process = None;
+        if interrupted.is_none() && self.row.state != State::Shutdown {
+            let exit = Exit {
+                code: None,
+                signal: None,
+                meaning: None,
+                text: "the emulator ended while no monitor was watching".to_owned(),
+            };
+            return self.emulator_ended(exit).await;
+        }
+        let text = interrupted.map_or_else(String::new, |op| format!("cut off while {op}"));
+        if self.row.wanted != Wanted::Halted {
+            // A restart that had begun is a promise to the guest's owner: it goes on.
+            let ended = self.row.reason.filter(|_| self.row.state == State::Shutdown);
+            if let Some(event) = ended.and_then(GuestEvent::of) {
+                let (event, rule, by_person) = self.policy(event);
+                let then = self.overruled(rule.gone, event, by_person);
+                return self.carry_out(then, event, by_person, &text).await;
+            }
+            if interrupted == Some(Op::Starting) && runs_before > 0 {
+                return self.relaunch(true).await;
+            }
+        }
+        let (state, reason) = lifecycle::recover(interrupted, self.row.state, Seen::Gone);
+        let reason = match (self.row.state, self.row.reason) {
+            // The guest had ended by itself; only the clean-up was cut off.
+            (State::Shutdown, Some(reason)) => reason,
+            _ => reason.unwrap_or(Reason::Unknown),
+        };
+        self.event(Severity::Warning, "settled", None, &text);
+        self.settle(state, reason, &text, None)
+    }
+
+    /// Which event it was, which row applies, and whether a person asked for it. A guest that was
+    /// asked to reboot and powered off has done its part of the reboot.
+    fn policy(&self, event: GuestEvent) -> (GuestEvent, &'static PolicyRule, bool) {
+        let (event, by_person) = match (event, self.row.asked) {
+            (GuestEvent::Poweroff | GuestEvent::Reboot, Some(Asked::Reboot)) => {
+                (GuestEvent::Reboot, true)
+            }
+            (GuestEvent::Poweroff, Some(Asked::Poweroff)) => (event, true),
+            _ => (event, false),
+        };
+        (event, policy_of(self.row.config.action(event)), by_person)
+    }
+
+    /// A person's stop is never undone by policy, and what a backend cannot do is not tried.
+    fn overruled(&self, then: Then, event: GuestEvent, by_person: bool) -> Then {
+        match then {
+            Then::Restart | Then::RenameRestart if by_person && event == GuestEvent::Poweroff => {
+                Then::Destroy
+            }
+            Then::Reset if !self.backend.capabilities(&self.row.config).has(Capability::Reset) => {
+                Then::Restart
+            }
+            then => then,
+        }
+    }
+
+    fn announce(&mut self, event: GuestEvent, rule: &PolicyRule, then: Then, text: &str) {
+        let severity = match event {
+            GuestEvent::Poweroff | GuestEvent::Reboot => Severity::Info,
+            GuestEvent::Crash | GuestEvent::Watchdog => Severity::Alert,
+        };
+        if rule.dump {
+            let text = "core dumps are not built yet: the action goes on without one";
+            self.event(Severity::Warning, "no-core-dump", Some(rule.action.as_str()), text);
+        }
+        self.event(severity, event.as_str(), Some(then.as_str()), text);
+    }
+
+    async fn carry_out(
+        &mut self,
+        then: Then,
+        event: GuestEvent,
+        by_person: bool,
+        text: &str,
+    ) -> Result<Next, Failure> {
+        match then {
+            Then::Preserve => {
+                self.row.asked = None;
+                self.change(&LiveChange { asked: Some(None), ..LiveChange::default() })?;
+                Ok(Next::Continue)
+            }
+            Then::Destroy => {
+                // A policy that ran to its end is a completed wish; a crash changes none.
+                let done = matches!(event, GuestEvent::Poweroff | GuestEvent::Reboot);
+                if done {
+                    self.row.wanted = Wanted::Halted;
+                }
+                self.begin_stopping();
+                self.end_emulator(Verb::Destroy).await?;
+                let wanted = done.then_some(Wanted::Halted);
+                self.settle(State::Halted, event.reason(), text, wanted)
+            }
+            Then::Reset => {
+                self.reset_by_us = true;
+                let result = self.emulator()?.reset().await;
+                result.map_err(|error| {
+                    let attempt = format!("cannot reset domain \"{}\"", self.row.name);
+                    Failure::because(crate::live::error_kind(&error), attempt, &error)
+                })?;
+                self.rest(State::Running, None, LiveChange::default())?;
+                Ok(Next::Continue)
+            }
+            Then::Restart => {
+                self.begin_stopping();
+                self.end_emulator(Verb::Reboot).await?;
+                self.relaunch(by_person).await
+            }
+            Then::RenameRestart => self.rename_and_replace(by_person).await,
+        }
+    }
+
+    /// Launches anew with a new domid under the same name and uuid. The row is there all the time.
+    async fn relaunch(&mut self, by_person: bool) -> Result<Next, Failure> {
+        let gap = self.restart_gap(by_person);
+        self.row.op = Some(Op::Starting);
+        self.row.state = State::Halted;
+        self.row.wanted = Wanted::Running;
+        self.row.reason = None;
+        self.row.asked = None;
+        self.change(&LiveChange {
+            op: Some(Some(Op::Starting)),
+            state: Some(State::Halted),
+            wanted: Some(Wanted::Running),
+            reason: Some(None),
+            asked: Some(None),
+            process: Some(None),
+            ..LiveChange::default()
+        })?;
+        let renewed = self.store.renew_domid(self.row.uuid);
+        self.row.domid = renewed.map_err(|error| {
+            let attempt = format!("cannot restart domain \"{}\"", self.row.name);
+            Failure::because(Kind::Failed, attempt, &error)
+        })?;
+        self.publish();
+        reach(Step::Renewed, None);
+        // A crash loop must not become a busy loop; a destroy cancels the wait.
+        tokio::time::sleep(gap).await;
+        self.launch().await?;
+        Ok(Next::Relaunched)
+    }
+
+    fn restart_gap(&self, by_person: bool) -> Duration {
+        if by_person || self.ran_for() > SHORT_RUN { Duration::ZERO } else { RESTART_GAP }
+    }
+
+    /// Renames what is left of the domain, with a new uuid, and starts another one under the old
+    /// name and uuid, with a monitor of its own. This monitor stays with the remains.
+    async fn rename_and_replace(&mut self, by_person: bool) -> Result<Next, Failure> {
+        tokio::time::sleep(self.restart_gap(by_person)).await;
+        let old = self.row.clone();
+        let attempt = format!("cannot keep the remains of domain \"{}\"", old.name);
+        let failed = |error: &StoreError| Failure::because(Kind::Failed, &attempt, error);
+        let name = corpse_name(&old.name, u64::try_from(kxl_store::now_ms()).unwrap_or(0));
+        let uuid = DomainUuid::random();
+        self.store.rekey(old.uuid, uuid, &name).map_err(|error| failed(&error))?;
+        (self.row.uuid, self.row.name, self.row.managed) = (uuid, name, false);
+        self.row.asked = None;
+        self.change(&LiveChange { asked: Some(None), ..LiveChange::default() })?;
+        self.event(Severity::Warning, "kept", None, &format!("was {}", old.name));
+
+        let lock = DomainLock::try_acquire(&self.paths, old.uuid).map_err(|e| failed(&e))?;
+        let Some(lock) = lock else {
+            let text = format!("domain \"{}\" was taken by another command", old.name);
+            return Err(Failure::new(Kind::Failed, text));
+        };
+        let claim = Claim {
+            uuid: old.uuid,
+            name: old.name.clone(),
+            managed: old.managed,
+            config: old.config,
+            backend: old.backend,
+            wanted: Wanted::Running,
+            op: Op::Starting,
+        };
+        self.store.claim(&claim).map_err(|error| failed(&error))?;
+        // Nobody waits here: how the start ended is in the new domain's own record and events.
+        start_monitor(lock, old.uuid, &old.name, Mission::Launch).map(drop)?;
+        Ok(Next::Continue)
+    }
+
+    /// The status by which verbs are decided.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        Status { state: self.row.state, op: self.row.op }
+    }
+}

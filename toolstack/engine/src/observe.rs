@@ -1,0 +1,209 @@
+//! What the host shows of domains at this moment: rows, `/proc`, and the monitors' own words,
+//! gathered under one time budget so that no hung domain delays the others.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use kxl_backend::process::{Identity, RunState, Stat};
+use kxl_control::client::Client;
+use kxl_control::{Answer, Body, Call, MonitorStatus};
+use kxl_domain::state::{Activity, Status, letters};
+use kxl_domain::{DomId, Reason, State};
+use kxl_store::{ListRow, Paths, socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::recorder::identity_of;
+
+/// Whether a live domain can be talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answering {
+    /// No process: nothing to ask.
+    Resting,
+    /// Monitor and emulator answer.
+    Yes,
+    /// It does not, and this is why.
+    No(&'static str),
+    /// Its monitor has died; the next command about it brings a new one.
+    NoMonitor,
+}
+
+/// One domain as the host shows it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its row.
+    pub row: ListRow,
+    /// State and operation.
+    pub status: Status,
+    /// Why it is in that state.
+    pub reason: Option<Reason>,
+    /// Live number.
+    pub domid: Option<DomId>,
+    /// Whether it can be talked to.
+    pub answering: Answering,
+    /// CPU time of the emulator in seconds.
+    pub cpu_seconds: f64,
+    /// A thread of the emulator is on a CPU or waits for one.
+    pub on_cpu: bool,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Virtual CPUs on line.
+    pub vcpus: u32,
+}
+
+impl Seen {
+    /// xl's six letters.
+    #[must_use]
+    pub fn letters(&self) -> String {
+        let dying = self.status.op == Some(kxl_domain::Op::Stopping);
+        letters(self.status.state, self.reason, Activity { on_cpu: self.on_cpu, dying })
+    }
+}
+
+/// Looks at the domains of these rows, in their order. Takes `budget` at most when some monitor
+/// does not answer.
+#[must_use]
+pub fn observe(paths: &Paths, rows: Vec<ListRow>, budget: Duration) -> Vec<Seen> {
+    let mut seen: Vec<Seen> = rows.into_iter().map(from_host).collect();
+    ask_monitors(paths, &mut seen, budget);
+    seen
+}
+
+/// What row and `/proc` tell.
+fn from_host(row: ListRow) -> Seen {
+    let mut seen = Seen {
+        status: Status { state: row.state, op: row.op },
+        reason: row.reason,
+        domid: row.domid,
+        answering: Answering::Resting,
+        cpu_seconds: 0.0,
+        on_cpu: false,
+        memory_mib: row.memory_mib,
+        vcpus: row.vcpus,
+        row,
+    };
+    if seen.domid.is_none() {
+        return seen;
+    }
+    seen.answering = Answering::NoMonitor;
+    let identity = seen.row.process.as_ref().map(identity_of);
+    if let Some(stat) = identity.as_ref().and_then(Identity::stat) {
+        // USER_HZ is 100 on every Linux architecture that kxl runs on.
+        #[allow(clippy::cast_precision_loss, reason = "2^52 ticks are a million years")]
+        let seconds = stat.cpu_ticks as f64 / 100.0;
+        seen.cpu_seconds = seconds;
+        seen.on_cpu = seen.status.state == State::Running
+            && stat.state != RunState::Stopped
+            && (stat.state == RunState::Running || a_thread_runs(seen.row.process.as_ref()));
+    }
+    seen
+}
+
+fn a_thread_runs(process: Option<&kxl_store::ProcessRow>) -> bool {
+    let Some(process) = process else { return false };
+    let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", process.pid)) else { return false };
+    tasks.flatten().any(|task| {
+        fs::read_to_string(task.path().join("stat"))
+            .is_ok_and(|text| text.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" R")))
+    })
+}
+
+struct Asked {
+    index: usize,
+    client: Client,
+}
+
+/// Asks every monitor at once and takes the answers as they come.
+fn ask_monitors(paths: &Paths, seen: &mut [Seen], budget: Duration) {
+    let until = Instant::now() + budget;
+    let mut asked = Vec::new();
+    for (index, domain) in seen.iter_mut().enumerate() {
+        if domain.domid.is_none() {
+            continue;
+        }
+        match ask(paths, &domain.row, budget) {
+            Ok(client) => {
+                domain.answering = Answering::No("its monitor does not answer");
+                asked.push(Asked { index, client });
+            }
+            // A full backlog means that it is there and busy.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                domain.answering = Answering::No("its monitor is busy");
+            }
+            Err(_) => {}
+        }
+    }
+    while !asked.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds: Vec<PollFd> = asked
+            .iter()
+            .map(|one| PollFd::new(one.client.stream().as_fd(), PollFlags::POLLIN))
+            .collect();
+        // Rounded up: a timeout of 0 ms before the budget is over would spin.
+        let timeout = PollTimeout::try_from(left + Duration::from_micros(999));
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::ZERO)) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(_) => return,
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        drop(fds);
+        let mut position = 0;
+        asked.retain_mut(|one| {
+            position += 1;
+            !ready[position - 1] || !heard(one, seen)
+        });
+    }
+}
+
+fn ask(paths: &Paths, row: &ListRow, budget: Duration) -> io::Result<Client> {
+    let stream = socket::connect(&paths.control_socket(row.uuid))?;
+    stream.set_nonblocking(true)?;
+    let mut client = Client::new(stream);
+    client.send(Call::Status { probe: true }, Some(budget))?;
+    Ok(client)
+}
+
+/// Whether this monitor needs no more waiting for.
+fn heard(one: &mut Asked, seen: &mut [Seen]) -> bool {
+    let domain = &mut seen[one.index];
+    match one.client.fill().and_then(|()| one.client.take()) {
+        Ok(None) => false,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Ok(Some(reply)) => {
+            if let Body::Done(Answer::Status(status)) = reply.body {
+                take(domain, &status);
+            }
+            true
+        }
+        Err(_) => {
+            domain.answering = Answering::NoMonitor;
+            true
+        }
+    }
+}
+
+fn take(domain: &mut Seen, status: &MonitorStatus) {
+    domain.status = status.status();
+    domain.reason = status.reason;
+    domain.domid = Some(status.domid);
+    domain.memory_mib = status.memory_mib;
+    domain.vcpus = status.vcpus;
+    domain.answering = if status.answering == Some(false) {
+        Answering::No(why_silent(domain))
+    } else {
+        Answering::Yes
+    };
+}
+
+fn why_silent(domain: &Seen) -> &'static str {
+    let pid = domain.row.process.as_ref().map(|process| process.pid);
+    match pid.and_then(|pid| Stat::read(pid).ok()).map(|stat| stat.state) {
+        Some(RunState::Stopped) => "its emulator is stopped by a signal",
+        Some(RunState::Waiting) => "its emulator is frozen or waits for a device",
+        Some(RunState::Dead) | None => "its emulator has just ended",
+        Some(RunState::Running | RunState::Sleeping) => "its emulator does not answer",
+    }
+}

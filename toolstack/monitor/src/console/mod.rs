@@ -1,0 +1,252 @@
+//! The console of a domain: one stream from the emulator, a ring of what was last said, a log, and
+//! any number of viewers of which one may write.
+//!
+//! The emulator is never blocked by a viewer: whoever cannot follow is dropped. Viewers stay
+//! attached over reboots; each new emulator is connected to the same hub.
+
+mod log;
+mod stream;
+mod viewer;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+
+use kxl_backend::ConsoleEnd;
+use kxl_control::Attach;
+use kxl_control::frame::Frame;
+use kxl_domain::config::model::Console;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use self::log::Log;
+pub(crate) use self::viewer::Viewer;
+
+/// How much of the past a new viewer is shown, in bytes.
+const RING: usize = 64 * 1024;
+
+/// How many frames a viewer may lag behind.
+const LAG: usize = 512;
+
+/// How many chunks of input may wait for the emulator.
+const INPUT: usize = 64;
+
+/// The console of one domain.
+pub(crate) struct Hub(RefCell<Inner>);
+
+struct Inner {
+    ring: VecDeque<u8>,
+    log: Log,
+    pace_ms: Option<u32>,
+    viewers: Vec<Slot>,
+    next_id: u64,
+    input: Option<mpsc::Sender<Vec<u8>>>,
+    window: Option<stream::Window>,
+    tasks: Vec<AbortHandle>,
+}
+
+struct Slot {
+    id: u64,
+    frames: mpsc::Sender<Frame>,
+    /// Asked to be the writer.
+    wants: bool,
+    writer: bool,
+    size: Option<(u16, u16)>,
+}
+
+impl Hub {
+    pub(crate) fn new(log: PathBuf, config: &Console) -> Self {
+        Self(RefCell::new(Inner {
+            ring: VecDeque::new(),
+            log: Log::new(log, u64::from(config.log_kib) * 1024, config.keep),
+            pace_ms: config.pace_ms,
+            viewers: Vec::new(),
+            next_id: 1,
+            input: None,
+            window: None,
+            tasks: Vec::new(),
+        }))
+    }
+
+    /// Connects the console of a new emulator; `marker` goes into the log.
+    pub(crate) fn connect(self: &Rc<Self>, console: ConsoleEnd, marker: &str) {
+        let mut inner = self.0.borrow_mut();
+        for task in inner.tasks.drain(..) {
+            task.abort();
+        }
+        inner.log.marker(marker);
+        let (sender, receiver) = mpsc::channel(INPUT);
+        match stream::split(console, inner.pace_ms) {
+            Ok(stream) => {
+                let hub: Weak<Self> = Rc::downgrade(self);
+                let reading = tokio::task::spawn_local(stream::read(stream.read, hub));
+                let writing =
+                    tokio::task::spawn_local(stream::write(stream.write, stream.pace, receiver));
+                inner.tasks = vec![reading.abort_handle(), writing.abort_handle()];
+                inner.input = Some(sender);
+                inner.window = stream.window;
+                inner.resize();
+            }
+            Err(error) => tracing::warn!(%error, "the console cannot be read"),
+        }
+    }
+
+    /// What the emulator said.
+    fn output(&self, bytes: &[u8]) {
+        let mut inner = self.0.borrow_mut();
+        inner.ring.extend(bytes);
+        let excess = inner.ring.len().saturating_sub(RING);
+        inner.ring.drain(..excess);
+        inner.log.write(bytes);
+        inner.tell(&Frame::Data(bytes.to_vec()));
+    }
+
+    /// A new viewer.
+    pub(crate) fn attach(self: &Rc<Self>, attach: Attach) -> Viewer {
+        let mut inner = self.0.borrow_mut();
+        let (frames, receiver) = mpsc::channel(LAG);
+        let id = inner.next_id;
+        inner.next_id += 1;
+        if attach.steal {
+            for slot in inner.viewers.iter_mut().filter(|slot| slot.writer) {
+                slot.writer = false;
+                let notice = "another viewer has taken the keyboard: you can only read now";
+                let _full = slot.frames.try_send(Frame::Notice(notice.to_owned()));
+            }
+        }
+        let writer = attach.write && !inner.viewers.iter().any(|slot| slot.writer);
+        if attach.replay && !inner.ring.is_empty() {
+            let (a, b) = inner.ring.as_slices();
+            for part in [a, b].into_iter().flat_map(|part| part.chunks(16 * 1024)) {
+                let _roomy = frames.try_send(Frame::Data(part.to_vec()));
+            }
+        }
+        inner.viewers.push(Slot { id, frames, wants: attach.write, writer, size: attach.window });
+        if writer {
+            inner.resize();
+        }
+        Viewer::new(Rc::clone(self), id, writer, receiver)
+    }
+
+    fn detach(&self, id: u64) {
+        let mut inner = self.0.borrow_mut();
+        let Some(at) = inner.viewers.iter().position(|slot| slot.id == id) else { return };
+        if inner.viewers.swap_remove(at).writer {
+            inner.pass_the_keyboard();
+        }
+    }
+
+    /// The input queue, if `id` is the writer.
+    fn input_of(&self, id: u64) -> Option<mpsc::Sender<Vec<u8>>> {
+        let inner = self.0.borrow();
+        inner.viewers.iter().find(|slot| slot.id == id && slot.writer)?;
+        inner.input.clone()
+    }
+
+    fn resized(&self, id: u64, size: (u16, u16)) {
+        let mut inner = self.0.borrow_mut();
+        if let Some(slot) = inner.viewers.iter_mut().find(|slot| slot.id == id) {
+            slot.size = Some(size);
+        }
+        inner.resize();
+    }
+
+    /// Nothing follows any more.
+    pub(crate) fn end(&self, text: &str) {
+        let mut inner = self.0.borrow_mut();
+        for task in inner.tasks.drain(..) {
+            task.abort();
+        }
+        inner.log.marker(text);
+        inner.tell(&Frame::End(text.to_owned()));
+        inner.viewers.clear();
+    }
+}
+
+impl Inner {
+    /// Sends a frame to every viewer; one that lags too far behind is dropped.
+    fn tell(&mut self, frame: &Frame) {
+        let before = self.viewers.iter().any(|slot| slot.writer);
+        self.viewers.retain(|slot| slot.frames.try_send(frame.clone()).is_ok());
+        if before && !self.viewers.iter().any(|slot| slot.writer) {
+            self.pass_the_keyboard();
+        }
+    }
+
+    fn pass_the_keyboard(&mut self) {
+        if let Some(slot) = self.viewers.iter_mut().find(|slot| slot.wants) {
+            slot.writer = true;
+            let _full = slot.frames.try_send(Frame::Notice("you can write now".to_owned()));
+            self.resize();
+        }
+    }
+
+    /// The guest's terminal has the size of the writer's window.
+    fn resize(&self) {
+        let size = self.viewers.iter().find(|slot| slot.writer).and_then(|slot| slot.size);
+        if let (Some((rows, columns)), Some(window)) = (size, &self.window) {
+            window.set(rows, columns);
+        }
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hub")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub() -> Rc<Hub> {
+        let dir = std::env::temp_dir().join(format!("kxl-hub-{}", std::process::id()));
+        Rc::new(Hub::new(dir, &Console::default()))
+    }
+
+    fn attach(write: bool, steal: bool) -> Attach {
+        Attach { replay: true, write, steal, window: None }
+    }
+
+    #[test]
+    fn one_viewer_writes_and_the_next_one_inherits_the_keyboard() {
+        let hub = hub();
+        let first = hub.attach(attach(true, false));
+        let second = hub.attach(attach(true, false));
+        let reader = hub.attach(attach(false, false));
+        assert!(first.is_writer() && !second.is_writer() && !reader.is_writer());
+        drop(first);
+        let writers: Vec<u64> =
+            hub.0.borrow().viewers.iter().filter(|s| s.writer).map(|s| s.id).collect();
+        assert_eq!(writers, [2]);
+    }
+
+    #[test]
+    fn stealing_takes_the_keyboard_from_the_writer() {
+        let hub = hub();
+        let _first = hub.attach(attach(true, false));
+        assert!(hub.attach(attach(true, true)).is_writer());
+    }
+
+    #[test]
+    fn a_viewer_that_cannot_follow_is_dropped_and_blocks_nobody() {
+        let hub = hub();
+        let _slow = hub.attach(attach(true, false));
+        for _ in 0..=LAG {
+            hub.output(b"x");
+        }
+        assert!(hub.0.borrow().viewers.is_empty());
+    }
+
+    #[test]
+    fn the_ring_keeps_the_last_of_what_was_said() {
+        let hub = hub();
+        hub.output(&vec![b'a'; RING]);
+        hub.output(b"end");
+        let inner = hub.0.borrow();
+        assert_eq!(inner.ring.len(), RING);
+        assert_eq!(inner.ring.iter().rev().take(3).copied().collect::<Vec<_>>(), b"dne");
+    }
+}

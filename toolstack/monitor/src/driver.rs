@@ -1,0 +1,309 @@
+//! The one task that owns the domain. Requests and the emulator's events come in through queues
+//! and are handled one after the other; only a destroy interrupts what is in flight.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kxl_backend::Event;
+use kxl_control::Ready;
+use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict, decide};
+use kxl_engine::{Host, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
+use kxl_store::{DomainLock, socket};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::backends;
+use crate::console::Hub;
+use crate::ready::ReadyPipe;
+use crate::server::{Desk, Job, OpenCalls, serve};
+
+/// How long the last answers may take to leave before the monitor ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+type Answer = oneshot::Sender<Result<Outcome, Failure>>;
+
+/// Attends a domain from its launch or adoption to its end. Holds `lock` all the time.
+pub(crate) async fn attend(
+    host: Host,
+    lock: DomainLock,
+    uuid: DomainUuid,
+    mission: Mission,
+    ready: ReadyPipe,
+) -> Result<(), Failure> {
+    let paths = host.paths.clone();
+    let (mut driver, desk) = match Driver::new(host, uuid) {
+        Ok(made) => made,
+        Err(failure) => {
+            ready.failed(&failure);
+            return Err(failure);
+        }
+    };
+    let socket = paths.control_socket(uuid);
+    let listener = socket::bind(&socket).map_err(|error| io_failure(&error)).and_then(|listener| {
+        listener.set_nonblocking(true).map_err(|error| io_failure(&error))?;
+        UnixListener::from_std(listener).map_err(|error| io_failure(&error))
+    });
+    match listener {
+        Ok(listener) => drop(tokio::task::spawn_local(serve(listener, desk.clone()))),
+        Err(failure) => {
+            ready.failed(&failure);
+            return Err(failure);
+        }
+    }
+    steps::reach(steps::Step::MonitorUp, None);
+    let next = driver.begin(mission, ready).await;
+    let end = driver.run(next).await;
+    if end == End::Over {
+        // Waiters and viewers hear of the end before the socket goes.
+        desk.hub.end(&driver.last_words());
+        let _late = tokio::time::timeout(LAST_WORDS, desk.open.drained()).await;
+        // What rename-restart keeps goes under another uuid than the one it began with.
+        let row = driver.domain.row();
+        let _gone = std::fs::remove_file(paths.control_socket(row.uuid));
+        if !row.managed
+            && let Err(error) = lock.remove_rundir(&paths, row.uuid)
+        {
+            tracing::warn!(%error, "the runtime directory stays");
+        }
+    }
+    Ok(())
+}
+
+fn io_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::because(Kind::Failed, "cannot listen on the control socket", error)
+}
+
+/// Why the monitor ends.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The domain is at rest.
+    Over,
+    /// It was told to leave; the domain goes on.
+    Released,
+}
+
+struct Driver {
+    domain: LiveDomain,
+    jobs: mpsc::UnboundedReceiver<Job>,
+    events: Option<mpsc::UnboundedReceiver<Event>>,
+    snapshots: watch::Receiver<Snapshot>,
+    hub: Rc<Hub>,
+}
+
+impl Driver {
+    fn new(mut host: Host, uuid: DomainUuid) -> Result<(Self, Desk), Failure> {
+        let row = host.store.live(uuid);
+        let row = row
+            .map_err(|error| Failure::because(Kind::Failed, "cannot read the live row", &error))?
+            .ok_or_else(|| Failure::new(Kind::Internal, "there is no live row to attend"))?;
+        let backend = backends::choose(&host.paths, &row.config);
+        let backend = backend.map_err(|failure| refuse(&mut host, &row, failure))?;
+        let hub = Rc::new(Hub::new(host.paths.console_log(&row.name), &row.config.console));
+        let Host { paths, store, conf } = host;
+        let domain = LiveDomain::new(paths, store, conf, backend, row);
+        let snapshots = domain.watch();
+        let (sender, jobs) = mpsc::unbounded_channel();
+        let desk = Desk {
+            jobs: sender,
+            snapshots: snapshots.clone(),
+            hub: Rc::clone(&hub),
+            open: Rc::new(OpenCalls::default()),
+        };
+        Ok((Self { domain, jobs, events: None, snapshots, hub }, desk))
+    }
+
+    /// The first step: launch or adopt, and the word to the command that waits.
+    async fn begin(&mut self, mission: Mission, ready: ReadyPipe) -> Next {
+        let begun = match mission {
+            Mission::Launch => {
+                let launch = async {
+                    let launched = self.domain.launch().await;
+                    launched.map(|()| Next::Relaunched)
+                };
+                interruptible(&mut self.jobs, &self.snapshots, launch).await
+            }
+            Mission::Adopt => {
+                let adopt = self.domain.adopt();
+                interruptible(&mut self.jobs, &self.snapshots, adopt).await
+            }
+        };
+        let next = match begun {
+            Ok(Ok(next)) => next,
+            Ok(Err(failure)) => {
+                tracing::error!(%failure, "the domain is not up");
+                ready.failed(&failure);
+                // After a failed launch the record is settled; a failed adoption leaves the domain.
+                return if mission == Mission::Launch { Next::Over } else { self.take_streams() };
+            }
+            Err(answer) => {
+                let next = self.destroy(answer).await;
+                let text = "it was destroyed during its start";
+                ready.failed(&Failure::new(Kind::Failed, text));
+                return next;
+            }
+        };
+        let row = self.domain.row();
+        if next == Next::Over {
+            ready.say(&Ready::Settled { state: row.state, reason: row.reason });
+            return next;
+        }
+        let up = Ready::Up { domid: row.domid };
+        self.take_streams();
+        ready.say(&up);
+        Next::Continue
+    }
+
+    /// Takes the events and the console of a new emulator.
+    fn take_streams(&mut self) -> Next {
+        self.events = self.domain.events();
+        let row = self.domain.row();
+        let marker = format!("domain {} (domid {}) started", row.name, row.domid);
+        if let Some(console) = self.domain.console() {
+            self.hub.connect(console, &marker);
+        }
+        Next::Continue
+    }
+
+    async fn run(&mut self, first: Next) -> End {
+        if first == Next::Over {
+            return End::Over;
+        }
+        let Ok(mut term) = signal(SignalKind::terminate()) else { return End::Released };
+        // A hang-up or an interrupt is meant for the command that started us.
+        let _hangup = signal(SignalKind::hangup());
+        let _interrupt = signal(SignalKind::interrupt());
+        loop {
+            let next = tokio::select! {
+                job = self.jobs.recv() => match job {
+                    Some(Job::Verb(verb, answer)) => self.verb(verb, answer).await,
+                    Some(Job::Probe(answer)) => {
+                        let _left = answer.send(self.domain.probe().await);
+                        Next::Continue
+                    }
+                    Some(Job::Release) | None => return End::Released,
+                },
+                event = next_event(&mut self.events) => self.event(event).await,
+                _ = term.recv() => return End::Released,
+            };
+            match next {
+                Next::Continue => {}
+                Next::Relaunched => drop(self.take_streams()),
+                Next::Over => return End::Over,
+            }
+        }
+    }
+
+    async fn verb(&mut self, verb: Verb, answer: Answer) -> Next {
+        if verb == Verb::Destroy {
+            return self.destroy(answer).await;
+        }
+        let act = self.domain.verb(verb);
+        let (result, next) = match interruptible(&mut self.jobs, &self.snapshots, act).await {
+            Ok(Ok((Verdict::Already, next))) => (Ok(Outcome::Already), next),
+            Ok(Ok((_, next))) => (Ok(Outcome::Done), next),
+            Ok(Err(failure)) => (Err(failure), Next::Continue),
+            Err(destroy) => {
+                let text = format!("cannot {verb} the domain: it was destroyed meanwhile");
+                let _left = answer.send(Err(Failure::new(Kind::Failed, text)));
+                return self.destroy(destroy).await;
+            }
+        };
+        let _left = answer.send(result);
+        next
+    }
+
+    /// Takes the power away; nothing interrupts this, and it ends within 3 s.
+    async fn destroy(&mut self, answer: Answer) -> Next {
+        let (result, next) = match self.domain.verb(Verb::Destroy).await {
+            Ok((Verdict::Already, next)) => (Ok(Outcome::Already), next),
+            Ok((_, next)) => (Ok(Outcome::Done), next),
+            Err(failure) => (Err(failure), Next::Continue),
+        };
+        let _left = answer.send(result);
+        next
+    }
+
+    async fn event(&mut self, event: Option<Event>) -> Next {
+        let Some(event) = event else {
+            self.events = None;
+            return Next::Continue;
+        };
+        let follow = self.domain.on_event(event);
+        match interruptible(&mut self.jobs, &self.snapshots, follow).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(failure)) => {
+                tracing::error!(%failure, "the policy could not be carried out");
+                if self.snapshots.borrow().over { Next::Over } else { Next::Continue }
+            }
+            Err(destroy) => self.destroy(destroy).await,
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let row = self.domain.row();
+        let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("domain {} is {}{reason}", row.name, row.state)
+    }
+}
+
+/// A domain whose backend cannot be had comes to rest; the failure is passed on.
+fn refuse(host: &mut Host, row: &kxl_store::LiveRow, failure: Failure) -> Failure {
+    if row.process.is_none() {
+        let settle = kxl_store::Settle {
+            state: kxl_domain::State::Failed,
+            reason: Some(kxl_domain::Reason::StartFailed),
+            detail: failure.to_string(),
+            wanted: None,
+        };
+        if let Err(error) = host.store.settle(row.uuid, &settle) {
+            tracing::error!(%error, "the record stays as it is");
+        }
+    }
+    failure
+}
+
+async fn next_event(events: &mut Option<mpsc::UnboundedReceiver<Event>>) -> Option<Event> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for `work` and answers what comes meanwhile; a destroy ends the wait, dropping `work`, and
+/// is given back.
+async fn interruptible<T>(
+    jobs: &mut mpsc::UnboundedReceiver<Job>,
+    snapshots: &watch::Receiver<Snapshot>,
+    work: impl Future<Output = T>,
+) -> Result<T, Answer> {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            Some(job) = jobs.recv() => match job {
+                Job::Verb(Verb::Destroy, answer) => return Err(answer),
+                Job::Verb(verb, answer) => {
+                    let _left = answer.send(Err(busy(&snapshots.borrow(), verb)));
+                }
+                // Not asked while something is in flight: dropping the sender says so.
+                Job::Probe(_) => {}
+                Job::Release => tracing::info!("not leaving in the middle of an operation"),
+            },
+        }
+    }
+}
+
+fn busy(now: &Snapshot, verb: Verb) -> Failure {
+    let status = kxl_domain::state::Status { state: now.state, op: now.op };
+    match decide(status, verb) {
+        Verdict::Denied(denied) => kxl_engine::denied(&now.name, denied),
+        Verdict::Go(_) | Verdict::Already => {
+            let text = format!("cannot {verb} domain \"{}\": another command is at work", now.name);
+            Failure::new(Kind::Denied, text).hint("run it again in a moment")
+        }
+    }
+}

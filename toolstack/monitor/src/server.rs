@@ -1,0 +1,251 @@
+//! The control socket: every connection is a small task that turns requests into answers. Status
+//! and waiting are answered from the published snapshot, also while an operation is in flight;
+//! verbs go through the queue of the one task that owns the domain.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kxl_control::{
+    Answer, Attach, Body, Call, MAX_LINE, MonitorStatus, Reply, Request, Until, VERSION,
+};
+use kxl_domain::{DomId, Failure, Kind, Reason, State, Verb};
+use kxl_engine::{Outcome, Snapshot};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::console::Hub;
+
+/// How long the emulator may take to say that it is there, when somebody asks.
+const PROBE: Duration = Duration::from_millis(150);
+
+/// A request to the task that owns the domain.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Carry out a verb.
+    Verb(Verb, oneshot::Sender<Result<Outcome, Failure>>),
+    /// Ask the emulator whether it answers.
+    Probe(oneshot::Sender<bool>),
+    /// End the monitor, leave the domain.
+    Release,
+}
+
+/// What a connection needs.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) jobs: mpsc::UnboundedSender<Job>,
+    pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) hub: Rc<Hub>,
+    pub(crate) open: Rc<OpenCalls>,
+}
+
+/// How many requests are being answered, so that the monitor ends only after the last answer.
+#[derive(Default)]
+pub(crate) struct OpenCalls {
+    count: Cell<usize>,
+    none: Notify,
+}
+
+impl OpenCalls {
+    fn begin(self: &Rc<Self>) -> OpenCall {
+        self.count.set(self.count.get() + 1);
+        OpenCall(Rc::clone(self))
+    }
+
+    /// Returns when no request is being answered.
+    pub(crate) async fn drained(&self) {
+        while self.count.get() > 0 {
+            self.none.notified().await;
+        }
+    }
+}
+
+/// One request that is being answered.
+pub(crate) struct OpenCall(Rc<OpenCalls>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        if self.0.count.get() == 0 {
+            self.0.none.notify_waiters();
+        }
+    }
+}
+
+/// Accepts connections for as long as the monitor lives.
+pub(crate) async fn serve(listener: UnixListener, desk: Desk) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if kxl_store::socket::peer_allowed(&stream).unwrap_or(false) {
+                    let desk = desk.clone();
+                    tokio::task::spawn_local(async move {
+                        if let Err(error) = converse(stream, desk).await {
+                            tracing::debug!(%error, "a connection broke");
+                        }
+                    });
+                } else {
+                    tracing::warn!("a connection of another user was refused");
+                }
+            }
+            // Out of descriptors: the ones in use close soon.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, desk: Desk) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::with_capacity(1024, read);
+    loop {
+        let mut line = Vec::new();
+        let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+        if (&mut read).take(limit).read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let open = desk.open.begin();
+        let request: Request = match serde_json::from_slice(&line) {
+            Ok(request) => request,
+            Err(error) => {
+                let failure = Failure::because(Kind::Internal, "a request makes no sense", &error);
+                return reply(&mut write, 0, Body::Failed(failure)).await;
+            }
+        };
+        let id = request.id;
+        if request.v != VERSION {
+            let text = format!("this monitor speaks protocol {VERSION}, not {}", request.v);
+            let failure = Failure::new(Kind::Internal, text).hint(
+                "end the monitor with SIGTERM: the next command adopts the domain with a new one",
+            );
+            reply(&mut write, id, Body::Failed(failure)).await?;
+            continue;
+        }
+        if let Call::Console(attach) = request.call {
+            return attach_console(read, write, id, attach, &desk, open).await;
+        }
+        let body = answer(&request, &desk).await;
+        reply(&mut write, id, body).await?;
+    }
+}
+
+async fn reply(write: &mut OwnedWriteHalf, id: u64, body: Body) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(&Reply { id, body })?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+async fn answer(request: &Request, desk: &Desk) -> Body {
+    match &request.call {
+        Call::Status { probe } => Body::Done(Answer::Status(Box::new(status(*probe, desk).await))),
+        Call::Verb(verb) => match ask(desk, |back| Job::Verb(*verb, back)).await {
+            Some(Ok(Outcome::Done)) => Body::Done(Answer::Ok),
+            Some(Ok(Outcome::Already)) => Body::Done(Answer::Already),
+            Some(Err(failure)) => Body::Failed(failure),
+            None => Body::Failed(Failure::new(Kind::Failed, "the domain has just ended")),
+        },
+        Call::Wait(until) => {
+            let mut snapshots = desk.snapshots.clone();
+            wait(&mut snapshots, *until).await
+        }
+        Call::Release => {
+            // Answered first: the queue's end comes after this connection's last line.
+            let _gone = desk.jobs.send(Job::Release);
+            Body::Done(Answer::Ok)
+        }
+        Call::Console(_) => Body::Failed(Failure::new(Kind::Internal, "console came too late")),
+    }
+}
+
+async fn ask<T>(desk: &Desk, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Option<T> {
+    let (back, answer) = oneshot::channel();
+    desk.jobs.send(job(back)).ok()?;
+    answer.await.ok()
+}
+
+async fn status(probe: bool, desk: &Desk) -> MonitorStatus {
+    let answering = if probe {
+        // An emulator that is being started or ended is not asked: `None`.
+        match tokio::time::timeout(PROBE, ask(desk, Job::Probe)).await {
+            Ok(answer) => answer,
+            Err(_) => Some(false),
+        }
+    } else {
+        None
+    };
+    let now = desk.snapshots.borrow().clone();
+    MonitorStatus {
+        uuid: now.uuid,
+        name: now.name,
+        domid: now.domid,
+        wanted: now.wanted,
+        state: now.state,
+        op: now.op,
+        reason: now.reason,
+        pid: now.pid,
+        answering,
+        memory_mib: now.memory_mib,
+        vcpus: now.vcpus,
+        started_ms: now.started_ms,
+        vnc: now.vnc,
+    }
+}
+
+/// Waits for the end of the run that was in progress when the wait began.
+async fn wait(snapshots: &mut watch::Receiver<Snapshot>, until: Until) -> Body {
+    let (domid, before) = {
+        let now = snapshots.borrow_and_update();
+        (now.domid, now.last_end.filter(|_| now.state != State::Shutdown))
+    };
+    loop {
+        {
+            let now = snapshots.borrow_and_update();
+            if let Some(ended) = ended(&now, domid, before, until) {
+                return Body::Done(ended);
+            }
+        }
+        if snapshots.changed().await.is_err() {
+            return Body::Failed(Failure::new(Kind::Failed, "the monitor is leaving"));
+        }
+    }
+}
+
+fn ended(
+    now: &Snapshot,
+    domid: DomId,
+    before: Option<(DomId, Reason)>,
+    until: Until,
+) -> Option<Answer> {
+    let over = now.over || now.domid != domid;
+    let shut = now.last_end.is_some() && now.last_end != before;
+    let done = match until {
+        Until::Shutdown => over || shut,
+        Until::Gone => over,
+    };
+    let reason = now.last_end.filter(|(of, _)| *of == domid).map(|(_, reason)| reason);
+    let state = if over { State::Halted } else { now.state };
+    done.then_some(Answer::Ended { state, reason, domid })
+}
+
+async fn attach_console(
+    read: BufReader<OwnedReadHalf>,
+    mut write: OwnedWriteHalf,
+    id: u64,
+    attach: Attach,
+    desk: &Desk,
+    open: OpenCall,
+) -> std::io::Result<()> {
+    let viewer = desk.hub.attach(attach);
+    reply(&mut write, id, Body::Done(Answer::Attached { writer: viewer.is_writer() })).await?;
+    viewer.serve(read, write, open).await
+}
+
+impl std::fmt::Debug for OpenCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OpenCall")
+    }
+}
