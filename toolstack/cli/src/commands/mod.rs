@@ -1,0 +1,139 @@
+//! The verbs of `kxl`, one file each, and what they share.
+
+mod completion;
+mod console;
+pub(crate) mod create;
+mod define;
+mod events;
+mod info;
+mod list;
+mod names;
+mod recover;
+mod shutdown;
+mod start;
+mod why;
+
+use std::time::Duration;
+
+use clap::Parser;
+use kxl_domain::{Failure, Kind, Verb};
+use kxl_engine::{Host, Outcome};
+use kxl_store::ListRow;
+
+pub(crate) use list::config as config_of;
+
+use crate::args::{Cli, Command};
+use crate::report;
+
+/// How long a command waits for the backend of a domain that it starts; the start goes on after
+/// it. Firmware under emulation on a loaded host takes tens of seconds at most.
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a verb that acts at once may take: the monitor's own deadlines are shorter.
+pub(crate) const VERB_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long `list` waits for domains that do not answer.
+pub(crate) const LOOK_BUDGET: Duration = Duration::from_millis(250);
+
+/// What a command returns: its exit status, or the failure that decides it.
+pub(crate) type Exit = Result<u8, Failure>;
+
+/// Runs `kxl` and returns its exit status: 0 when everything was done, else
+/// [`Kind::exit_code`] of the failure; of several failures the highest.
+pub(crate) fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    run(cli.command).unwrap_or_else(|failure| {
+        report::failure(&failure);
+        failure.kind.exit_code()
+    })
+}
+
+/// Help goes to standard output with status 0, a wrong command line to standard error with 2.
+fn usage(error: &clap::Error) -> u8 {
+    // Nobody is left to tell when even this cannot be printed.
+    drop(error.print());
+    if error.use_stderr() { Kind::Usage.exit_code() } else { 0 }
+}
+
+fn run(command: Command) -> Exit {
+    match command {
+        Command::New(args) => define::new(args),
+        Command::Delete(args) => define::delete(&args),
+        Command::Start(args) => start::start(&args),
+        Command::Create(args) => create::create(args),
+        Command::List(args) => list::list(&args),
+        Command::Pause(args) => verb(&args.names, Verb::Pause),
+        Command::Unpause(args) => verb(&args.names, Verb::Unpause),
+        Command::Shutdown(args) => shutdown::end(&args, Verb::Shutdown),
+        Command::Reboot(args) => shutdown::end(&args, Verb::Reboot),
+        Command::Reset(args) => verb(&args.names, Verb::Reset),
+        Command::Destroy(args) => verb(&args.names, Verb::Destroy),
+        Command::Console(args) => console::console(&args),
+        Command::Domid(args) => names::domid(&args),
+        Command::Domname(args) => names::domname(&args),
+        Command::Info(args) => info::info(&args),
+        Command::Events(args) => events::events(&args),
+        Command::Why(args) => why::why(&args),
+        Command::Recover(args) => recover::recover(&args),
+        Command::Completion(args) => completion::completion(args.shell),
+        Command::Save(_) => not_built("save"),
+        Command::Restore(_) => not_built("restore"),
+        Command::Suspend(_) => not_built("suspend"),
+        Command::Resume(_) => not_built("resume"),
+        Command::Sleep(_) => not_built("sleep"),
+        Command::Wake(_) => not_built("wake"),
+        Command::DumpCore(_) => not_built("dump-core"),
+        Command::Rename(_) => not_built("rename"),
+        Command::Migrate(_) => not_built("migrate"),
+        Command::Image(_) => not_built("image"),
+        Command::Host(_) => not_built("host"),
+    }
+}
+
+/// The refusal of a command that belongs to the plan and not to this build.
+fn not_built(verb: &str) -> Exit {
+    Err(Failure::new(Kind::Failed, format!("\"{verb}\" is not built yet")))
+}
+
+/// Does something with each named domain; tells each failure and goes on with the others.
+/// The status is the worst.
+pub(crate) fn each(
+    host: &mut Host,
+    names: &[String],
+    mut act: impl FnMut(&mut Host, &ListRow) -> Result<(), Failure>,
+) -> u8 {
+    let mut worst = 0;
+    for name in names {
+        let outcome = host.find(name).and_then(|row| act(host, &row));
+        if let Err(failure) = outcome {
+            report::failure(&failure);
+            worst = worst.max(failure.kind.exit_code());
+        }
+    }
+    worst
+}
+
+/// A verb that acts at once, on each of the named domains.
+pub(crate) fn verb(names: &[String], verb: Verb) -> Exit {
+    let mut host = Host::open()?;
+    Ok(each(&mut host, names, |host, row| {
+        let outcome = host.verb(row, verb, VERB_DEADLINE, report::note)?;
+        already(outcome, row, verb);
+        Ok(())
+    }))
+}
+
+/// Says that nothing was to be done, where that is so.
+pub(crate) fn already(outcome: Outcome, row: &ListRow, verb: Verb) {
+    if outcome == Outcome::Already {
+        let so = match verb {
+            Verb::Pause => "paused",
+            Verb::Unpause => "running",
+            _ => "off",
+        };
+        report::note(&format!("domain \"{}\" is {so} already", row.name));
+    }
+}

@@ -1,0 +1,192 @@
+//! `kxl why`.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use kxl_domain::{Reason, State};
+use kxl_engine::{Answering, Host, Seen, observe};
+use kxl_store::{EventQuery, EventRow};
+use serde_json::json;
+
+use super::{Exit, LOOK_BUDGET, events};
+use crate::args::Why;
+use crate::view::when;
+use crate::{facts, out};
+
+/// How many of the last events are told.
+const EVENTS: u32 = 5;
+
+/// How many of the last lines of an emulator's log are told.
+const LINES: usize = 10;
+
+/// Tells in one paragraph why a domain is in its state.
+pub(crate) fn why(args: &Why) -> Exit {
+    let mut host = Host::open()?;
+    let mut query = EventQuery { limit: Some(EVENTS), ..EventQuery::default() };
+    events::narrow(&mut host, &mut query, &args.name)?;
+    let happened = host.store.events(&query).map_err(|e| events::unreadable(&e))?;
+    let seen = match query.uuid {
+        Some(_) => {
+            let row = host.find(&args.name)?;
+            observe(&host.paths, vec![row], LOOK_BUDGET).pop()
+        }
+        None => None,
+    };
+    let now = facts::now_ms();
+    let paragraph = match &seen {
+        Some(seen) => tell(seen, &happened, now),
+        None => gone(&args.name, &happened),
+    };
+    let log = seen.as_ref().filter(|seen| emulator_matters(seen)).and_then(|seen| {
+        let path = host.paths.emulator_log(&seen.row.name);
+        let lines = last_lines(&path).ok().filter(|lines| !lines.is_empty())?;
+        Some((path, lines))
+    });
+    if args.json {
+        out::print_json(&json!({
+            "name": args.name,
+            "why": paragraph,
+            "events": happened,
+            "emulator_log": log.as_ref().map(|(_, lines)| lines),
+        }))?;
+        return Ok(0);
+    }
+    let mut text = format!("{paragraph}\n");
+    for row in &happened {
+        text.push_str(&format!("  {}  {}\n", when::moment(row.event.time_ms), events::said(row)));
+    }
+    if let Some((path, lines)) = log {
+        text.push_str(&format!("The last lines of {}:\n", path.display()));
+        lines.iter().for_each(|line| text.push_str(&format!("  | {line}\n")));
+    }
+    out::print(&text)?;
+    Ok(0)
+}
+
+/// The paragraph about a domain that exists.
+fn tell(seen: &Seen, happened: &[EventRow], now_ms: u64) -> String {
+    let row = &seen.row;
+    let mut text = format!("Domain \"{}\"", row.name);
+    if let Some(domid) = seen.domid {
+        text.push_str(&format!(" (domid {domid})"));
+    }
+    text.push_str(&format!(" is {}", seen.status.state));
+    if let Some(op) = seen.status.op {
+        text.push_str(&format!(" and busy {op}"));
+    }
+    let since = happened.last().map(|row| row.event.time_ms).or(row.started_ms);
+    if let Some(ms) = since {
+        let ago = u64::try_from(ms).map_or(0, |ms| now_ms.saturating_sub(ms) / 1000);
+        text.push_str(&format!(" since {} ({} ago)", when::moment(ms), when::span(ago)));
+    }
+    match seen.reason {
+        Some(reason) => text.push_str(&format!(": {}.", because(reason))),
+        None => text.push('.'),
+    }
+    if !row.detail.is_empty() {
+        text.push_str(&format!(" {}.", row.detail.trim_end().trim_end_matches('.')));
+    }
+    match seen.answering {
+        Answering::No(why) => text.push_str(&format!(" It does not answer: {why}.")),
+        Answering::NoMonitor => {
+            text.push_str(" Its monitor has died; the next command about it brings a new one.");
+        }
+        Answering::Resting | Answering::Yes => {}
+    }
+    text.push_str(&format!(" It should be {}.", row.wanted));
+    text
+}
+
+/// The paragraph about a domain that exists no more.
+fn gone(name: &str, happened: &[EventRow]) -> String {
+    let last = happened.last().map_or_else(String::new, |row| {
+        let event = &row.event;
+        let reason = event.reason.map_or_else(String::new, |r| format!(": {}", because(r)));
+        format!(" The last that was recorded of it, on {}, is \"{}\"{reason}.",
+            when::moment(event.time_ms), event.what)
+    });
+    format!("There is no domain \"{name}\" any more: it was transient, or it was deleted.{last}")
+}
+
+/// A reason as a clause.
+const fn because(reason: Reason) -> &'static str {
+    match reason {
+        Reason::New => "it was registered and has never been started",
+        Reason::Poweroff => "the guest switched itself off",
+        Reason::Reboot => "the guest asked for a reboot",
+        Reason::Crash => "the guest crashed, or its emulator died",
+        Reason::Watchdog => "its watchdog fired",
+        Reason::Destroyed => "somebody took the power away",
+        Reason::StartFailed => "its start did not succeed",
+        Reason::LostAtHostReboot => "the host went down while it was running",
+        Reason::Unknown => "nobody saw how it ended",
+    }
+}
+
+/// Whether the emulator's own words may explain the state.
+fn emulator_matters(seen: &Seen) -> bool {
+    seen.status.state == State::Failed
+        || matches!(seen.answering, Answering::No(_))
+        || matches!(
+            seen.reason,
+            Some(Reason::Crash | Reason::StartFailed | Reason::Unknown | Reason::Watchdog)
+        )
+}
+
+/// The last lines of a log, without control characters.
+fn last_lines(path: &Path) -> io::Result<Vec<String>> {
+    const TAIL: u64 = 16 * 1024;
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let clean = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+    let mut lines: Vec<String> =
+        text.lines().filter(|line| !line.trim().is_empty()).map(clean).collect();
+    Ok(lines.split_off(lines.len().saturating_sub(LINES)))
+}
+
+#[cfg(test)]
+mod tests {
+    use kxl_store::{Event, Severity};
+
+    use super::*;
+    use crate::view::table::tests::seen;
+
+    fn event(what: &str, reason: Option<Reason>) -> EventRow {
+        let mut event = Event::new(Severity::Info, what).reason(reason);
+        event.time_ms = 1_785_000_000_000;
+        EventRow { id: 1, event }
+    }
+
+    #[test]
+    fn the_paragraph_tells_state_time_reason_and_wish() {
+        let mut domain = seen("web", 0, State::Halted);
+        domain.reason = Some(Reason::Poweroff);
+        let text = tell(&domain, &[event("ended", domain.reason)], 1_785_000_061_000);
+        assert!(text.starts_with("Domain \"web\" is halted since "), "{text}");
+        assert!(
+            text.ends_with("(1 min 1 s ago): the guest switched itself off. It should be halted."),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_silent_emulator_and_a_dead_monitor_are_told() {
+        let mut domain = seen("web", 3, State::Running);
+        domain.answering = Answering::No("its emulator is stopped by a signal");
+        assert!(tell(&domain, &[], 0).contains("does not answer: its emulator is stopped"));
+        domain.answering = Answering::NoMonitor;
+        assert!(tell(&domain, &[], 0).contains("monitor has died"));
+    }
+
+    #[test]
+    fn a_domain_that_is_gone_is_explained_by_what_was_recorded() {
+        let text = gone("web", &[event("ended", Some(Reason::Destroyed))]);
+        assert!(text.contains("no domain \"web\" any more"), "{text}");
+        assert!(text.ends_with("is \"ended\": somebody took the power away."), "{text}");
+    }
+}

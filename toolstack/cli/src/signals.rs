@@ -1,0 +1,88 @@
+//! The few signal and terminal calls that the compiler cannot check.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Gives a signal its default action again.
+///
+/// # Errors
+/// Only for signals whose action cannot be changed.
+pub(crate) fn restore_default(which: Signal) -> nix::Result<()> {
+    // SAFETY: the default action runs no code of ours.
+    unsafe { signal(which, SigHandler::SigDfl) }.map(drop)
+}
+
+/// Rows and columns of a terminal.
+///
+/// # Errors
+/// `ENOTTY` when it is none.
+pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize`, and `size` is one that lives through the call.
+    let rc = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok((size.ws_row, size.ws_col)) }
+}
+
+/// A moment of local time, broken down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Local {
+    /// Year.
+    pub(crate) year: i32,
+    /// Month, 1 to 12.
+    pub(crate) month: i32,
+    /// Day of the month, from 1.
+    pub(crate) day: i32,
+    /// Hour.
+    pub(crate) hour: i32,
+    /// Minute.
+    pub(crate) minute: i32,
+    /// Second.
+    pub(crate) second: i32,
+}
+
+/// The local time of `seconds` since the epoch; the epoch itself where the C library knows no
+/// calendar for it.
+pub(crate) fn local_time(seconds: i64) -> Local {
+    // SAFETY: `tm` is plain numbers and a pointer, for which all zero is a valid value.
+    let mut tm: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to values that live through the call; the result is not used.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut tm) };
+    Local {
+        year: tm.tm_year + 1900,
+        month: tm.tm_mon + 1,
+        day: tm.tm_mday.max(1),
+        hour: tm.tm_hour,
+        minute: tm.tm_min,
+        second: tm.tm_sec,
+    }
+}
+
+/// Seconds since the epoch of a local time; `None` for one that does not exist.
+pub(crate) fn local_to_epoch(local: Local) -> Option<i64> {
+    // SAFETY: as above.
+    let mut tm: libc::tm = unsafe { std::mem::zeroed() };
+    tm.tm_year = local.year - 1900;
+    tm.tm_mon = local.month - 1;
+    tm.tm_mday = local.day;
+    tm.tm_hour = local.hour;
+    tm.tm_min = local.minute;
+    tm.tm_sec = local.second;
+    tm.tm_isdst = -1;
+    // SAFETY: mktime reads and normalises the one struct it is given.
+    let seconds = unsafe { libc::mktime(&raw mut tm) };
+    (seconds != -1).then_some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_time_goes_there_and_back() {
+        for seconds in [0, 1_700_000_000, 1_785_000_000] {
+            assert_eq!(local_to_epoch(local_time(seconds)), Some(seconds));
+        }
+    }
+}
