@@ -13,18 +13,18 @@ use super::vdev::Vdev;
 
 /// What is wrong with a disk specification. The first part of the text is xl's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{what}{} in `{spec}'", near_text(near))]
+#[error("{what}{} in `{spec}'", near_text(near.as_deref()))]
 pub struct DiskError {
     /// What is wrong.
     pub what: DiskFault,
-    /// The piece of text it is about; empty where nothing was written at all.
-    pub near: String,
+    /// The piece of text it is about; `None` where nothing was written at all.
+    pub near: Option<String>,
     /// The whole specification.
     pub spec: String,
 }
 
-fn near_text(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(": near `{text}'") }
+fn near_text(text: Option<&str>) -> String {
+    text.map_or_else(String::new, |text| format!(": near `{text}'"))
 }
 
 /// The kinds of faults, displayed in xl's words.
@@ -83,6 +83,9 @@ pub fn parse(pieces: &[&str]) -> Result<Disk, Vec<DiskError>> {
     for piece in pieces {
         reader.spec = piece;
         reader.piece(piece);
+        if !reader.errors.is_empty() {
+            break;
+        }
     }
     reader.finish()
 }
@@ -118,7 +121,6 @@ const FORMAT_PREFIXES: &[&str] = &["raw", "qcow", "qcow2", "vhd"];
 const STRIPPED_PREFIXES: &[&str] = &["tapdisk", "tap", "tap2", "aio", "ioemu", "file", "phy"];
 const VALUED: &[&str] = &[
     "format",
-    "devtype",
     "access",
     "backend",
     "backendtype",
@@ -144,7 +146,11 @@ const FLAGS: &[&str] = &[
 
 impl<'p> Reader<'p> {
     fn fault(&mut self, what: DiskFault, near: &str) {
-        self.errors.push(DiskError { what, near: near.into(), spec: self.spec.into() });
+        self.file(what, Some(near.into()));
+    }
+
+    fn file(&mut self, what: DiskFault, near: Option<String>) {
+        self.errors.push(DiskError { what, near, spec: self.spec.into() });
     }
 
     fn piece(&mut self, mut rest: &'p str) {
@@ -172,10 +178,20 @@ impl<'p> Reader<'p> {
         }
         let word_end = rest.find([',', '=']).unwrap_or(rest.len());
         let word = &rest[..word_end];
-        if rest[word_end..].starts_with('=') {
-            return self.assignment(rest, word);
+        let assigns = rest[word_end..].starts_with('=');
+        if assigns && let Some(step) = self.assignment(rest, word) {
+            return step;
         }
-        let taken = Step::Taken(word_end + usize::from(word_end < rest.len()));
+        if assigns && word.is_empty() {
+            // Alone at the very end it passes unnoticed, as in xl.
+            if rest.len() > 1 {
+                self.fault(DiskFault::BadSyntax, rest);
+            }
+            return Step::Stop;
+        }
+        // In front of an equals sign that assigns nothing, the word still counts as one.
+        let comma = rest[word_end..].starts_with(',');
+        let taken = Step::Taken(word_end + usize::from(comma));
         if FLAGS.contains(&word) {
             self.flag(word);
             return taken;
@@ -211,39 +227,36 @@ impl<'p> Reader<'p> {
         Some(Step::Taken(colon + 1))
     }
 
-    /// `word=value`.
-    fn assignment(&mut self, rest: &'p str, word: &'p str) -> Step {
+    /// `word=value`; `None` where it assigns nothing.
+    fn assignment(&mut self, rest: &'p str, word: &'p str) -> Option<Step> {
         let value_at = word.len() + 1;
         let value_end = rest[value_at..].find(',').map_or(rest.len(), |comma| value_at + comma);
         let value = &rest[value_at..value_end];
-        let behind = Step::Taken(value_end + usize::from(value_end < rest.len()));
+        let behind = value_end + usize::from(value_end < rest.len());
+        if word == "devtype" {
+            self.set_type(value, &rest[..behind]);
+            return Some(Step::Taken(behind));
+        }
         if VALUED.contains(&word) {
             self.set(word, value);
-            return behind;
+            return Some(Step::Taken(behind));
         }
         if word == "grant_usage" && matches!(value, "0" | "1") {
-            return behind;
+            return Some(Step::Taken(behind));
         }
-        let name = word.strip_prefix(|c: char| c.is_ascii_lowercase());
-        let named = name.is_some_and(|tail| {
-            tail.bytes().all(|b| matches!(b, b'-' | b'a'..=b'z' | b'0'..=b'9'))
-        });
-        if named && !value.is_empty() {
-            self.fault(DiskFault::UnknownParameter, &rest[..value_end]);
-            return behind;
-        }
-        self.fault(DiskFault::BadSyntax, rest);
-        Step::Stop
+        let tail = word.strip_prefix(|c: char| c.is_ascii_lowercase())?;
+        let named = tail.bytes().all(|b| matches!(b, b'-' | b'a'..=b'z' | b'0'..=b'9'));
+        let first = value.chars().next().filter(|_| named)?;
+        // xl takes one character for the value and goes on behind it.
+        let end = value_at + first.len_utf8();
+        let end = end + usize::from(rest[end..].starts_with(','));
+        self.fault(DiskFault::UnknownParameter, &rest[..end]);
+        Some(Step::Taken(end))
     }
 
     fn set(&mut self, word: &str, value: &str) {
         match word {
             "format" => self.set_format(value),
-            "devtype" => match value {
-                "cdrom" => self.cdrom = true,
-                "disk" => self.cdrom = false,
-                _ => self.fault(DiskFault::UnknownValue("type"), value),
-            },
             "access" => self.set_access(value),
             "vdev" => self.set_vdev(value),
             "backendtype" => {
@@ -269,6 +282,14 @@ impl<'p> Reader<'p> {
             }
             // What is left belongs to COLO.
             _ => self.colo = true,
+        }
+    }
+
+    fn set_type(&mut self, value: &str, written: &str) {
+        match value {
+            "cdrom" => self.cdrom = true,
+            "disk" => self.cdrom = false,
+            _ => self.fault(DiskFault::UnknownValue("type"), written),
         }
     }
 
@@ -380,16 +401,17 @@ impl<'p> Reader<'p> {
         let has_target = target.as_ref().is_some_and(|t| !t.is_empty());
         if self.errors.is_empty() {
             if self.vdev.is_none() {
-                self.fault(DiskFault::NoVdev, "");
+                self.file(DiskFault::NoVdev, None);
             }
-            if !self.cdrom && !has_target {
-                self.fault(DiskFault::NoTarget, "");
+            if self.errors.is_empty() && !self.cdrom && !has_target {
+                self.file(DiskFault::NoTarget, None);
             }
-            if self.colo {
-                self.fault(DiskFault::Unsupported("replication with COLO"), "");
+            if self.errors.is_empty() && self.colo {
+                self.file(DiskFault::Unsupported("replication with COLO"), None);
             }
             let domain = self.backend.clone().unwrap_or_default();
-            if !matches!(domain.as_str(), "" | "0" | "Domain-0") {
+            let ours = matches!(domain.as_str(), "" | "0" | "Domain-0");
+            if self.errors.is_empty() && !ours {
                 self.fault(DiskFault::Unsupported("a disk of another domain"), &domain);
             }
         }

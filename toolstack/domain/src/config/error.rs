@@ -256,6 +256,8 @@ impl ConfigErrors {
             .iter()
             .take(shown)
             .flat_map(|error| match error.xl.as_slice() {
+                // What xl's grammar does not come to, it does not mention.
+                [] if self.unreadable => Vec::new(),
                 [] => vec![error.to_string()],
                 lines => lines.to_vec(),
             })

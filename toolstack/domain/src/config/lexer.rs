@@ -1,8 +1,8 @@
 //! Splits a configuration into tokens, by the rules of xl's own scanner.
 //!
 //! Its oddities are kept on purpose, because files that rely on them exist: a comment needs its
-//! newline, a carriage return is an error, and a single stray character that is the very last of
-//! the text is overlooked.
+//! newline, a carriage return is an error, a single stray character makes one token with the newline
+//! right behind it, and one that is the very last of the text is overlooked.
 
 use std::ops::Range;
 
@@ -21,6 +21,8 @@ pub(crate) enum TokenKind {
     Close,
     /// Text that is no token.
     Bad,
+    /// A single character that is no token, with the newline right behind it.
+    BadNewline,
     End,
 }
 
@@ -31,7 +33,7 @@ impl TokenKind {
             Self::Ident => "IDENT",
             Self::String => "STRING",
             Self::Number => "NUMBER",
-            Self::Newline => "NEWLINE",
+            Self::Newline | Self::BadNewline => "NEWLINE",
             Self::Semicolon => "';'",
             Self::Comma => "','",
             Self::Assign => "'='",
@@ -49,7 +51,7 @@ impl TokenKind {
             Self::Ident => "a name",
             Self::String => "a string",
             Self::Number => "a number",
-            Self::Newline => "the end of the line",
+            Self::Newline | Self::BadNewline => "the end of the line",
             Self::Semicolon => "\";\"",
             Self::Comma => "\",\"",
             Self::Assign => "\"=\"",
@@ -133,17 +135,21 @@ impl<'t> Lexer<'t> {
         Token { kind, span: start..self.at }
     }
 
-    /// Text that begins no token, up to the next blank; nothing where it is one last character.
+    /// Text that begins no token, up to the next blank.
     fn bad(&mut self) -> Token {
         let rest = &self.bytes()[self.at..];
         if matches!(rest[0], b'+' | b'-' | b'.' | b'(' | b')' | b':') {
             self.likely_python = true;
         }
-        if rest.len() == 1 {
-            return self.token(TokenKind::End, 1);
+        match rest.get(1) {
+            None => self.token(TokenKind::End, 1),
+            Some(b'\n') => self.token(TokenKind::BadNewline, 2),
+            Some(_) => {
+                let more =
+                    rest[1..].iter().take_while(|b| !matches!(b, b' ' | b'\t' | b'\n')).count();
+                self.token(TokenKind::Bad, 1 + more)
+            }
         }
-        let more = rest[1..].iter().take_while(|b| !matches!(b, b' ' | b'\t' | b'\n')).count();
-        self.token(TokenKind::Bad, 1 + more)
     }
 }
 
@@ -217,10 +223,15 @@ pub(crate) fn unquote(quoted: &str) -> Result<String, EscapeError> {
             Some('v') => out.push('\x0b'),
             Some('x') => return Err(EscapeError::Hex),
             Some('0'..='7') => {
-                for _ in 0..2 {
-                    if !matches!(chars.next(), Some('0'..='7')) {
-                        return Err(EscapeError::Octal);
-                    }
+                // xl reads what follows as a decimal number of two characters, sign and blanks
+                // included.
+                let second = chars.next();
+                let third = chars.next();
+                let fits =
+                    matches!(second, Some('0'..='9' | ' ' | '\t' | '\x0b'..='\r' | '+' | '-'))
+                        && matches!(third, Some('0'..='9'));
+                if !fits {
+                    return Err(EscapeError::Octal);
                 }
             }
             _ => return Err(EscapeError::Unknown),

@@ -1,6 +1,5 @@
 //! What is printed reads back as the same configuration.
 
-use super::*;
 use crate::config::parse;
 
 #[test]

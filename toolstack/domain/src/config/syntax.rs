@@ -3,7 +3,8 @@
 //!
 //! Every error is found that xl finds, in its order and with its wording: after one, reading goes
 //! on at the next newline, and no further error of the grammar is reported until three tokens in a
-//! row have fitted.
+//! row have fitted. Text that is no token is reported and skipped, as if it were not there. Errors
+//! that xl does not come to are found as well and marked.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -93,6 +94,9 @@ pub(crate) struct SyntaxError {
     pub(crate) xl_line: usize,
     /// The text xl prints behind `near`; `None` for a newline.
     pub(crate) xl_near: Option<String>,
+    /// xl does not come to it: it stops reading at junk behind a complete statement, and after a
+    /// first error it no longer looks into strings.
+    pub(crate) beyond_xl: bool,
 }
 
 /// What a text says.
@@ -113,10 +117,14 @@ pub(crate) fn read(source: &SourceText) -> Document {
         settle: 0,
         quiet_line: None,
         last_line: 1,
+        bad_newline: false,
+        xl_stopped: false,
         document: Document::default(),
     };
     parser.file();
-    parser.document.likely_python = parser.lexer.likely_python;
+    if !parser.xl_stopped {
+        parser.document.likely_python = parser.lexer.likely_python;
+    }
     parser.document
 }
 
@@ -130,6 +138,10 @@ struct Parser<'s> {
     quiet_line: Option<usize>,
     /// The line of the last token before the end, which is where xl sees the end.
     last_line: usize,
+    /// The newline ahead came with a stray character in front.
+    bad_newline: bool,
+    /// xl would not read on.
+    xl_stopped: bool,
     document: Document,
 }
 
@@ -141,17 +153,35 @@ const MAX_DEPTH: usize = 64;
 
 impl<'s> Parser<'s> {
     fn peek(&mut self) -> &Token {
-        if self.ahead.is_none() {
-            let token = self.lexer.next();
-            if token.kind == TokenKind::Bad {
-                self.lexical(SyntaxErrorKind::Lexical, token.span.clone());
+        while self.ahead.is_none() {
+            let mut token = self.lexer.next();
+            match token.kind {
+                TokenKind::Bad => {
+                    self.last_line = self.source.line_of(token.span.start);
+                    self.lexical(SyntaxErrorKind::Lexical, token.span, 0);
+                    continue;
+                }
+                TokenKind::BadNewline => {
+                    let character = token.span.start..token.span.end - 1;
+                    self.lexical(SyntaxErrorKind::Lexical, character, 1);
+                    token.kind = TokenKind::Newline;
+                    token.span.start += 1;
+                    self.bad_newline = true;
+                }
+                TokenKind::String => {
+                    if let Err(error) = unquote(self.slice(&token.span)) {
+                        self.lexical(SyntaxErrorKind::Escape(error), token.span.clone(), 0);
+                    }
+                }
+                _ => {}
             }
             if token.kind != TokenKind::End {
-                self.last_line = self.source.line_of(token.span.start);
+                let further = usize::from(self.bad_newline);
+                self.last_line = self.source.line_of(token.span.start) + further;
             }
             self.ahead = Some(token);
         }
-        self.ahead.as_ref().expect("filled just above")
+        self.ahead.as_ref().expect("the loop ends with a token")
     }
 
     fn kind(&mut self) -> TokenKind {
@@ -161,6 +191,7 @@ impl<'s> Parser<'s> {
     /// Takes the token ahead as fitting.
     fn shift(&mut self) -> Token {
         self.peek();
+        self.bad_newline = false;
         self.settle = self.settle.saturating_sub(1);
         self.ahead.take().expect("peek filled it")
     }
@@ -169,15 +200,21 @@ impl<'s> Parser<'s> {
         &self.source.text[span.clone()]
     }
 
-    /// Records an error of the scanner's kind; at most one for each line.
-    fn lexical(&mut self, kind: SyntaxErrorKind, span: Range<usize>) {
-        let line = self.source.line_of(span.start);
-        if self.quiet_line == Some(line) {
+    /// Records an error of the scanner's kind; at most one for each line, where the line is the one
+    /// that xl has arrived at: `newlines` further down.
+    fn lexical(&mut self, kind: SyntaxErrorKind, span: Range<usize>, newlines: usize) {
+        let xl_line = self.source.line_of(span.start);
+        let line = xl_line + newlines;
+        let beyond_xl = self.xl_stopped
+            || (kind != SyntaxErrorKind::Lexical && !self.document.errors.is_empty());
+        if self.quiet_line == Some(line) && !beyond_xl {
             return;
         }
-        self.quiet_line = Some(line);
-        let near = Some(self.slice(&span).to_owned());
-        self.document.errors.push(SyntaxError { kind, span, xl_line: line, xl_near: near });
+        if !beyond_xl {
+            self.quiet_line = Some(line);
+        }
+        let xl_near = Some(self.slice(&span).to_owned());
+        self.document.errors.push(SyntaxError { kind, span, xl_line, xl_near, beyond_xl });
     }
 
     /// The token ahead does not fit.
@@ -187,15 +224,23 @@ impl<'s> Parser<'s> {
             TokenKind::End => self.last_line,
             _ => self.source.line_of(span.start),
         };
-        if self.settle == 0 && self.quiet_line != Some(line) {
+        // A newline behind a stray character is not worth a second message.
+        let told = found == TokenKind::Newline && self.bad_newline;
+        if self.settle == 0 && self.quiet_line != Some(line) && !told {
             let text = self.slice(&span);
             let newline = found == TokenKind::Newline;
             self.document.errors.push(SyntaxError {
                 kind: SyntaxErrorKind::Unexpected { found, place },
                 span: span.clone(),
                 xl_line: if newline { line - 1 } else { line },
-                xl_near: (text != "\n").then(|| text.trim_end_matches('\n').to_owned()),
+                xl_near: (text != "\n")
+                    .then(|| text.trim_end_matches(['\n', ' ', '\t']).to_owned()),
+                beyond_xl: self.xl_stopped,
             });
+        }
+        if place == Expecting::EndOfStatement && !self.xl_stopped {
+            self.xl_stopped = true;
+            self.document.likely_python = self.lexer.likely_python;
         }
         GivenUp
     }
@@ -257,16 +302,8 @@ impl<'s> Parser<'s> {
         match self.kind() {
             TokenKind::String => {
                 let span = self.peek().span.clone();
-                let text = match unquote(self.slice(&span)) {
-                    Ok(text) => text,
-                    Err(error) => {
-                        // As in xl, later escapes pass unmentioned once something was wrong.
-                        if self.document.errors.is_empty() {
-                            self.lexical(SyntaxErrorKind::Escape(error), span.clone());
-                        }
-                        String::new()
-                    }
-                };
+                // What is wrong with it was told when it was first looked at.
+                let text = unquote(self.slice(&span)).unwrap_or_default();
                 self.shift();
                 Ok((Value { kind: ValueKind::Atom(text), span: span.clone() }, span))
             }
@@ -315,10 +352,7 @@ impl<'s> Parser<'s> {
                 (ValueKind::List(old), ValueKind::List(new)) => {
                     new.splice(0..0, old.iter().cloned());
                 }
-                _ if self.document.errors.is_empty() => {
-                    return self.lexical(SyntaxErrorKind::Mixed, last);
-                }
-                _ => return,
+                _ => return self.lexical(SyntaxErrorKind::Mixed, last, 0),
             }
         }
         let setting = Setting { value, key_span: key.span.clone(), appended };

@@ -278,6 +278,8 @@ mod tests {
         }
     }
 
+    type Row = (&'static str, fn(&VifError) -> bool);
+
     #[test]
     fn mistakes_are_told_and_the_rest_is_still_read() {
         let (nic, errors) = parse("brigde=br0,mtu=1400");
@@ -287,7 +289,7 @@ mod tests {
             [VifError::Unrecognized { text: "brigde=br0".into(), nearest: Some("bridge") }]
         );
         assert_eq!(errors[0].xl_text("f").as_deref(), Some("unrecognized argument `brigde=br0'"));
-        let rows: &[(&str, fn(&VifError) -> bool)] = &[
+        let rows: &[Row] = &[
             ("type=netfront", |e| matches!(e, VifError::Type(_))),
             ("mac=1", |e| matches!(e, VifError::Mac(_))),
             ("rate=fast", |e| matches!(e, VifError::Rate(RateError::Invalid(_)))),
@@ -311,12 +313,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(item in "\\PC{0,40}") {
-            let _ = parse(&item);
+            drop(parse(&item));
         }
 
         #[test]
         fn nothing_behind_a_key_makes_it_panic(index in 0..KEYS.len(), value in "\\PC{0,12}") {
-            let _ = parse(&format!("{}={value}", KEYS[index]));
+            drop(parse(&format!("{}={value}", KEYS[index])));
         }
 
         #[test]

@@ -156,15 +156,14 @@ fn syntax_error(source: &SourceText, error: &SyntaxError) -> ConfigError {
         ),
     };
     let near = error.xl_near.as_ref().map_or("<newline>".to_owned(), |near| format!("`{near}'"));
+    let line =
+        format!("{}:{}: config parsing error near {near}: {message}", source.name, error.xl_line);
     ConfigError {
         kind,
         place: Some(source.place(&error.span)),
         expected,
         hint: syntax_hint(source, error),
-        xl: vec![format!(
-            "{}:{}: config parsing error near {near}: {message}",
-            source.name, error.xl_line
-        )],
+        xl: if error.beyond_xl { Vec::new() } else { vec![line] },
         xl_status: 1,
     }
 }

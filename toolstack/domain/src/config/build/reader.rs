@@ -128,6 +128,9 @@ impl<'d> Reader<'d> {
         hint: Option<String>,
         xl: Option<String>,
     ) {
+        if self.rules == Rules::Kxl && matches!(kind, WarningKind::Remark(_)) {
+            return;
+        }
         let place = span.map(|span| self.source.place(span));
         self.warnings.push(Warning { kind, place, hint, xl });
     }
