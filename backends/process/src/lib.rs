@@ -1,1 +1,62 @@
-//! process
+//! Any executable as a backend, by profile.
+//!
+//! A [`profile`] says how a program is started, steered and understood. Two drivers carry profiles
+//! out: one for emulators with a QMP channel (QEMU), one for programs on a terminal of their own
+//! (SIMH and any other). The engine knows neither: it asks [`backend`] for a name.
+
+pub mod kill;
+pub mod profile;
+pub mod program;
+
+mod ending;
+mod files;
+mod qemu;
+mod sockets;
+#[allow(unsafe_code, reason = "ioctls on interfaces")]
+mod tap;
+
+use std::path::Path;
+
+use kxl_backend::{Backend, BackendError};
+use kxl_domain::DomainConfig;
+
+use profile::{ControlKind, Profile};
+
+/// The driver for `backend=name`: `auto`, `qemu`, `simh`, `any`, or a profile in `profiledir`.
+///
+/// # Errors
+/// [`BackendError::Config`] for the key `backend`: no such profile, a mistake in it with file and
+/// line, or a backend that is not built yet.
+pub fn backend(
+    name: &str,
+    config: &DomainConfig,
+    profiledir: &Path,
+) -> Result<Box<dyn Backend>, BackendError> {
+    let profile = Profile::load(choose(name, config)?, profiledir)?;
+    match profile.control.kind {
+        ControlKind::Qmp => Ok(Box::new(qemu::Driver::new(profile))),
+        ControlKind::Prompt | ControlKind::Signal => {
+            Err(BackendError::config("backend", format!("backend \"{name}\" is not built yet")))
+        }
+    }
+}
+
+/// The profile that a value of `backend=` stands for. Pure: the accelerator is looked for only when
+/// the emulator is started.
+///
+/// # Errors
+/// [`BackendError::Config`] for `kvm`, the native VMM, which does not exist yet. `auto` is therefore
+/// always QEMU, with the best accelerator of the host.
+pub fn choose<'a>(name: &'a str, _config: &DomainConfig) -> Result<&'a str, BackendError> {
+    match name {
+        "auto" => Ok("qemu"),
+        "kvm" => {
+            let why = "backend \"kvm\" is not built yet; \"qemu\" uses KVM where the host has it";
+            Err(BackendError::config("backend", why))
+        }
+        other => Ok(other),
+    }
+}
+
+#[cfg(test)]
+mod testing;

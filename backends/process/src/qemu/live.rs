@@ -1,0 +1,383 @@
+//! One living QEMU.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kxl_backend::{BackendError, ConsoleEnd, Event, Exit, Live, Local, Process, Report, Result};
+use kxl_domain::{GuestEvent, State};
+use kxl_qmp::{Client, QmpError};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::cause;
+use crate::ending::{self, Status};
+use crate::files;
+use crate::profile;
+
+/// For commands that change something: QEMU answers within milliseconds unless its host swaps.
+pub(crate) const COMMAND: Duration = Duration::from_secs(5);
+
+/// For looking only.
+const LOOK: Duration = Duration::from_millis(150);
+
+/// How long firmware may take to its own reset: some milliseconds of guest time.
+const FIRMWARE: Duration = Duration::from_secs(2);
+
+/// What the handle and its watching task share.
+pub(crate) struct Shared {
+    /// How the guest ended, if it has.
+    pub(crate) ended: Cell<Option<GuestEvent>>,
+    /// We took the power away.
+    destroyed: Cell<bool>,
+    /// The machine was reset.
+    reset: Notify,
+    /// A reset of ours is under way.
+    resetting: Cell<bool>,
+    /// To the monitor.
+    events: mpsc::UnboundedSender<Event>,
+    receiver: Cell<Option<mpsc::UnboundedReceiver<Event>>>,
+    log: PathBuf,
+    log_offset: u64,
+    exit: profile::Exit,
+}
+
+impl Shared {
+    pub(crate) fn new(log: PathBuf, log_offset: u64, exit: profile::Exit) -> Self {
+        let (events, receiver) = mpsc::unbounded_channel();
+        Self {
+            ended: Cell::new(None),
+            destroyed: Cell::new(false),
+            reset: Notify::new(),
+            resetting: Cell::new(false),
+            events,
+            receiver: Cell::new(Some(receiver)),
+            log,
+            log_offset,
+            exit,
+        }
+    }
+
+    /// What QEMU has written to its log since it was started.
+    fn log(&self) -> String {
+        files::log_since(&self.log, self.log_offset)
+    }
+
+    pub(crate) fn last_words(&self) -> String {
+        cause::words(&self.log())
+    }
+}
+
+/// The handle.
+pub(crate) struct Qemu {
+    process: Rc<Process>,
+    client: Client,
+    console: Option<ConsoleEnd>,
+    exit: watch::Receiver<Option<Exit>>,
+    shared: Rc<Shared>,
+    watcher: JoinHandle<()>,
+    vcpus: u32,
+    resets_twice: bool,
+}
+
+/// What a launch or an adoption has come by.
+pub(crate) struct Parts {
+    pub(crate) process: Process,
+    pub(crate) client: Client,
+    pub(crate) qmp_events: mpsc::UnboundedReceiver<kxl_qmp::Event>,
+    pub(crate) console: Option<ConsoleEnd>,
+    pub(crate) shared: Shared,
+    pub(crate) notes: Vec<String>,
+    pub(crate) vcpus: u32,
+    /// The firmware of this machine answers a reset with another.
+    pub(crate) resets_twice: bool,
+}
+
+impl Qemu {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (told, exit) = watch::channel(None);
+        let (process, shared) = (Rc::new(parts.process), Rc::new(parts.shared));
+        for note in parts.notes {
+            let _received_below = shared.events.send(Event::Note(note));
+        }
+        let watcher = Watcher {
+            process: Rc::clone(&process),
+            shared: Rc::clone(&shared),
+            qmp: parts.qmp_events,
+        };
+        Self {
+            process,
+            client: parts.client,
+            console: parts.console,
+            exit,
+            shared,
+            watcher: tokio::task::spawn_local(watcher.run(told)),
+            vcpus: parts.vcpus,
+            resets_twice: parts.resets_twice,
+        }
+    }
+
+    async fn command(&self, name: &'static str, arguments: Option<Value>) -> Result<Value> {
+        match self.client.execute(name, arguments, COMMAND).await {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    /// A closed channel is an emulator that ends: its exit says more.
+    async fn explained(&self, error: QmpError) -> BackendError {
+        if !matches!(error, QmpError::Closed { .. } | QmpError::Io(_)) {
+            return translated(error);
+        }
+        let mut exit = self.exit.clone();
+        let told = tokio::time::timeout(ending::LAST_MOMENTS, exit.wait_for(Option::is_some)).await;
+        match told {
+            Ok(Ok(exit)) => {
+                let text = exit.as_ref().map_or_else(String::new, |exit| exit.text.clone());
+                BackendError::Exited { text }
+            }
+            _ => translated(error),
+        }
+    }
+
+    async fn report(&self) -> Result<Report> {
+        let (status, balloon) = tokio::join!(
+            self.client.execute("query-status", None, LOOK),
+            self.client.execute("query-balloon", None, LOOK),
+        );
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => return Err(self.explained(error).await),
+        };
+        let word = status.get("status").and_then(Value::as_str).unwrap_or_default();
+        let (state, ended) =
+            state(word, self.shared.ended.get(), || cause::of_log(&self.shared.log()));
+        if ended.is_some() {
+            self.shared.ended.set(ended);
+        }
+        // Without a driver in the guest the balloon has nothing to say.
+        let bytes = balloon.ok().and_then(|answer| answer.get("actual")?.as_u64());
+        Ok(Report { state, ended, memory_mib: bytes.map(|b| b >> 20), vcpus: Some(self.vcpus) })
+    }
+
+    /// `-action` turns every reset into a shutdown, our own as well: lifted for this one.
+    async fn reset_in_place(&self) -> Result<()> {
+        self.command("set-action", Some(json!({"reboot": "reset"}))).await?;
+        self.shared.resetting.set(true);
+        let done = self.reset_now().await;
+        self.shared.resetting.set(false);
+        self.command("set-action", Some(json!({"reboot": "shutdown"}))).await?;
+        done
+    }
+
+    async fn reset_now(&self) -> Result<()> {
+        let happened = self.shared.reset.notified();
+        self.command("system_reset", None).await?;
+        tokio::time::timeout(COMMAND, happened)
+            .await
+            .map_err(|_| BackendError::TimedOut { waited_for: "reset".into(), after: COMMAND })?;
+        self.shared.ended.set(None);
+        let _first = self.shared.events.send(Event::Reset);
+        let again = self.shared.reset.notified();
+        self.command("cont", None).await?;
+        if self.resets_twice {
+            // A PC's firmware finds itself in shadow memory, which no reset of QEMU clears, and
+            // resets the machine once more. A machine too slow for this deadline would show that
+            // as a reboot by the guest.
+            let _whether = tokio::time::timeout(FIRMWARE, again).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Live for Qemu {
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn events(&mut self) -> Option<mpsc::UnboundedReceiver<Event>> {
+        self.shared.receiver.take()
+    }
+
+    fn console(&mut self) -> Option<ConsoleEnd> {
+        self.console.take()
+    }
+
+    fn pause(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(async { self.command("stop", None).await.map(drop) })
+    }
+
+    fn unpause(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(async { self.command("cont", None).await.map(drop) })
+    }
+
+    fn powerdown(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(async { self.command("system_powerdown", None).await.map(drop) })
+    }
+
+    fn reset(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(self.reset_in_place())
+    }
+
+    fn query(&mut self) -> Local<'_, Result<Report>> {
+        Box::pin(self.report())
+    }
+
+    fn destroy(&mut self) -> Local<'_, Result<Exit>> {
+        self.shared.destroyed.set(true);
+        Box::pin(ending::destroy(&self.process, self.exit.clone()))
+    }
+}
+
+/// QEMU's run state as ours. `how` is asked only where the state itself does not tell how the
+/// guest ended.
+fn state(
+    word: &str,
+    known: Option<GuestEvent>,
+    how: impl FnOnce() -> Option<GuestEvent>,
+) -> (State, Option<GuestEvent>) {
+    let ended = |event| (State::Shutdown, Some(event));
+    match word {
+        "running" => (State::Running, None),
+        "suspended" => (State::Asleep, None),
+        "guest-panicked" | "internal-error" => ended(GuestEvent::Crash),
+        "watchdog" => ended(GuestEvent::Watchdog),
+        // Where nothing tells, a power-off: the one end that restarts nothing by default.
+        "shutdown" => ended(known.or_else(how).unwrap_or(GuestEvent::Poweroff)),
+        _ => (State::Paused, None),
+    }
+}
+
+/// A failure of the control channel as a backend's.
+pub(crate) fn translated(error: QmpError) -> BackendError {
+    match error {
+        QmpError::Refused { command, desc, .. } => BackendError::Control { command, why: desc },
+        QmpError::TimedOut { command, after } => {
+            BackendError::TimedOut { waited_for: format!("answer to {command}"), after }
+        }
+        QmpError::Blocked { command } => {
+            BackendError::TimedOut { waited_for: format!("room to send {command}"), after: COMMAND }
+        }
+        QmpError::Closed { command } => {
+            BackendError::Control { command, why: "the control channel was closed".into() }
+        }
+        QmpError::Io(error) => BackendError::io("the control channel failed", error),
+    }
+}
+
+/// The task that turns what QEMU says, and its end, into events.
+struct Watcher {
+    process: Rc<Process>,
+    shared: Rc<Shared>,
+    qmp: mpsc::UnboundedReceiver<kxl_qmp::Event>,
+}
+
+impl Watcher {
+    async fn run(mut self, told: watch::Sender<Option<Exit>>) {
+        let process = Rc::clone(&self.process);
+        let mut end = std::pin::pin!(Status::of(&process));
+        let mut connected = true;
+        let status = loop {
+            tokio::select! {
+                event = self.qmp.recv(), if connected => match event {
+                    Some(event) => self.tell(&event),
+                    None => connected = false,
+                },
+                status = &mut end => break status,
+            }
+        };
+        // The socket may still hold what QEMU said last; its close ends the receiver.
+        while let Ok(Some(event)) =
+            tokio::time::timeout(Duration::from_millis(200), self.qmp.recv()).await
+        {
+            self.tell(&event);
+        }
+        let exit = self.exit(status);
+        told.send_replace(Some(exit.clone()));
+        let _nobody_listens = self.shared.events.send(Event::Exited(exit));
+    }
+
+    fn exit(&self, status: Status) -> Exit {
+        if self.shared.destroyed.get() {
+            return status.exit(None, "destroyed".into());
+        }
+        let meaning = self
+            .shared
+            .ended
+            .get()
+            .or_else(|| self.shared.exit.meaning(status.code, status.signal));
+        status.exit(meaning, status.text(&self.shared.last_words()))
+    }
+
+    fn tell(&self, event: &kxl_qmp::Event) {
+        let ended = |how: GuestEvent| {
+            // A panic is followed by its own shutdown: the first word counts.
+            let first = self.shared.ended.get().is_none();
+            self.shared.ended.set(Some(self.shared.ended.get().unwrap_or(how)));
+            first.then_some(Event::GuestEnded(how))
+        };
+        let action = || event.data.get("action").and_then(Value::as_str).unwrap_or_default();
+        let event = match event.name.as_str() {
+            "SHUTDOWN" => match cause::of_event(&event.data) {
+                Some(how) => ended(how),
+                None => Some(Event::Note(format!("the emulator was told to end: {}", event.data))),
+            },
+            "GUEST_PANICKED" if action() != "run" => ended(GuestEvent::Crash),
+            "WATCHDOG" if action() == "pause" => ended(GuestEvent::Watchdog),
+            "RESET" => {
+                self.shared.ended.set(None);
+                self.shared.reset.notify_waiters();
+                // One of ours is told where it was asked for, once.
+                (!self.shared.resetting.get()).then_some(Event::Reset)
+            }
+            // The end itself stops the processors too: one event is enough.
+            "STOP" => self.shared.ended.get().is_none().then_some(Event::Stopped),
+            "RESUME" => {
+                self.shared.ended.set(None);
+                Some(Event::Resumed)
+            }
+            "BLOCK_IO_ERROR" | "SUSPEND" | "SUSPEND_DISK" | "WAKEUP" | "GUEST_CRASHLOADED"
+            | "GUEST_PANICKED" | "WATCHDOG" | "MEMORY_FAILURE" => {
+                Some(Event::Note(format!("{} {}", event.name, event.data)))
+            }
+            _ => None,
+        };
+        if let Some(event) = event {
+            let _nobody_listens = self.shared.events.send(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_run_state_has_a_place_in_the_lifecycle() {
+        let plain = |word| state(word, None, || None).0;
+        assert_eq!(plain("running"), State::Running);
+        for word in ["paused", "prelaunch", "postmigrate", "io-error", "inmigrate", "a new one"] {
+            assert_eq!(plain(word), State::Paused, "{word}");
+        }
+        assert_eq!(plain("suspended"), State::Asleep);
+        assert_eq!(state("guest-panicked", None, || None).1, Some(GuestEvent::Crash));
+        assert_eq!(state("watchdog", None, || None).1, Some(GuestEvent::Watchdog));
+    }
+
+    #[test]
+    fn a_shutdown_is_what_was_heard_else_what_the_log_says() {
+        let log = || Some(GuestEvent::Reboot);
+        assert_eq!(state("shutdown", None, log).1, Some(GuestEvent::Reboot));
+        let heard = Some(GuestEvent::Poweroff);
+        assert_eq!(state("shutdown", heard, log).1, Some(GuestEvent::Poweroff));
+        assert_eq!(state("shutdown", None, || None).1, Some(GuestEvent::Poweroff));
+    }
+}

@@ -1,0 +1,288 @@
+//! Real emulators.
+
+use std::path::Path;
+
+use kxl_backend::{Event, Exit};
+use kxl_domain::config::model::{Arch, GuestKind, Nic};
+use kxl_domain::{GuestEvent, State};
+use nix::sys::signal::Signal;
+
+use super::*;
+use crate::testing::{Record, Scratch, Typist, monitor, next};
+
+fn driver() -> Driver {
+    Driver::new(Profile::load("qemu", Path::new("/nonexistent")).unwrap())
+}
+
+/// The architectures whose emulator is installed; says what is skipped.
+fn installed() -> Vec<Arch> {
+    let found = Arch::ALL.iter().filter(|arch| {
+        let there = crate::program::find(Path::new(&format!("qemu-system-{arch}"))).is_some();
+        if !there {
+            println!("skipped: qemu-system-{arch} is not installed");
+        }
+        there
+    });
+    found.copied().collect()
+}
+
+/// Kernel and initial file system of the test guest; says when they are missing.
+fn guest(spec: &mut LaunchSpec) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
+    let (kernel, ramdisk) = (root.join("vmlinuz"), root.join("initramfs.cpio.gz"));
+    if installed().first() != Some(&Arch::X86_64) || !kernel.is_file() || !ramdisk.is_file() {
+        println!("skipped: no test guest; run `make guest`");
+        return false;
+    }
+    spec.config.arch = Some(Arch::X86_64);
+    (spec.config.memory_mib, spec.config.maxmem_mib) = (128, 128);
+    spec.config.boot.kernel = Some(kernel);
+    spec.config.boot.ramdisk = Some(ramdisk);
+    spec.config.boot.cmdline = Some("console=ttyS0 quiet tick=50".into());
+    true
+}
+
+async fn launched(spec: &LaunchSpec) -> (Box<dyn Live>, Identity, Attachments) {
+    let mut record = Record::default();
+    let live = driver().launch(spec, &mut record).await.unwrap();
+    let (identity, attachments) = record.kept.unwrap();
+    (live, identity, attachments)
+}
+
+#[test]
+fn a_paused_machine_is_launched_started_stopped_and_destroyed() {
+    for arch in installed() {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        (spec.config.arch, spec.paused) = (Some(arch), true);
+        (spec.config.maxmem_mib, spec.config.vcpus, spec.config.maxvcpus) = (64, 1, 2);
+        monitor(async {
+            let (mut live, identity, attachments) = launched(&spec).await;
+            let expected = if arch == Arch::X86_64 { "pc-i440fx-" } else { "virt-" };
+            assert!(attachments.machine.unwrap().starts_with(expected));
+            let report = live.query().await.unwrap();
+            assert_eq!((report.state, report.memory_mib), (State::Paused, Some(64)));
+            let mut events = live.events().unwrap();
+            assert!(live.events().is_none());
+            live.unpause().await.unwrap();
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            live.unpause().await.unwrap();
+            assert_eq!(live.query().await.unwrap().state, State::Running);
+            live.pause().await.unwrap();
+            live.pause().await.unwrap();
+            assert_eq!(next(&mut events).await, Event::Stopped);
+            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            live.reset().await.unwrap();
+            assert_eq!(next(&mut events).await, Event::Reset);
+            assert_eq!(live.query().await.unwrap().state, State::Running);
+            let exit = live.destroy().await.unwrap();
+            assert_eq!((exit.signal, exit.meaning), (Some(Signal::SIGKILL as i32), None));
+            assert!(!identity.alive());
+            assert_eq!(live.destroy().await.unwrap(), exit, "idempotent");
+        });
+    }
+}
+
+#[test]
+fn a_stopped_emulator_does_not_answer_and_is_destroyed_all_the_same() {
+    if installed().is_empty() {
+        return;
+    }
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    spec.config.arch = installed().first().copied();
+    monitor(async {
+        let (mut live, identity, _) = launched(&spec).await;
+        live.process().signal(Signal::SIGSTOP).unwrap();
+        let error = live.query().await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        live.destroy().await.unwrap();
+        assert!(!identity.alive());
+    });
+}
+
+#[test]
+fn a_later_monitor_adopts_the_machine_with_its_console() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !guest(&mut spec) {
+        return;
+    }
+    monitor(async {
+        let (mut live, identity, attachments) = launched(&spec).await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        drop((live, console));
+        assert!(identity.alive());
+        let mut live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
+        assert_eq!(live.query().await.unwrap().state, State::Running);
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("C ").await;
+        live.pause().await.unwrap();
+        live.destroy().await.unwrap();
+        let error = driver().adopt(&spec, identity, &attachments).await.err().unwrap();
+        assert!(matches!(error, BackendError::Exited { .. }), "{error}");
+    });
+}
+
+#[test]
+fn how_the_guest_ended_is_heard_and_outlives_the_monitor() {
+    for (key, how) in [("p", GuestEvent::Poweroff), ("r", GuestEvent::Reboot)] {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !guest(&mut spec) {
+            return;
+        }
+        monitor(async {
+            let (mut live, identity, attachments) = launched(&spec).await;
+            let mut events = live.events().unwrap();
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            console.send(key).await;
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            assert_eq!(next(&mut events).await, Event::GuestEnded(how));
+            let report = live.query().await.unwrap();
+            assert_eq!((report.state, report.ended), (State::Shutdown, Some(how)));
+            drop((live, events, console));
+            // Nothing but QEMU itself remembers now.
+            let mut live = driver().adopt(&spec, identity, &attachments).await.unwrap();
+            let report = live.query().await.unwrap();
+            assert_eq!((report.state, report.ended), (State::Shutdown, Some(how)));
+            let error = live.unpause().await.unwrap_err().to_string();
+            assert!(error.starts_with("cont: "), "{error}");
+            live.reset().await.unwrap();
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            live.destroy().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn the_guest_obeys_the_power_button() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !guest(&mut spec) {
+        return;
+    }
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut events = live.events().unwrap();
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        live.powerdown().await.unwrap();
+        assert_eq!(next(&mut events).await, Event::Resumed);
+        assert_eq!(next(&mut events).await, Event::GuestEnded(GuestEvent::Poweroff));
+        live.process().signal(Signal::SIGKILL).unwrap();
+        let Event::Exited(exit) = next(&mut events).await else { panic!("the last event") };
+        assert_eq!(exit.meaning, Some(GuestEvent::Poweroff), "it had ended before");
+        assert!(events.recv().await.is_none());
+    });
+}
+
+#[test]
+fn an_emulator_that_dies_is_a_crash_with_its_last_words() {
+    let Some(arch) = installed().first().copied() else { return };
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    spec.config.arch = Some(arch);
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut events = live.events().unwrap();
+        live.process().signal(Signal::SIGTERM).unwrap();
+        assert_eq!(next(&mut events).await, Event::Resumed);
+        let Event::Exited(exit) = next(&mut events).await else { panic!("the last event") };
+        let Exit { code, meaning, text, .. } = exit;
+        assert_eq!((code, meaning), (Some(0), Some(GuestEvent::Crash)));
+        assert!(text.contains("terminating on signal 15"), "{text}");
+        let error = live.pause().await.unwrap_err();
+        assert!(matches!(error, BackendError::Exited { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_launch_that_fails_says_what_the_emulator_said_and_leaves_nothing() {
+    let Some(arch) = installed().first().copied() else { return };
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    spec.config.arch = Some(arch);
+    spec.config.emulator_args = vec!["-frobnicate".into()];
+    monitor(async {
+        let mut record = Record::default();
+        let error = driver().launch(&spec, &mut record).await.err().unwrap().to_string();
+        assert!(error.contains("exit status 1") && error.contains("-frobnicate"), "{error}");
+        assert!(!record.kept.unwrap().0.alive());
+        spec.config.emulator_args.clear();
+        let mut record = Record { refuse: true, ..Record::default() };
+        let error = driver().launch(&spec, &mut record).await.err().unwrap().to_string();
+        assert!(error.contains("the disk is full"), "{error}");
+        assert_eq!(files::log_since(&spec.emulator_log, 0).matches("frobnicate").count(), 1);
+    });
+}
+
+#[test]
+fn a_launch_that_is_given_up_leaves_no_process() {
+    let Some(arch) = installed().first().copied() else { return };
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    spec.config.arch = Some(arch);
+    monitor(async {
+        // The first launch fills the cache, so that the second is quick up to its exec.
+        let (mut live, ..) = launched(&spec).await;
+        live.destroy().await.unwrap();
+        let mut record = Record::default();
+        {
+            let driver = driver();
+            let mut launch = driver.launch(&spec, &mut record);
+            let once = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(launch.as_mut().poll(context).is_pending())
+            });
+            assert!(once.await, "waiting for the greeting");
+        }
+        assert!(!record.kept.unwrap().0.alive());
+    });
+}
+
+#[test]
+fn a_screen_with_a_password_is_found_and_recorded() {
+    let Some(arch) = installed().first().copied() else { return };
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    (spec.config.arch, spec.config.kind, spec.paused) = (Some(arch), GuestKind::Hvm, true);
+    spec.config.display.vncpasswd = Some("secret".into());
+    // Out of the way of screens that belong to others.
+    spec.config.display.vncdisplay = Some(3417);
+    monitor(async {
+        let (mut live, _, attachments) = launched(&spec).await;
+        let place = attachments.vnc.unwrap();
+        let (host, display) = place.rsplit_once(':').unwrap();
+        let port = 5900 + display.parse::<u16>().unwrap();
+        let stream = std::net::TcpStream::connect((host, port)).unwrap();
+        drop(stream);
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_made() {
+    let Some(arch) = installed().first().copied() else { return };
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    spec.config.arch = Some(arch);
+    driver().check(&spec).unwrap();
+    let refused = |change: &dyn Fn(&mut LaunchSpec)| {
+        let mut spec = spec.clone();
+        change(&mut spec);
+        driver().check(&spec).unwrap_err().to_string()
+    };
+    let error = refused(&|spec| spec.config.boot.kernel = Some("/nonexistent".into()));
+    assert!(error.starts_with("kernel: /nonexistent: No such file"), "{error}");
+    let error = refused(&|spec| spec.config.nics = vec![Nic::default()]);
+    assert!(error.starts_with("vif: interface 0 names no bridge: say bridge=NAME"), "{error}");
+    let error = refused(&|spec| spec.config.machine = Some("vax".into()));
+    assert!(error.contains("has no machine type \"vax\""), "{error}");
+    let error = refused(&|spec| spec.config.boot.ramdisk = Some("/dev/null".into()));
+    assert_eq!(error, "ramdisk: means nothing without kernel=");
+    let error = refused(&|spec| spec.config.emulator = Some("/nonexistent/qemu".into()));
+    assert!(error.starts_with("device_model_override: "), "{error}");
+}

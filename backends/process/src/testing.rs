@@ -1,0 +1,121 @@
+//! What the tests share: a throw-away directory, a launch specification in it, a recorder, a
+//! monitor's kind of runtime.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use kxl_backend::process::Identity;
+use kxl_backend::{Attachments, ConsoleEnd, Event, LaunchSpec, Recorder};
+use kxl_domain::{DomId, DomainConfig, DomainUuid};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+/// Far above what anything here takes: only a hang runs into it.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// A directory that is gone with this.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("kxl-{name}-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    pub(crate) fn spec(&self) -> LaunchSpec {
+        let name = "guest".parse::<kxl_domain::DomainName>().unwrap();
+        LaunchSpec {
+            config: DomainConfig::new(name.clone()),
+            name,
+            uuid: "4f9f8a9c-0c7b-4c3e-8f5e-2d1f6c3b9a01".parse::<DomainUuid>().unwrap(),
+            domid: DomId(7),
+            rundir: self.0.clone(),
+            emulator_log: self.0.join("emulator.log"),
+            cachedir: self.0.clone(),
+            profiledir: self.0.clone(),
+            run_as: None,
+            default_bridge: None,
+            cgroups: Vec::new(),
+            paused: false,
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _leftover = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Keeps what was recorded; refuses on request.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) refuse: bool,
+    pub(crate) kept: Option<(Identity, Attachments)>,
+}
+
+impl Recorder for Record {
+    fn record(&mut self, identity: &Identity, attachments: &Attachments) -> Result<(), String> {
+        if self.refuse {
+            return Err("the disk is full".into());
+        }
+        assert!(identity.alive(), "recorded before exec, while the child waits");
+        self.kept = Some((identity.clone(), attachments.clone()));
+        Ok(())
+    }
+}
+
+/// Runs a test as the monitor runs a backend: one thread, local tasks, and a limit for hangs.
+pub(crate) fn monitor(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(LONG, test).await.expect("a hang");
+    });
+}
+
+/// A console's stream.
+pub(crate) struct Typist {
+    stream: UnixStream,
+    pub(crate) seen: String,
+}
+
+impl Typist {
+    pub(crate) fn new(end: ConsoleEnd) -> Self {
+        let ConsoleEnd::Socket { stream, .. } = end else { panic!("a socket expected") };
+        let stream = UnixStream::from_std(stream.into()).unwrap();
+        Self { stream, seen: String::new() }
+    }
+
+    /// Reads until `text` has come after what was seen before; returns what came up to it.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let rest = self.seen.split_off(at + text.len());
+                return std::mem::replace(&mut self.seen, rest);
+            }
+            let count = self.stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the console ended before {text:?}: {}", self.seen);
+            self.seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+}
+
+/// The next event that is no note.
+pub(crate) async fn next(events: &mut mpsc::UnboundedReceiver<Event>) -> Event {
+    loop {
+        match events.recv().await.expect("another event") {
+            Event::Note(_) => {}
+            event => return event,
+        }
+    }
+}
