@@ -14,7 +14,7 @@
 static int tty = -1;
 static struct termios cooked;
 
-void console_open(void)
+static int open_terminal(void)
 {
 	char path[300];
 	char name[256];
@@ -24,19 +24,32 @@ void console_open(void)
 	name[strcspn(name, ",")] = '\0';
 	snprintf(path, sizeof path, "/dev/%s", name);
 	/* hvc0 appears only when virtio_console has found its device, on a kernel thread. */
-	for (int tries = 0; tries < 100 && tty < 0; tries++) {
-		tty = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-		if (tty < 0)
-			poll(NULL, 0, 20);
+	for (int tries = 0; tries < 100; tries++) {
+		int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+		if (fd >= 0)
+			return fd;
+		poll(NULL, 0, 20);
 	}
-	if (tty < 0)
-		tty = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (tty < 0)
+	return open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
+}
+
+void console_open(void)
+{
+	int fd = open_terminal();
+
+	if (fd < 0)
 		return;
-	for (int fd = 0; fd < 3; fd++)
-		dup2(tty, fd);
-	/* Line noise of another job control: init has no controlling terminal, a shell will take it. */
-	tcgetattr(tty, &cooked);
+	if (tty < 0) {
+		tty = fd;
+		tcgetattr(tty, &cooked);
+	} else {
+		/* The number stays: others poll it. */
+		dup3(fd, tty, O_CLOEXEC);
+		close(fd);
+	}
+	for (int standard = 0; standard < 3; standard++)
+		dup2(tty, standard);
 	console_raw();
 }
 

@@ -14,9 +14,10 @@ const char *option(const char *name, const char *fallback);
 long option_number(const char *name, long fallback);
 
 /* console.c: the terminal named by the last console= of the command line. */
+/* Opens it, or opens it again after it was hung up; the descriptor's number stays. */
 void console_open(void);
 int console_fd(void);
-/* Leaves the terminal as a shell expects it; console_raw takes it back. */
+/* Leaves the terminal as a shell expects it. */
 void console_cooked(void);
 void console_raw(void);
 /* One line, written whole, ended by CR LF. */

@@ -21,6 +21,7 @@
 #include <sys/reboot.h>
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,7 +41,7 @@ static void leave(int how)
 {
 	sync();
 	/* What was said last has to be out of the UART before the machine goes. */
-	ioctl(console_fd(), 0x5409 /* TCSBRK: drain */, 1);
+	tcdrain(console_fd());
 	reboot(how);
 	for (;;)
 		pause();
@@ -62,15 +63,17 @@ static void shell(void)
 	child = fork();
 	if (child == 0) {
 		setsid();
-		ioctl(0, 0x540E /* TIOCSCTTY */, 1);
+		ioctl(0, TIOCSCTTY, 1);
 		setenv("PATH", "/bin", 1);
 		setenv("PS1", "guest# ", 1);
 		execl("/bin/busybox", "sh", NULL);
+		say("SHELL REFUSED %s", strerror(errno));
 		_exit(127);
 	}
 	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;
-	console_raw();
+	/* The end of a session hangs its terminal up, for everybody who had it open. */
+	console_open();
 	say("SHELL ENDED");
 }
 
