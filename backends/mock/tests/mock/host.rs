@@ -8,7 +8,7 @@ use kxl_backend::Event;
 use kxl_backend::process::{RunState, Stat};
 use nix::sys::signal::Signal;
 
-use crate::{Domain, Up, run};
+use crate::{Domain, SOON, Up, run};
 
 #[test]
 fn a_stopped_emulator_times_out_its_queries_and_is_destroyed_all_the_same() {
@@ -102,9 +102,12 @@ fn switches(pid: i32) -> u64 {
 /// Lets the emulator go to sleep, as it does a moment after its last answer, and asserts that
 /// nothing wakes it.
 async fn sleeps(pid: i32) {
-    while Stat::read(pid).unwrap().state != RunState::Sleeping {
-        tokio::task::yield_now().await;
-    }
+    let asleep = async {
+        while Stat::read(pid).unwrap().state != RunState::Sleeping {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, asleep).await.expect("it does not sleep");
     let before = switches(pid);
     // A span in which something periodic would show.
     tokio::time::sleep(Duration::from_millis(300)).await;
