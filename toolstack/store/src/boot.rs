@@ -57,7 +57,10 @@ impl Store {
 
     /// Records the events before the rows change: killed in between, it is done again, and the
     /// key (domain and boot) keeps them from being there twice.
-    fn report_lost<'a>(&self, lost: impl Iterator<Item = (&'a ListRow, Option<&'a str>)>) {
+    pub(crate) fn report_lost<'a>(
+        &self,
+        lost: impl Iterator<Item = (&'a ListRow, Option<&'a str>)>,
+    ) {
         let events: Vec<(Event, String)> = lost
             .map(|(row, boot)| {
                 let event = Event::new(Severity::Warning, "lost at host reboot")

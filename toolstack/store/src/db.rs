@@ -279,8 +279,10 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         // Touched while still held: whoever follows the events is woken by this, and by the file
-        // being closed when a writer is killed before it came here.
-        let now = fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+        // being closed when a writer is killed just before. (The kernel tells of both times set
+        // as a change of attributes, of one alone as a modification.)
+        let now = std::time::SystemTime::now();
+        let now = fs::FileTimes::new().set_accessed(now).set_modified(now);
         if let Err(error) = self.0.set_times(now).and_then(|()| self.0.unlock()) {
             tracing::warn!(%error, "cannot end the turn of a writer; it ends with the process");
         }

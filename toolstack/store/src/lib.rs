@@ -28,8 +28,11 @@ mod netfs;
 pub mod paths;
 mod registry;
 mod rows;
+mod rundir;
 pub mod socket;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub use clock::{boot_id, now_ms};
 pub use error::StoreError;

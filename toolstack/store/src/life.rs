@@ -1,10 +1,6 @@
 //! Live domains: from the claim of a name to the end.
 
-use std::fs;
-use std::io;
-
 use kxl_domain::{DomId, DomainName, DomainUuid, Reason, State};
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::Result;
 use crate::error::StoreError;
@@ -13,6 +9,7 @@ use crate::live::{self, Key};
 use crate::lock::NamesLock;
 use crate::registry::{self, Rest};
 use crate::rows::{Claim, LiveChange, LiveRow, Settle};
+use crate::rundir;
 
 impl Store {
     /// Takes the name and the next domid for a domain and records what it is claimed for.
@@ -183,7 +180,7 @@ impl Store {
             let rest = Rest { state: Some(State::Halted), reason, ..Rest::default() };
             self.record_rest(uuid, &rest)?;
         }
-        self.open_second_way(uuid, new_uuid)?;
+        rundir::begin_move(&self.paths, uuid, new_uuid)?;
         self.live_db().write(&self.paths, "rename a live domain", |db| {
             let row = live::one_full(db, Key::Uuid(uuid), &self.boot_id)?
                 .ok_or(StoreError::NotLive { uuid })?;
@@ -194,42 +191,9 @@ impl Store {
             live::rekey(db, &row, new_uuid, new_name)
         })?;
         self.unlink_one(uuid, row.domid, Some(&row.name));
-        self.close_first_way(uuid, new_uuid)?;
+        rundir::finish_move(&self.paths, new_uuid)?;
         self.link(new_uuid, row.domid, new_name);
         Ok(())
-    }
-
-    /// Before the row changes: the directory can be reached under both names.
-    fn open_second_way(&self, uuid: DomainUuid, new_uuid: DomainUuid) -> Result<()> {
-        let (old, new) = (self.paths.rundir(uuid), self.paths.rundir(new_uuid));
-        if !old.is_dir() {
-            return Ok(());
-        }
-        std::os::unix::fs::symlink(uuid.short(), &new)
-            .or_else(|error| match fs::read_link(&new) {
-                // Of an earlier try that was cut off.
-                Ok(target) if target.as_os_str() == uuid.short().as_str() => Ok(()),
-                _ => Err(error),
-            })
-            .map_err(|error| StoreError::io("link the runtime directory", new, error))
-    }
-
-    /// After it: link and directory change places at once, then the link goes.
-    fn close_first_way(&self, uuid: DomainUuid, new_uuid: DomainUuid) -> Result<()> {
-        let (old, new) = (self.paths.rundir(uuid), self.paths.rundir(new_uuid));
-        if !new.is_symlink() {
-            return Ok(());
-        }
-        let swap = renameat2(AT_FDCWD, &old, AT_FDCWD, &new, RenameFlags::RENAME_EXCHANGE);
-        let moved = match swap {
-            Ok(()) => fs::remove_file(&old),
-            // A file system that cannot exchange: for a moment there is no directory.
-            Err(nix::errno::Errno::EINVAL) => {
-                fs::remove_file(&new).and_then(|()| fs::rename(&old, &new))
-            }
-            Err(error) => Err(io::Error::from(error)),
-        };
-        moved.map_err(|error| StoreError::io("move the runtime directory", new, error))
     }
 
     /// Removes a live domain's row and links, and nothing else: for a domain whose end needs no

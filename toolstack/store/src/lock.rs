@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kxl_domain::DomainUuid;
@@ -110,12 +111,15 @@ impl DomainLock {
             let error = io::Error::new(ErrorKind::InvalidInput, "the lock held is another one");
             return Err(StoreError::io("remove the runtime directory", path, error));
         }
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(StoreError::io("remove the runtime directory", path, error))
-            }
-            _ => Ok(()),
-        }
+        // Out of the way at once: removed where it is, it could take the files of the next holder
+        // with it, who may come as soon as the lock file is gone.
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let gone = format!(".{}.{}.{serial}", uuid.short(), std::process::id());
+        let gone = paths.run_dir().join(gone);
+        fs::rename(&path, &gone)
+            .and_then(|()| fs::remove_dir_all(&gone))
+            .map_err(|error| StoreError::io("remove the runtime directory", path, error))
     }
 }
 

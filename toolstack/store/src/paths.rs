@@ -12,9 +12,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use kxl_domain::{DomId, DomainName, DomainUuid};
+use kxl_domain::{DomainName, DomainUuid};
 
 use crate::error::StoreError;
 
@@ -52,7 +51,10 @@ impl Paths {
         }
     }
 
-    fn resolve(env: impl Fn(&str) -> Option<OsString>, root: bool) -> Result<Self, StoreError> {
+    pub(crate) fn resolve(
+        env: impl Fn(&str) -> Option<OsString>,
+        root: bool,
+    ) -> Result<Self, StoreError> {
         // An empty KXL_ROOT is a mistake of a script: taking it for "not set" would let a test
         // act on the real host.
         if let Some(tree) = env("KXL_ROOT") {
@@ -235,23 +237,7 @@ impl Paths {
         self.private().iter().try_for_each(|dir| is_private(dir).map(drop))
     }
 
-    /// Makes the runtime directory of a domain.
-    ///
-    /// # Errors
-    /// As [`prepare`](Self::prepare).
-    pub fn make_rundir(&self, uuid: DomainUuid) -> Result<PathBuf, StoreError> {
-        let dir = self.rundir(uuid);
-        // What a rekey that was cut off may leave: a link in the place of a directory.
-        if fs::symlink_metadata(&dir).is_ok_and(|meta| meta.file_type().is_symlink()) {
-            remove(&dir)?;
-        }
-        if !is_private(&dir)? {
-            self.make(&dir)?;
-        }
-        Ok(dir)
-    }
-
-    fn make(&self, dir: &Path) -> Result<(), StoreError> {
+    pub(crate) fn make(&self, dir: &Path) -> Result<(), StoreError> {
         if let Some(parent) = dir.parent() {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -261,54 +247,23 @@ impl Paths {
         }
         match fs::DirBuilder::new().mode(0o700).create(dir) {
             // The umask can take bits away from the mode of a new directory.
-            Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-                .map_err(|error| StoreError::io("set the mode of", dir, error)),
+            Ok(()) => match fs::set_permissions(dir, fs::Permissions::from_mode(0o700)) {
+                // Removed by another process already: whoever needs it looks again.
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(StoreError::io("set the mode of", dir, error))
+                }
+                _ => Ok(()),
+            },
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 is_private(dir).map(drop) // another process was faster
             }
             Err(error) => Err(StoreError::io("make the directory", dir, error)),
         }
     }
-
-    /// Links `by-id/DOMID` and `by-name/NAME` to the runtime directory, each replaced atomically.
-    ///
-    /// # Errors
-    /// `Io` or `NoSpace`.
-    pub fn link(
-        &self,
-        uuid: DomainUuid,
-        domid: DomId,
-        name: &DomainName,
-    ) -> Result<(), StoreError> {
-        let target = Path::new("..").join(uuid.short());
-        link_to(&target, &self.by_id(), &domid.to_string())?;
-        link_to(&target, &self.by_name(), name.as_str())
-    }
-
-    /// Removes the link of the number and, if given, that of the name. A link that leads to
-    /// another domain by now stays, and one that is gone already is no error.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn unlink(
-        &self,
-        uuid: DomainUuid,
-        domid: DomId,
-        name: Option<&DomainName>,
-    ) -> Result<(), StoreError> {
-        let target = Path::new("..").join(uuid.short());
-        let by_name = name.map(|name| self.by_name().join(name.as_str()));
-        for link in std::iter::once(self.by_id().join(domid.to_string())).chain(by_name) {
-            if fs::read_link(&link).is_ok_and(|found| found == target) {
-                remove(&link)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Whether the directory is there; refuses one that is not ours alone to write.
-fn is_private(dir: &Path) -> Result<bool, StoreError> {
+pub(crate) fn is_private(dir: &Path) -> Result<bool, StoreError> {
     let meta = match fs::metadata(dir) {
         Ok(meta) => meta,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -330,24 +285,7 @@ fn is_private(dir: &Path) -> Result<bool, StoreError> {
     }
 }
 
-fn link_to(target: &Path, dir: &Path, name: &str) -> Result<(), StoreError> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let path = dir.join(name);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    // Unique among processes and threads; names of domains never start with a dot.
-    let new = dir.join(format!(".{}.{serial}", std::process::id()));
-    let made = match std::os::unix::fs::symlink(target, &new) {
-        // Left by a process of the same number that was killed here.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            fs::remove_file(&new).and_then(|()| std::os::unix::fs::symlink(target, &new))
-        }
-        other => other,
-    };
-    made.and_then(|()| fs::rename(&new, &path))
-        .map_err(|error| StoreError::io("link the runtime directory", path, error))
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(StoreError::io("remove", path, error))

@@ -51,6 +51,8 @@ impl EventTail {
     /// # Errors
     /// See [`Store`](crate::Store).
     pub fn read(&mut self) -> Result<Vec<EventRow>> {
+        // Before the query: what is recorded after it is reported anew.
+        self.touched()?;
         let query = &self.query;
         let found = self
             .db
@@ -81,9 +83,6 @@ impl EventTail {
 
     /// Sleeps until something may have been recorded.
     fn wait(&self, left: Option<Duration>) -> Result<()> {
-        let fail = |error: Errno| {
-            StoreError::io("wait for events in", self.paths.events_db(), error.into())
-        };
         let end = left.map(|left| Instant::now() + left);
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -94,10 +93,10 @@ impl EventTail {
             let mut fds = [PollFd::new(self.watch.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, timeout) {
                 Ok(0) => return Ok(()),
-                Ok(_) if self.touched().map_err(fail)? => return Ok(()),
+                Ok(_) if self.touched()? => return Ok(()),
                 // Another file of the directory, or a signal.
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(fail(error)),
+                Err(error) => return Err(self.cannot_wait(error)),
             }
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(());
@@ -105,16 +104,26 @@ impl EventTail {
         }
     }
 
-    /// Takes the reports that are there; whether one is about the queue file.
-    fn touched(&self) -> nix::Result<bool> {
-        match self.watch.read_events() {
-            // A report without a name is about the directory itself, or that reports were lost.
-            Ok(reports) => Ok(reports
-                .iter()
-                .any(|report| report.name.as_ref().is_none_or(|name| *name == self.queue))),
-            Err(Errno::EAGAIN) => Ok(false),
-            Err(error) => Err(error),
+    /// Takes all reports that are there; whether one is about the queue file.
+    fn touched(&self) -> Result<bool> {
+        let mut touched = false;
+        loop {
+            match self.watch.read_events() {
+                // One without a name is about the directory itself, or says that some were lost.
+                Ok(reports) => {
+                    touched |= reports
+                        .iter()
+                        .any(|report| report.name.as_ref().is_none_or(|name| *name == self.queue))
+                }
+                Err(Errno::EAGAIN) => return Ok(touched),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(self.cannot_wait(error)),
+            }
         }
+    }
+
+    fn cannot_wait(&self, error: Errno) -> StoreError {
+        StoreError::io("wait for events in", self.paths.events_db(), error.into())
     }
 }
 
