@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use kxl_backend::Event;
 use kxl_backend::process::{RunState, Stat};
+use kxl_backend::{BackendError, Event};
 use nix::sys::signal::Signal;
 
 use crate::{Domain, SOON, Up, run};
@@ -29,14 +29,14 @@ fn a_stopped_emulator_times_out_its_queries_and_is_destroyed_all_the_same() {
 #[test]
 fn late_answers_to_given_up_questions_confuse_nobody() {
     run(async {
-        let (_domain, mut up) = Domain::up(&[]).await;
+        let (_domain, mut up) = Domain::up(&["refuse=pause"]).await;
         up.live.process().signal(Signal::SIGSTOP).unwrap();
         up.live.query().await.unwrap_err();
         up.live.query().await.unwrap_err();
         up.live.process().signal(Signal::SIGCONT).unwrap();
-        up.live.pause().await.unwrap();
-        let state = up.report().await.state;
-        assert_eq!(state, kxl_domain::State::Paused);
+        // The two late answers come first, and they are not refusals.
+        let error = up.live.pause().await.unwrap_err();
+        assert!(matches!(error, BackendError::Control { .. }), "{error}");
         up.live.destroy().await.unwrap();
     });
 }
