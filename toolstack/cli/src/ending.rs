@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use kxl_control::{Answer, Call, Until};
-use kxl_domain::{DomId, Failure, Kind, Reason, State, Verb};
+use kxl_domain::{DomId, Failure, Kind, Reason, Verb};
 use kxl_engine::{Host, Outcome};
 use kxl_store::ListRow;
 
@@ -33,16 +33,12 @@ pub(crate) enum News<'a> {
     Asking(&'a ListRow),
     /// It was so already.
     Already(&'a ListRow),
-    /// It could not be asked, or its monitor went away while it was waited for.
-    Failed(&'a ListRow, &'a Failure),
+    /// A domain could not be asked, or its monitor went away while it was waited for.
+    Failed(&'a Failure),
     /// So many are waited for from now on.
     Waiting(usize),
-    /// It has come to the point that was waited for.
+    /// A domain has come to the point that was waited for.
     Ended {
-        /// The domain.
-        row: &'a ListRow,
-        /// The state it came to.
-        state: State,
         /// Why.
         reason: Option<Reason>,
         /// The number it had when it was asked.
@@ -66,7 +62,7 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
             Ok(Outcome::Already) => news(News::Already(row)),
             Err(failure) => {
                 watched.forget(&index);
-                news(News::Failed(row, &failure));
+                news(News::Failed(&failure));
             }
         }
     }
@@ -79,7 +75,7 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
             Ok(_) => {}
             Err(failure) => {
                 watched.forget(&index);
-                news(News::Failed(&rows[index], &failure));
+                news(News::Failed(&failure));
             }
         }
     }
@@ -89,14 +85,12 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
     while let Some((index, outcome)) = watched.next(until) {
         let row = &rows[index];
         match outcome {
-            Ok(Answer::Ended { state, reason, domid }) => {
-                news(News::Ended { row, state, reason, domid });
-            }
+            Ok(Answer::Ended { reason, domid, .. }) => news(News::Ended { reason, domid }),
             Ok(_) => {
                 let text = format!("the monitor of domain \"{}\" did not say how it ended", row.name);
-                news(News::Failed(row, &Failure::new(Kind::Internal, text)));
+                news(News::Failed(&Failure::new(Kind::Internal, text)));
             }
-            Err(failure) => news(News::Failed(row, &failure)),
+            Err(failure) => news(News::Failed(&failure)),
         }
     }
     for index in watched.tags() {

@@ -16,6 +16,7 @@ mod report;
 mod signals;
 mod source;
 mod terminal;
+mod text;
 mod transcript;
 mod view;
 mod xl;

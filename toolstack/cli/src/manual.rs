@@ -1,0 +1,134 @@
+//! Compares the manual page with the command line, both ways, and keeps its tables up to date.
+//!
+//! `KXL_BLESS=1 cargo test -p kxl-cli manual` writes the rendered blocks anew.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::{Command, CommandFactory};
+use kxl_domain::Kind;
+
+use crate::args::Cli;
+
+fn page_path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../man/kxl.1")
+}
+
+fn page() -> String {
+    fs::read_to_string(page_path()).unwrap()
+}
+
+fn cli() -> Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
+/// The section of the page that describes a verb: from its `.It` line to the next one.
+fn section<'a>(page: &'a str, verb: &str) -> Option<&'a str> {
+    let head = format!("\n.It Xo Cm {verb}");
+    let start = page.find(&head)? + 1;
+    let rest = &page[start..];
+    let end = rest[1..].find("\n.It Xo Cm ").or_else(|| rest.find("\n.El\n.\\\" end of verbs"));
+    Some(&rest[..end.map_or(rest.len(), |end| end + 1)])
+}
+
+/// The options that a piece of mdoc names with `.Fl` or `Fl`.
+fn options(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with('.')) {
+        let words: Vec<&str> = line.trim_start_matches('.').split_whitespace().collect();
+        for pair in words.windows(2).filter(|pair| pair[0] == "Fl") {
+            found.insert(pair[1].replace("\\-", "-").trim_matches(',').to_owned());
+        }
+    }
+    found
+}
+
+fn visible(command: &Command) -> impl Iterator<Item = &Command> {
+    command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+}
+
+#[test]
+fn every_visible_verb_and_option_is_in_the_manual() {
+    let page = page();
+    for verb in visible(&cli()) {
+        let section = section(&page, verb.get_name())
+            .unwrap_or_else(|| panic!("kxl(1) has no section for \"{}\"", verb.get_name()));
+        let named = options(section);
+        for option in verb.get_arguments().filter(|option| !option.is_hide_set()) {
+            let short = option.get_short().map(|letter| letter.to_string());
+            let long = option.get_long().map(|word| format!("-{word}"));
+            if option.get_id() == "help" {
+                continue;
+            }
+            for name in [short, long].into_iter().flatten() {
+                assert!(named.contains(&name), "kxl(1), {}: no -{name}", verb.get_name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_manual_names_no_verb_and_no_option_that_does_not_exist() {
+    let page = page();
+    let command = cli();
+    let verbs: BTreeSet<&str> = visible(&command).map(Command::get_name).collect();
+    for line in page.lines().filter_map(|line| line.strip_prefix(".It Xo Cm ")) {
+        let verb = line.split_whitespace().next().unwrap();
+        assert!(verbs.contains(verb), "kxl(1) describes \"{verb}\", which does not exist");
+    }
+    for verb in visible(&command) {
+        let mut known = BTreeSet::new();
+        for option in verb.get_arguments() {
+            known.extend(option.get_short().map(|letter| letter.to_string()));
+            known.extend(option.get_long().map(|word| format!("-{word}")));
+        }
+        for named in options(section(&page, verb.get_name()).unwrap()) {
+            assert!(known.contains(&named), "kxl(1), {}: -{named} does not exist", verb.get_name());
+        }
+    }
+}
+
+/// A block between two markers; rewritten when `KXL_BLESS` is set.
+fn check_block(name: &str, rendered: &str) {
+    let page = page();
+    let begin = format!(".\\\" BEGIN {name}, rendered by a test\n");
+    let end = format!(".\\\" END {name}\n");
+    let from = page.find(&begin).unwrap() + begin.len();
+    let to = page.find(&end).unwrap();
+    if std::env::var_os("KXL_BLESS").is_some() {
+        let blessed = format!("{}{rendered}{}", &page[..from], &page[to..]);
+        fs::write(page_path(), blessed).unwrap();
+        return;
+    }
+    assert_eq!(&page[from..to], rendered, "KXL_BLESS=1 writes the block anew");
+}
+
+#[test]
+fn the_lifecycle_table_of_the_manual_is_that_of_the_engine() {
+    let table = kxl_domain::lifecycle::table();
+    let lines: String =
+        table.lines().map(|line| format!("{}\n", line.trim_end().replace('-', "\\-"))).collect();
+    check_block("lifecycle", &format!(".Bd -literal\n{lines}.Ed\n"));
+}
+
+#[test]
+fn the_exit_statuses_of_the_manual_are_those_of_the_program() {
+    let mut rendered = String::from(".Bl -tag -width 4n\n.It 0\nEverything was done.\n");
+    for kind in Kind::ALL {
+        let text = match kind {
+            Kind::Failed => "It was tried and did not work.",
+            Kind::Usage => "The command line or a configuration is wrong.",
+            Kind::NoSuchDomain => "There is no such domain.",
+            Kind::Denied => "The state of the domain does not allow it.",
+            Kind::Unsupported => "The backend lacks the capability.",
+            Kind::TimedOut => "A deadline passed.",
+            Kind::Internal => "A fault of kxl itself.",
+        };
+        rendered.push_str(&format!(".It {}\n{text}\n", kind.exit_code()));
+    }
+    rendered.push_str(".El\n");
+    check_block("exit statuses", &rendered);
+}

@@ -1,10 +1,9 @@
 //! How a failure is told: once, here, on standard error.
 
-use std::fmt::Write;
-
 use kxl_domain::Failure;
 
 use crate::out;
+use crate::text::add;
 
 /// Tells a failure in kxl's own manner.
 pub(crate) fn failure(failure: &Failure) {
@@ -28,13 +27,12 @@ pub(crate) fn note(text: &str) {
 /// caret under the line stays where it belongs.
 pub(crate) fn text(program: &str, failure: &Failure) -> String {
     let mut out = String::new();
-    // Writing into a String cannot fail.
-    drop(writeln!(out, "{program}: {}", failure.text));
+    add(&mut out, format_args!("{program}: {}\n", failure.text));
     for cause in &failure.causes {
-        drop(writeln!(out, "  because: {cause}"));
+        add(&mut out, format_args!("  because: {cause}\n"));
     }
     if let Some(hint) = &failure.hint {
-        drop(writeln!(out, "  hint: {hint}"));
+        add(&mut out, format_args!("  hint: {hint}\n"));
     }
     out
 }

@@ -42,7 +42,7 @@ pub(crate) fn end(args: &End, verb: Verb) -> Exit {
     ending::ask(&mut host, &rows, what, |news| match news {
         News::Asking(_) | News::Waiting(_) | News::Ended { .. } => {}
         News::Already(row) => already(Outcome::Already, row, verb),
-        News::Failed(_, failure) => failed(failure),
+        News::Failed(failure) => failed(failure),
         News::Late(row) => failed(&late(row, verb, args.timeout.unwrap_or_default())),
     });
     Ok(status)

@@ -50,6 +50,6 @@ impl Drop for Raw {
 fn restore() {
     if let Some(before) = BEFORE.try_lock().ok().and_then(|mut slot| slot.take()) {
         // A terminal that has hung up needs no restoring.
-        drop(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &before));
+        let _ = tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &before);
     }
 }

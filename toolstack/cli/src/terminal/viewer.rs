@@ -92,7 +92,7 @@ pub(crate) fn show(
             Left::Signalled(signal) => {
                 drop(caught);
                 // From here on as if the signal had never been caught.
-                drop(raise(signal));
+                let _ = raise(signal);
                 return Ok(Left::Signalled(signal));
             }
             other => return Ok(other),
@@ -156,7 +156,7 @@ impl Caught {
 impl Drop for Caught {
     fn drop(&mut self) {
         // The mask was valid before, so setting it again does not fail.
-        drop(self.before.thread_set_mask());
+        let _ = self.before.thread_set_mask();
     }
 }
 

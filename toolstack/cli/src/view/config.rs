@@ -1,14 +1,14 @@
 //! A parsed configuration as `kxl create -n` shows it: one fact a line, defaults left out where
 //! they say nothing.
 
-use std::fmt::Write;
-
 use kxl_domain::config::model::{Affinity, Disk, DomainConfig, Firmware, Nic};
+
+use crate::text::add;
 
 /// The lines.
 pub(crate) fn render(config: &DomainConfig) -> String {
     let mut out = String::new();
-    let mut put = |key: &str, value: &str| drop(writeln!(out, "{key:<14} {value}"));
+    let mut put = |key: &str, value: &str| add(&mut out, format_args!("{key:<14} {value}\n"));
     put("name", config.name.as_str());
     put("uuid", &config.uuid.map_or_else(|| "made at the start".into(), |uuid| uuid.to_string()));
     put("type", config.kind.as_str());

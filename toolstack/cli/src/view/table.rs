@@ -1,9 +1,9 @@
 //! The table of `kxl list`.
 
-use std::fmt::Write;
-
 use kxl_domain::State;
 use kxl_engine::{Answering, Seen};
+
+use crate::text::add;
 
 /// Whether the wide columns are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,27 +26,25 @@ pub(crate) fn render(domains: &[Seen], width: Width, colour: bool) -> String {
     let states: Vec<String> = domains.iter().map(state).collect();
     let status = states.iter().map(String::len).max().unwrap_or(0).max(9);
     let mut out = String::with_capacity((domains.len() + 1) * (name + status + 40));
-    // Writing into a String cannot fail.
-    drop(write!(
-        out,
-        "{:<name$}  {:>5} {:>7} {:>5}  {:<status$}  {:>9}",
-        "NAME", "ID", "MEM", "VCPUS", "STATE", "TIME(s)"
-    ));
+    add(
+        &mut out,
+        format_args!(
+            "{:<name$}  {:>5} {:>7} {:>5}  {:<status$}  {:>9}",
+            "NAME", "ID", "MEM", "VCPUS", "STATE", "TIME(s)"
+        ),
+    );
     if width == Width::Wide {
-        drop(write!(out, "  {:<36}  {:<8}  {:<19}  {}", "UUID", "BACKEND", "REASON", "WANTED"));
+        add(&mut out, format_args!("  {:<36}  {:<8}  {:<19}  {}", "UUID", "BACKEND", "REASON", "WANTED"));
     }
     out.push('\n');
     for (domain, words) in domains.iter().zip(&states) {
         line(&mut out, domain, words, name, status, colour);
         if width == Width::Wide {
-            drop(write!(
-                out,
-                "  {}  {:<8}  {:<19}  {}",
+            add(&mut out, format_args!("  {}  {:<8}  {:<19}  {}",
                 domain.row.uuid,
                 domain.row.backend,
                 domain.reason.map_or("-", kxl_domain::Reason::as_str),
-                domain.row.wanted,
-            ));
+                domain.row.wanted,));
         }
         out.push('\n');
     }
@@ -55,19 +53,19 @@ pub(crate) fn render(domains: &[Seen], width: Width, colour: bool) -> String {
 
 fn line(out: &mut String, domain: &Seen, words: &str, name: usize, status: usize, colour: bool) {
     let row = &domain.row;
-    drop(write!(out, "{:<name$}  ", row.name.as_str()));
+    add(out, format_args!("{:<name$}  ", row.name.as_str()));
     match domain.domid {
-        Some(domid) => drop(write!(out, "{:>5}", domid.0)),
+        Some(domid) => add(out, format_args!("{:>5}", domid.0)),
         None => out.push_str("    -"),
     }
-    drop(write!(out, " {:>7} {:>5}  ", domain.memory_mib, domain.vcpus));
+    add(out, format_args!(" {:>7} {:>5}  ", domain.memory_mib, domain.vcpus));
     if colour {
-        drop(write!(out, "{}{words:<status$}{PLAIN}  ", tint(domain)));
+        add(out, format_args!("{}{words:<status$}{PLAIN}  ", tint(domain)));
     } else {
-        drop(write!(out, "{words:<status$}  "));
+        add(out, format_args!("{words:<status$}  "));
     }
     if domain.domid.is_some() {
-        drop(write!(out, "{:>9.1}", domain.cpu_seconds));
+        add(out, format_args!("{:>9.1}", domain.cpu_seconds));
     } else {
         out.push_str("        -");
     }

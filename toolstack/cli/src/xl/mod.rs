@@ -238,12 +238,6 @@ impl Session {
         Ok(rows)
     }
 
-    /// The live domains as they are at this moment.
-    pub(crate) fn seen(&mut self) -> Result<Vec<Seen>, u8> {
-        let rows = self.live()?;
-        self.look(rows)
-    }
-
     /// These domains as they are at this moment.
     pub(crate) fn look(&mut self, rows: Vec<ListRow>) -> Result<Vec<Seen>, u8> {
         Ok(observe(&self.host()?.paths, rows, LOOK_BUDGET))

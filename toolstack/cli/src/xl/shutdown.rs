@@ -68,7 +68,7 @@ fn ask(session: &mut Session, rows: &[ListRow], verb: Verb, wait: Option<Until>)
             let domid = row.domid.map_or(0, |domid| domid.0);
             out::complain(&format!("{} domain {domid}\n", doing(verb)));
         }
-        News::Failed(_, failure) => {
+        News::Failed(failure) => {
             fail(failure);
             if failure.kind == Kind::Unsupported {
                 out::complain(

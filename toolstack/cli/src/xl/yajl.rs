@@ -4,7 +4,7 @@
 //! interface: four blanks a level, one blank after the colon, an empty line inside an empty map
 //! or array, and a newline after the outermost end.
 
-use std::fmt::Write;
+use crate::text::add;
 
 /// A JSON value whose members keep their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +103,7 @@ fn write(out: &mut String, value: &Value, depth: usize) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Value::Number(number) => drop(write!(out, "{number}")),
+        Value::Number(number) => add(out, format_args!("{number}")),
         Value::Text(text) => quote(out, text),
         Value::List(items) => {
             out.push_str("[\n");
@@ -155,7 +155,7 @@ fn quote(out: &mut String, text: &str) {
             '\t' => out.push_str("\\t"),
             '\x08' => out.push_str("\\b"),
             '\x0c' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 => drop(write!(out, "\\u{:04X}", c as u32)),
+            c if (c as u32) < 0x20 => add(out, format_args!("\\u{:04X}", c as u32)),
             c => out.push(c),
         }
     }
