@@ -176,7 +176,7 @@ impl StoreError {
     pub(crate) fn io(attempt: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
         match source.raw_os_error() {
-            Some(libc_errno::ENOSPC | libc_errno::EDQUOT) => Self::NoSpace { path },
+            Some(number::ENOSPC | number::EDQUOT) => Self::NoSpace { path },
             _ => Self::Io { attempt, path, source },
         }
     }
@@ -221,7 +221,7 @@ fn no_space_beside(path: &Path) -> bool {
 }
 
 /// The two error numbers that mean "full", under names that patterns can use.
-mod libc_errno {
+mod number {
     pub(super) const ENOSPC: i32 = nix::errno::Errno::ENOSPC as i32;
     pub(super) const EDQUOT: i32 = nix::errno::Errno::EDQUOT as i32;
 }

@@ -113,7 +113,7 @@ impl EventTail {
                 Ok(reports) => {
                     touched |= reports
                         .iter()
-                        .any(|report| report.name.as_ref().is_none_or(|name| *name == self.queue))
+                        .any(|report| report.name.as_ref().is_none_or(|name| *name == self.queue));
                 }
                 Err(Errno::EAGAIN) => return Ok(touched),
                 Err(Errno::EINTR) => {}

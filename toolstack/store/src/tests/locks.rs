@@ -43,7 +43,7 @@ fn a_descriptor_that_is_not_the_lock_is_not_taken_for_it() {
     let error = DomainLock::inherit(&host.paths, uuid(1), other).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
     let of_another = DomainLock::try_acquire(&host.paths, uuid(2)).unwrap().unwrap();
-    assert!(DomainLock::inherit(&host.paths, uuid(1), of_another.into()).is_err());
+    DomainLock::inherit(&host.paths, uuid(1), of_another.into()).unwrap_err();
 }
 
 #[test]
