@@ -136,8 +136,10 @@ fn c(text: &OsStr) -> io::Result<CString> {
 /// A child that waits before `exec`. Dropping it ends the child unborn.
 #[derive(Debug)]
 pub struct Gated {
-    process: Process,
-    gate: OwnedFd,
+    /// Taken when the child has become the program.
+    process: Option<Process>,
+    identity: Identity,
+    gate: Option<OwnedFd>,
     errors: OwnedFd,
 }
 
@@ -145,24 +147,36 @@ impl Gated {
     /// The identity to be committed before [`Self::open`].
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        self.process.identity()
+        &self.identity
     }
 
     /// Lets the child exec and waits until it has.
     ///
     /// # Errors
     /// The error of `exec` (or of a step before it); the child is gone then.
-    pub fn open(self) -> io::Result<Process> {
-        if nix::unistd::write(&self.gate, b"g").is_err() {
-            return Err(io::Error::other("the child ended before exec"));
-        }
-        drop(self.gate);
+    pub fn open(mut self) -> io::Result<Process> {
+        let unborn = || io::Error::other("the child ended before exec");
+        let gate = self.gate.take().ok_or_else(unborn)?;
+        nix::unistd::write(&gate, b"g").map_err(|_| unborn())?;
+        drop(gate);
         let mut errno = [0u8; 4];
         let n = nix::unistd::read(&self.errors, &mut errno)?;
         if n == 4 {
             return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
         }
-        Ok(self.process)
+        self.process.take().ok_or_else(unborn)
+    }
+}
+
+impl Drop for Gated {
+    /// Ends a child that did not become the program, and reaps it.
+    fn drop(&mut self) {
+        drop(self.gate.take());
+        if let Some(process) = self.process.take() {
+            use nix::sys::wait::{Id, WaitPidFlag, waitid};
+            // It reads the closed gate, or has failed already: it ends at once.
+            let _reaped = waitid(Id::PIDFd(process.pidfd()), WaitPidFlag::WEXITED);
+        }
     }
 }
 
@@ -187,7 +201,9 @@ pub fn spawn(command: Command) -> io::Result<Gated> {
         pid => {
             drop((gate_read, errors_write, command));
             let process = Identity::of(pid).and_then(Process::open)?;
-            Ok(Gated { process, gate: gate_write, errors: errors_read })
+            let identity = process.identity().clone();
+            let (process, gate) = (Some(process), Some(gate_write));
+            Ok(Gated { process, identity, gate, errors: errors_read })
         }
     }
 }

@@ -108,16 +108,31 @@ fn run_as(source: &str, user: Option<&str>) -> Result<Option<(u32, u32)>, Failur
     if !Uid::effective().is_root() || user == Some("root") {
         return Ok(None);
     }
-    let ids = |name: &str| {
-        User::from_name(name).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()))
-    };
     match user {
-        Some(name) => ids(name).map(Some).ok_or_else(|| {
-            let text = format!("{source}: emulator_user: there is no user \"{name}\"");
-            Failure::new(Kind::Usage, text).hint("create the user, or name another one")
-        }),
-        None => Ok(ids("kxl").or_else(|| ids("nobody"))),
+        Some(name) => {
+            let known = local_user(name).or_else(|| {
+                let user = User::from_name(name).ok().flatten()?;
+                Some((user.uid.as_raw(), user.gid.as_raw()))
+            });
+            known.map(Some).ok_or_else(|| {
+                let text = format!("{source}: emulator_user: there is no user \"{name}\"");
+                Failure::new(Kind::Usage, text).hint("create the user, or name another one")
+            })
+        }
+        None => Ok(local_user("kxl").or_else(|| local_user("nobody"))),
     }
+}
+
+/// User and group id from `/etc/passwd`. The name service, with the libraries that it loads into
+/// every monitor, is asked only for a name that is not there.
+fn local_user(name: &str) -> Option<(u32, u32)> {
+    let text = fs::read_to_string("/etc/passwd").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (user, _password) = (fields.next()?, fields.next()?);
+        let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (user == name).then_some((uid, gid))
+    })
 }
 
 #[cfg(test)]

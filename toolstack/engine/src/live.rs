@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
-use kxl_backend::{Attachments, Backend, BackendError, Event, Identity, Live};
+use kxl_backend::{Attachments, Backend, BackendError, Event, Identity, Live, Process};
 use kxl_domain::state::Status;
 use kxl_domain::{
     Capability, DomId, DomainName, DomainUuid, Failure, Kind, Op, Reason, State, Verb, Verdict,
     Wanted, decide,
 };
 use kxl_store::{Asked, LiveChange, LiveRow, Paths, Settle, Severity, Store};
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{denied, unsupported};
@@ -22,6 +23,9 @@ use crate::recorder::{RowRecorder, identity_of};
 use crate::spec::launch_spec;
 use crate::steps::{Step, reach};
 use crate::{affinity, cgroup};
+
+/// How long a killed process may take to go.
+const KILL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What the rest of the monitor may know of the domain; published at every change.
 #[derive(Clone, Debug)]
@@ -522,6 +526,10 @@ impl LiveDomain {
         if let Some(live) = self.live.as_mut() {
             let result = live.destroy().await;
             result.map_err(|error| self.cannot(verb, &error))?;
+        } else if let Some(identity) = self.row.process.as_ref().map(identity_of) {
+            // It could not be taken up (it hangs): there is no handle, but its identity is known.
+            let result = kill(identity).await;
+            result.map_err(|error| self.cannot(verb, &error))?;
         }
         self.live = None;
         self.row.process = None;
@@ -550,6 +558,22 @@ impl LiveDomain {
     pub(crate) fn ran_for(&self) -> Duration {
         let ms = self.row.started_ms.map_or(0, |started| kxl_store::now_ms() - started);
         Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+    }
+}
+
+/// Ends a process that no backend holds: killed, continued and thawed, and gone within 3 s.
+async fn kill(identity: Identity) -> Result<(), BackendError> {
+    let Ok(process) = Process::open(identity) else { return Ok(()) };
+    let failed = |error| BackendError::io("kill the emulator", error);
+    process.signal(Signal::SIGKILL).map_err(failed)?;
+    // A frozen process takes the signal only when it is thawed.
+    process.thaw().map_err(|error| BackendError::io("thaw the emulator", error))?;
+    match tokio::time::timeout(KILL_DEADLINE, process.gone()).await {
+        Ok(gone) => gone.map_err(failed),
+        Err(_) => Err(BackendError::TimedOut {
+            waited_for: "end of the killed emulator".to_owned(),
+            after: KILL_DEADLINE,
+        }),
     }
 }
 

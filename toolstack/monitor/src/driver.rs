@@ -153,6 +153,7 @@ impl Driver {
         let up = Ready::Up { domid: row.domid };
         self.take_streams();
         ready.say(&up);
+        give_back_memory();
         Next::Continue
     }
 
@@ -247,6 +248,13 @@ impl Driver {
         let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         format!("domain {} is {}{reason}", row.name, row.state)
     }
+}
+
+/// Returns what the start needed to the kernel: one monitor stays resident for each domain.
+#[allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
+fn give_back_memory() {
+    // SAFETY: takes a number, touches free memory only.
+    unsafe { nix::libc::malloc_trim(0) };
 }
 
 /// A domain whose backend cannot be had comes to rest; the failure is passed on.
