@@ -19,7 +19,7 @@ pub enum ErrorKind {
     #[error("cannot read {0:?}")]
     Lexical(String),
     /// A token where another was due.
-    #[error("unexpected {0}")]
+    #[error("{0} does not belong here")]
     Unexpected(&'static str),
     /// A backslash in a string that means nothing.
     #[error("this escape in a string {}", escape_text(*.0))]

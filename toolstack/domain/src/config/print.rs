@@ -153,7 +153,11 @@ impl DomainConfig {
             None => {}
             Some(Firmware::Seabios) => out.text("bios", Some("seabios")),
             Some(Firmware::Ovmf) => out.text("bios", Some("ovmf")),
-            Some(Firmware::Path(path)) => out.path("bios_path_override", Some(path)),
+            Some(Firmware::Path(path)) => {
+                // firmware= would take some paths for words; xl wants bios= named beside the path.
+                out.text("bios", Some("seabios"));
+                out.path("bios_path_override", Some(path));
+            }
         }
         out.flag("acpi", Some(self.acpi));
         out.flag("hpet", (!self.hpet).then_some(false));

@@ -68,8 +68,8 @@ fn parse_interval(text: &str) -> Result<u32, RateError> {
     let number = c_number(digits).ok_or_else(invalid)?;
     let scale = match unit {
         "" | "s" => 1_000_000,
-        "ms" => 1_000,
-        "us" => 1,
+        "ms" | "m" => 1_000,
+        "us" | "u" => 1,
         _ => return Err(invalid()),
     };
     let interval = number.saturating_mul(scale);
@@ -83,17 +83,18 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
 
-/// Digits as C reads them: octal behind a leading zero, and then only as far as they are octal.
-/// Too many saturate.
+/// Digits as C reads them: octal behind a leading zero. Too many saturate.
 fn c_number(digits: &str) -> Option<u128> {
-    if digits.is_empty() {
-        return None;
-    }
     let (digits, radix) = match digits.strip_prefix('0') {
-        Some(octal) => (&digits[..=octal.bytes().take_while(|b| *b < b'8').count()], 8),
+        // An 8 or 9 in an octal number makes xl misread the unit behind it; it is refused here.
+        Some(octal) if octal.bytes().any(|b| b > b'7') => return None,
+        Some(_) => (digits, 8),
         None => (digits, 10),
     };
-    Some(u128::from_str_radix(digits, radix).unwrap_or(u128::from(u64::MAX)))
+    match digits {
+        "" => None,
+        _ => Some(u128::from_str_radix(digits, radix).unwrap_or(u128::from(u64::MAX))),
+    }
 }
 
 impl fmt::Display for Rate {
@@ -134,6 +135,7 @@ mod tests {
             ("1GB/s@4294s", 4_294_000_000_000, 4_294_000_000),
             ("010KB/s", 400, 50_000),
             ("10Mb/s@010ms", 10_000, 8_000),
+            ("10MB/s@20m", 200_000, 20_000),
         ];
         for (text, bytes_per_interval, interval_us) in rows {
             assert_eq!(Rate::parse(text), Ok(Rate { bytes_per_interval, interval_us }), "{text}");
@@ -143,7 +145,8 @@ mod tests {
     #[test]
     fn everything_else_is_refused_by_kind() {
         use RateError::*;
-        for text in ["", "10", "1kB/s", "10Mb/s ", "10 Mb/s", " 10Mb/s", "-1B/s", "0x10B/s", "B/s"]
+        for text in
+            ["", "10", "1kB/s", "10Mb/s ", "10 Mb/s", " 10Mb/s", "-1B/s", "0x10B/s", "B/s", "08B/s"]
         {
             assert_eq!(Rate::parse(text), Err(Invalid(text.into())));
         }

@@ -359,3 +359,7 @@ impl<'s> Parser<'s> {
         self.document.settings.insert(name.to_owned(), setting);
     }
 }
+
+#[cfg(test)]
+#[path = "syntax_tests.rs"]
+mod tests;

@@ -187,11 +187,11 @@ fn syntax_hint(source: &SourceText, error: &SyntaxError) -> Option<String> {
             format!("write {}", u8::from(text == "True"))
         }
         SyntaxErrorKind::Lexical if is_value => format!("write it in quotes: \"{text}\""),
-        SyntaxErrorKind::Lexical if text.starts_with(|c: char| c.is_ascii_uppercase()) => {
-            "names of keys are lower case".to_owned()
-        }
         SyntaxErrorKind::Lexical if before.ends_with(|c: char| c.is_ascii_digit()) => {
             "numbers have no unit; the unit is that of the key".to_owned()
+        }
+        SyntaxErrorKind::Lexical if text.starts_with(|c: char| c.is_ascii_uppercase()) => {
+            "names of keys are lower case".to_owned()
         }
         SyntaxErrorKind::Unexpected { found: TokenKind::Ident, place } => match place {
             syntax::Expecting::Value | syntax::Expecting::InList => {
@@ -206,3 +206,6 @@ fn syntax_hint(source: &SourceText, error: &SyntaxError) -> Option<String> {
     };
     Some(hint)
 }
+
+#[cfg(test)]
+mod tests;
