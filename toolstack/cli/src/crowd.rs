@@ -67,9 +67,10 @@ impl<T> Crowd<T> {
     pub(crate) fn next(&mut self, until: Option<Instant>) -> Option<(T, Result<Answer, Failure>)> {
         while !self.waiting.is_empty() {
             // What has been read already comes first: poll knows nothing of it.
-            let done = self.waiting.iter_mut().enumerate().find_map(|(at, one)| {
-                end(&mut one.client, one.id).map(|outcome| (at, outcome))
-            });
+            let done =
+                self.waiting.iter_mut().enumerate().find_map(|(at, one)| {
+                    end(&mut one.client, one.id).map(|outcome| (at, outcome))
+                });
             if let Some((at, outcome)) = done {
                 return Some((self.waiting.remove(at).tag, outcome));
             }

@@ -87,7 +87,8 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
         match outcome {
             Ok(Answer::Ended { reason, domid, .. }) => news(News::Ended { reason, domid }),
             Ok(_) => {
-                let text = format!("the monitor of domain \"{}\" did not say how it ended", row.name);
+                let text =
+                    format!("the monitor of domain \"{}\" did not say how it ended", row.name);
                 news(News::Failed(&Failure::new(Kind::Internal, text)));
             }
             Err(failure) => news(News::Failed(&failure)),

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use clap::{Command, CommandFactory};
 use kxl_domain::Kind;
@@ -25,22 +26,25 @@ fn cli() -> Command {
     command
 }
 
-/// The section of the page that describes a verb: from its `.It` line to the next one.
-fn section<'a>(page: &'a str, verb: &str) -> Option<&'a str> {
-    let head = format!("\n.It Xo Cm {verb}");
-    let start = page.find(&head)? + 1;
-    let rest = &page[start..];
-    let end = rest[1..].find("\n.It Xo Cm ").or_else(|| rest.find("\n.El\n.\\\" end of verbs"));
-    Some(&rest[..end.map_or(rest.len(), |end| end + 1)])
+/// What the page says about a verb: from its `.It` line to that of another one. A verb with
+/// several forms has several of them.
+fn section(page: &str, verb: &str) -> String {
+    let verbs = page.split("\n.\\\" end of verbs").next().unwrap();
+    let about = verbs.split("\n.It Xo Cm ").skip(1);
+    about.filter(|text| text.split_whitespace().next() == Some(verb)).collect()
 }
 
-/// The options that a piece of mdoc names with `.Fl` or `Fl`.
+/// The options that a piece of mdoc names; `.Op Fl ab` names two.
 fn options(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in text.lines().filter(|line| line.starts_with('.')) {
         let words: Vec<&str> = line.trim_start_matches('.').split_whitespace().collect();
         for pair in words.windows(2).filter(|pair| pair[0] == "Fl") {
-            found.insert(pair[1].replace("\\-", "-").trim_matches(',').to_owned());
+            if pair[1].starts_with('-') {
+                found.insert(pair[1].to_owned());
+            } else {
+                found.extend(pair[1].chars().map(String::from));
+            }
         }
     }
     found
@@ -54,9 +58,9 @@ fn visible(command: &Command) -> impl Iterator<Item = &Command> {
 fn every_visible_verb_and_option_is_in_the_manual() {
     let page = page();
     for verb in visible(&cli()) {
-        let section = section(&page, verb.get_name())
-            .unwrap_or_else(|| panic!("kxl(1) has no section for \"{}\"", verb.get_name()));
-        let named = options(section);
+        let section = section(&page, verb.get_name());
+        assert!(!section.is_empty(), "kxl(1) says nothing about \"{}\"", verb.get_name());
+        let named = options(&section);
         for option in verb.get_arguments().filter(|option| !option.is_hide_set()) {
             let short = option.get_short().map(|letter| letter.to_string());
             let long = option.get_long().map(|word| format!("-{word}"));
@@ -85,7 +89,7 @@ fn the_manual_names_no_verb_and_no_option_that_does_not_exist() {
             known.extend(option.get_short().map(|letter| letter.to_string()));
             known.extend(option.get_long().map(|word| format!("-{word}")));
         }
-        for named in options(section(&page, verb.get_name()).unwrap()) {
+        for named in options(&section(&page, verb.get_name())) {
             assert!(known.contains(&named), "kxl(1), {}: -{named} does not exist", verb.get_name());
         }
     }
@@ -93,6 +97,8 @@ fn the_manual_names_no_verb_and_no_option_that_does_not_exist() {
 
 /// A block between two markers; rewritten when `KXL_BLESS` is set.
 fn check_block(name: &str, rendered: &str) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let page = page();
     let begin = format!(".\\\" BEGIN {name}, rendered by a test\n");
     let end = format!(".\\\" END {name}\n");

@@ -14,6 +14,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::out;
 
+/// The monitor indexes at most one moment in so many milliseconds.
+const INDEX_GAP: i64 = 1000;
+
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
@@ -53,7 +56,7 @@ pub(crate) fn print(path: &Path, from: From, follow: bool) -> Result<(), Failure
 /// The files of a log, oldest first.
 fn files(path: &Path) -> Vec<PathBuf> {
     let mut rotated: Vec<PathBuf> =
-        (1..).map(|n| with(path, &format!(".{n}"))).take_while(|file| file.exists()).collect();
+        (1..).map(|n| with(path, format!(".{n}"))).take_while(|file| file.exists()).collect();
     rotated.reverse();
     rotated.extend(path.exists().then(|| path.to_owned()));
     rotated
@@ -92,6 +95,9 @@ fn starts(files: &[PathBuf], from: From) -> io::Result<Vec<(PathBuf, u64)>> {
 }
 
 /// The offset in `file` of what was written at `ms` or later; `None` when all of it is older.
+///
+/// A new entry is made when the last one is a second old, so an entry speaks for what came up to a
+/// second after it.
 fn indexed(file: &Path, ms: i64) -> io::Result<Option<u64>> {
     let index = match fs::read_to_string(with(file, ".idx")) {
         Ok(index) => index,
@@ -103,21 +109,21 @@ fn indexed(file: &Path, ms: i64) -> io::Result<Option<u64>> {
         let (time, offset) = line.split_once(' ')?;
         Some((time.parse::<i64>().ok()?, offset.parse::<u64>().ok()?))
     });
-    Ok(entries.into_iter().find(|(time, _)| *time >= ms).map(|(_, offset)| offset))
+    Ok(entries
+        .into_iter()
+        .find(|(time, _)| time.saturating_add(INDEX_GAP) > ms)
+        .map(|(_, offset)| offset))
 }
 
 /// The offset of the last marker of a start.
 fn last_start(file: &Path) -> io::Result<Option<u64>> {
     const BEGIN: &[u8] = b"--- kxl: domain ";
     let bytes = fs::read(file)?;
-    let markers = bytes.windows(BEGIN.len()).enumerate().filter(|(_, window)| *window == BEGIN);
-    let last = markers
-        .map(|(at, _)| at)
-        .filter(|at| {
-            let line = bytes[*at..].split(|byte| *byte == b'\r' || *byte == b'\n').next();
-            line.is_some_and(|line| line.ends_with(b" started ---"))
-        })
-        .last();
+    let is_start = |at: &usize| {
+        let line = bytes[*at..].split(|byte| *byte == b'\r' || *byte == b'\n').next();
+        line.is_some_and(|line| line.starts_with(BEGIN) && line.ends_with(b" started ---"))
+    };
+    let last = (0..bytes.len()).rev().filter(|at| bytes[*at] == BEGIN[0]).find(is_start);
     Ok(last.map(|at| at as u64))
 }
 
@@ -236,11 +242,12 @@ mod tests {
         }
     }
 
-    /// Three files with 10 bytes each, written at 1000, 2000 and, in its second half, 3500.
-    fn three() -> Scratch {
-        let scratch = Scratch::new("transcript");
+    /// Three files of ten bytes, written in the seconds from 1000, 5000, 9000 and, for the last half,
+    /// 12000 on.
+    fn three(name: &str) -> Scratch {
+        let scratch = Scratch::new(name);
         let log = scratch.log();
-        for (suffix, index) in [(".2", "1000 0\n"), (".1", "2000 0\n"), ("", "3000 0\n3500 5\n")] {
+        for (suffix, index) in [(".2", "1000 0\n"), (".1", "5000 0\n"), ("", "9000 0\n12000 5\n")] {
             fs::write(with(&log, suffix), "0123456789").unwrap();
             fs::write(with(&log, format!("{suffix}.idx")), index).unwrap();
         }
@@ -249,24 +256,22 @@ mod tests {
 
     #[test]
     fn the_oldest_file_comes_first() {
-        let scratch = three();
+        let scratch = three("order");
         let log = scratch.log();
         assert_eq!(files(&log), [with(&log, ".2"), with(&log, ".1"), log.clone()]);
         assert_eq!(starts(&files(&log), From::Beginning).unwrap().len(), 3);
-        drop(scratch);
     }
 
     #[test]
     fn a_moment_begins_where_the_index_says() {
-        let dir = Scratch::new("moment");
-        drop(dir);
-        let scratch = three();
+        let scratch = three("moment");
         let log = scratch.log();
         let from = |ms| starts(&files(&log), From::Moment(ms)).unwrap();
         assert_eq!(from(0).len(), 3);
-        assert_eq!(from(1500), [(with(&log, ".1"), 0), (log.clone(), 0)]);
-        assert_eq!(from(3200), [(log.clone(), 5)]);
-        assert_eq!(from(9000), []);
+        assert_eq!(from(1999).len(), 3, "the first entry speaks for a second");
+        assert_eq!(from(2000), [(with(&log, ".1"), 0), (log.clone(), 0)]);
+        assert_eq!(from(11_000), [(log.clone(), 5)]);
+        assert_eq!(from(20_000), []);
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn show(host: &mut Host, row: &kxl_store::ListRow, view: View) -> Exit {
     match viewer::show(host, row, view, report::note)? {
         Left::Ended(how) => {
             out::complain("\n");
-            report::note(&format!("domain \"{}\": {how}", row.name));
+            report::note(&how);
         }
         Left::Escaped => out::complain("\n"),
         Left::Signalled(_) | Left::Lost => {}

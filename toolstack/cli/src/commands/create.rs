@@ -46,8 +46,9 @@ pub(crate) fn words(source: Source) -> Result<Words, Failure> {
     let words = source::sort(&source.words, source.defconfig);
     if let Some(extra) = &words.extra {
         let text = format!("\"{extra}\" is one configuration file too many");
-        return Err(Failure::new(Kind::Usage, text)
-            .hint("what overrides the file is written KEY=VALUE"));
+        return Err(
+            Failure::new(Kind::Usage, text).hint("what overrides the file is written KEY=VALUE")
+        );
     }
     if words.file.is_none() && words.overrides.is_empty() {
         return Err(Failure::new(Kind::Usage, "no configuration file is given")

@@ -12,7 +12,8 @@ use crate::view::when;
 /// Prints what happened, and with `-f` what happens.
 pub(crate) fn events(args: &Events) -> Exit {
     let mut host = Host::open()?;
-    let mut query = EventQuery { limit: Some(args.limit).filter(|n| *n > 0), ..EventQuery::default() };
+    let mut query =
+        EventQuery { limit: Some(args.limit).filter(|n| *n > 0), ..EventQuery::default() };
     if let Some(name) = &args.name {
         narrow(&mut host, &mut query, name)?;
     }

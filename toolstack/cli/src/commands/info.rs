@@ -31,8 +31,11 @@ pub(crate) fn info(args: &Info) -> Exit {
         Some(wanted) => {
             let Some((key, value)) = lines.iter().find(|(key, _)| key == wanted) else {
                 let known: Vec<_> = lines.iter().map(|(key, _)| *key).collect();
-                return Err(Failure::new(Kind::Usage, format!("\"{wanted}\" is no line of kxl info"))
-                    .hint(format!("the lines are {}", known.join(", "))));
+                return Err(Failure::new(
+                    Kind::Usage,
+                    format!("\"{wanted}\" is no line of kxl info"),
+                )
+                .hint(format!("the lines are {}", known.join(", "))));
             };
             if args.json {
                 out::print_json(&json!({ *key: value }))?;
@@ -114,7 +117,11 @@ fn backends(as_json: bool) -> Exit {
     let lines: Result<Vec<BackendLine>, _> =
         text.lines().filter(|line| !line.is_empty()).map(serde_json::from_str).collect();
     let lines = lines.map_err(|error| Failure::because(Kind::Internal, attempt(), &error))?;
-    if as_json { out::print_json(&lines)? } else { out::print(&table(&lines))? }
+    if as_json {
+        out::print_json(&lines)?;
+    } else {
+        out::print(&table(&lines))?;
+    }
     Ok(0)
 }
 

@@ -43,7 +43,9 @@ pub(crate) fn list(args: &List) -> Exit {
         out::print(&table::render(&seen, width, out::colour()))?;
     }
     if seen.iter().any(|domain| domain.answering == Answering::NoMonitor) {
-        report::note("a domain without a monitor is attended to by the next command about it, or by: kxl recover");
+        report::note(
+            "a domain without a monitor is attended to by the next command about it, or by: kxl recover",
+        );
     }
     Ok(status)
 }

@@ -31,6 +31,10 @@ pub(crate) fn recover(args: &Recover) -> Exit {
         text.push_str(&format!("{}: {told}\n", one.name));
         values.push(json!({ "name": one.name.as_str(), "outcome": told }));
     }
-    if args.json { out::print_json(&values)? } else { out::print(&text)? }
+    if args.json {
+        out::print_json(&values)?;
+    } else {
+        out::print(&text)?;
+    }
     Ok(status)
 }

@@ -57,5 +57,6 @@ fn runs(row: &ListRow) -> bool {
 fn late(row: &ListRow, verb: Verb, after: u64) -> Failure {
     let text =
         format!("domain \"{}\" has not obeyed the {verb} within {after} s; it runs on", row.name);
-    Failure::new(Kind::TimedOut, text).hint(format!("kxl destroy {} takes the power away", row.name))
+    Failure::new(Kind::TimedOut, text)
+        .hint(format!("kxl destroy {} takes the power away", row.name))
 }

@@ -103,8 +103,11 @@ fn gone(name: &str, happened: &[EventRow]) -> String {
     let last = happened.last().map_or_else(String::new, |row| {
         let event = &row.event;
         let reason = event.reason.map_or_else(String::new, |r| format!(": {}", because(r)));
-        format!(" The last that was recorded of it, on {}, is \"{}\"{reason}.",
-            when::moment(event.time_ms), event.what)
+        format!(
+            " The last that was recorded of it, on {}, is \"{}\"{reason}.",
+            when::moment(event.time_ms),
+            event.what
+        )
     });
     format!("There is no domain \"{name}\" any more: it was transient, or it was deleted.{last}")
 }

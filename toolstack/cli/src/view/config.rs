@@ -48,7 +48,11 @@ pub(crate) fn render(config: &DomainConfig) -> String {
     ] {
         put(key, action.as_str());
     }
-    put_some(&mut put, "limit_memory", config.limits.memory_mib.map(|n| format!("{n} MiB")).as_deref());
+    put_some(
+        &mut put,
+        "limit_memory",
+        config.limits.memory_mib.map(|n| format!("{n} MiB")).as_deref(),
+    );
     put_some(&mut put, "limit_pids", config.limits.pids.map(|n| n.to_string()).as_deref());
     put_some(&mut put, "limit_nofile", config.limits.nofile.map(|n| n.to_string()).as_deref());
     for (key, value) in &config.kept {

@@ -34,17 +34,25 @@ pub(crate) fn render(domains: &[Seen], width: Width, colour: bool) -> String {
         ),
     );
     if width == Width::Wide {
-        add(&mut out, format_args!("  {:<36}  {:<8}  {:<19}  {}", "UUID", "BACKEND", "REASON", "WANTED"));
+        add(
+            &mut out,
+            format_args!("  {:<36}  {:<8}  {:<19}  {}", "UUID", "BACKEND", "REASON", "WANTED"),
+        );
     }
     out.push('\n');
     for (domain, words) in domains.iter().zip(&states) {
         line(&mut out, domain, words, name, status, colour);
         if width == Width::Wide {
-            add(&mut out, format_args!("  {}  {:<8}  {:<19}  {}",
-                domain.row.uuid,
-                domain.row.backend,
-                domain.reason.map_or("-", kxl_domain::Reason::as_str),
-                domain.row.wanted,));
+            add(
+                &mut out,
+                format_args!(
+                    "  {}  {:<8}  {:<19}  {}",
+                    domain.row.uuid,
+                    domain.row.backend,
+                    domain.reason.map_or("-", kxl_domain::Reason::as_str),
+                    domain.row.wanted,
+                ),
+            );
         }
         out.push('\n');
     }

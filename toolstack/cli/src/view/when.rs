@@ -26,9 +26,8 @@ pub(crate) fn span(seconds: u64) -> String {
 /// # Errors
 /// A sentence, when it is none of these.
 pub(crate) fn parse(text: &str, now: i64) -> Result<i64, String> {
-    let wrong = || {
-        format!("\"{text}\" is no moment: an age (10m, 2h, 3d), HH:MM, or YYYY-MM-DD and HH:MM")
-    };
+    let wrong =
+        || format!("\"{text}\" is no moment: an age (10m, 2h, 3d), HH:MM, or YYYY-MM-DD and HH:MM");
     if let Some(seconds) = age(text) {
         return Ok(now - seconds);
     }
@@ -40,12 +39,12 @@ pub(crate) fn parse(text: &str, now: i64) -> Result<i64, String> {
     let today = local_time(now);
     let (year, month, day) = match date {
         None => (today.year, today.month, today.day),
-        Some(date) => match numbers(date, '-')?[..] {
+        Some(date) => match numbers(date, '-').ok_or_else(wrong)?[..] {
             [year, month @ 1..=12, day @ 1..=31] => (year, month, day),
             _ => return Err(wrong()),
         },
     };
-    let (hour, minute, second) = match numbers(clock, ':')?[..] {
+    let (hour, minute, second) = match numbers(clock, ':').ok_or_else(wrong)?[..] {
         [hour @ 0..24, minute @ 0..60] => (hour, minute, 0),
         [hour @ 0..24, minute @ 0..60, second @ 0..60] => (hour, minute, second),
         _ => return Err(wrong()),
@@ -55,20 +54,19 @@ pub(crate) fn parse(text: &str, now: i64) -> Result<i64, String> {
 
 /// `10m` and the like in seconds.
 fn age(text: &str) -> Option<i64> {
-    let (number, unit) = text.split_at(text.len().checked_sub(1)?);
+    let (at, unit) = text.char_indices().next_back()?;
     let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
         _ => return None,
     };
-    number.parse::<u32>().ok().map(|number| i64::from(number) * unit)
+    text[..at].parse::<u32>().ok().map(|number| i64::from(number) * unit)
 }
 
-fn numbers(text: &str, separator: char) -> Result<Vec<i32>, String> {
-    let parse = |word: &str| word.parse().map_err(|_| format!("\"{word}\" is no number"));
-    text.split(separator).map(parse).collect()
+fn numbers(text: &str, separator: char) -> Option<Vec<i32>> {
+    text.split(separator).map(|word| word.parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -19,10 +19,11 @@ pub(crate) fn console(session: &mut Session, args: &[String]) -> u8 {
             out::complain("console type supported are: pv, serial, vuart\n");
             return Err(FAILURE);
         }
-        let escape = line.value('e').map_or(Ok(escape::DEFAULT), escape::parse).map_err(|wrong| {
-            out::complain(&format!("xl: {wrong}\n"));
-            FAILURE
-        })?;
+        let escape =
+            line.value('e').map_or(Ok(escape::DEFAULT), escape::parse).map_err(|wrong| {
+                out::complain(&format!("xl: {wrong}\n"));
+                FAILURE
+            })?;
         let row = match session.target(&line.operands[0])? {
             Target::Live(row) => row,
             Target::Host | Target::Missing(_) => {

@@ -120,7 +120,8 @@ fn start(session: &mut Session, config: DomainConfig, paused: bool) -> Result<St
     let uuid = config.uuid;
     let host = session.host()?;
     // The engine refuses a taken name as well; xl has a line of its own for it.
-    let owner = host.find(name.as_str()).ok().filter(|row| row.name == name && Some(row.uuid) != uuid);
+    let owner =
+        host.find(name.as_str()).ok().filter(|row| row.name == name && Some(row.uuid) != uuid);
     if owner.is_some_and(|row| row.domid.is_some()) {
         out::complain(&format!("Domain with name \"{name}\" already exists.\n"));
         return Err(status(rc::FAIL));

@@ -46,11 +46,9 @@ pub(crate) fn network_list(session: &mut Session, args: &[String]) -> u8 {
 /// Number and configuration of a live domain; the host has no devices of a guest.
 fn config(session: &mut Session, arg: &str) -> Result<Option<(u32, DomainConfig)>, u8> {
     // An unknown name is told by each command in its own manner.
-    let row = match session.quiet_target(arg)? {
-        Some(Target::Live(row)) => row,
-        _ => return Ok(None),
-    };
-    let config = commands::config_of(session.host()?, row.uuid).map_err(|failure| fail(&failure))?;
+    let Some(Target::Live(row)) = session.quiet_target(arg)? else { return Ok(None) };
+    let config =
+        commands::config_of(session.host()?, row.uuid).map_err(|failure| fail(&failure))?;
     Ok(config.map(|config| (row.domid.map_or(0, |domid| domid.0), config)))
 }
 
@@ -68,7 +66,10 @@ fn nics(domid: u32, config: &DomainConfig) -> String {
         let index = nic.devid.map_or_else(|| at.to_string(), |devid| devid.to_string());
         let mac = libxl_json::mac(nic.mac.unwrap_or_default());
         let path = format!("/local/domain/0/backend/vif/{domid}/{index}");
-        format!("{index:<3} {:<2} {mac}{:>6} {:>5} {:>6} {:>5}/{:<11} {path:<30}\n", 0, 0, 4, 0, 0, 0)
+        format!(
+            "{index:<3} {:<2} {mac}{:>6} {:>5} {:>6} {:>5}/{:<11} {path:<30}\n",
+            0, 0, 4, 0, 0, 0
+        )
     };
     config.nics.iter().enumerate().map(line).collect()
 }

@@ -168,7 +168,10 @@ mod tests {
         assert_eq!(parse(CREATE, &words("-pZ")), Err(Problem::NotSupported("Z".into())));
         assert_eq!(parse(CREATE, &words("-f")), Err(Problem::NotSupported("f".into())));
         assert_eq!(parse(CREATE, &words("--x")), Err(Problem::NotSupported("--x".into())));
-        assert_eq!(parse(CREATE, &words("--quiet=1")), Err(Problem::NotSupported("--quiet".into())));
+        assert_eq!(
+            parse(CREATE, &words("--quiet=1")),
+            Err(Problem::NotSupported("--quiet".into()))
+        );
     }
 
     #[test]

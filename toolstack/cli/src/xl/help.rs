@@ -39,8 +39,9 @@ pub(crate) fn of(command: &Command) -> String {
 pub(crate) fn help(args: &[String]) -> u8 {
     let text = match args.first().map(String::as_str) {
         None | Some("help") => list(),
-        Some(word) => lookup(word)
-            .map_or_else(|| format!("command \"{word}\" not implemented\n"), of),
+        Some(word) => {
+            lookup(word).map_or_else(|| format!("command \"{word}\" not implemented\n"), of)
+        }
     };
     show(&text)
 }

@@ -88,9 +88,7 @@ fn topology(cpus: u32) -> String {
         fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     };
     let nodes = facts::nodes();
-    let mut out = String::from(
-        "cpu_topology           :\ncpu:    core    socket     node\n",
-    );
+    let mut out = String::from("cpu_topology           :\ncpu:    core    socket     node\n");
     for cpu in 0..cpus {
         let base = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
         let node = nodes.iter().find(|node| facts::node_cpus(**node).contains(&cpu));

@@ -121,10 +121,13 @@ fn hvm(config: &DomainConfig) -> Map {
 
 fn display(out: &mut Map, display: &Display) {
     let mut vga = Map::default();
-    vga.put_some("kind", display.vga.as_deref().map(|kind| match kind {
-        "stdvga" => "std",
-        other => other,
-    }));
+    vga.put_some(
+        "kind",
+        display.vga.as_deref().map(|kind| match kind {
+            "stdvga" => "std",
+            other => other,
+        }),
+    );
     let mut vnc = Map::default();
     vnc.put_some("enable", display.vnc.map(defbool))
         .put_some("listen", display.vnclisten.as_deref())

@@ -14,7 +14,7 @@ use crate::facts::{self, HostFacts};
 use crate::out;
 
 const OPTIONS: Options = Options {
-    short: "lvhZcn",
+    short: "lvZcn",
     long: &[
         ("long", false, 'l'),
         ("verbose", false, 'v'),
@@ -57,10 +57,6 @@ pub(crate) struct Columns {
 pub(crate) fn list(session: &mut Session, args: &[String]) -> u8 {
     run(|| {
         let line = session.parse(OPTIONS, args, 0)?;
-        if line.has('h') {
-            session.usage();
-            return Ok(0);
-        }
         let xm = session.flavour == Flavour::Xm;
         if line.operands.len() > 1 && !xm {
             session.usage();
@@ -139,8 +135,10 @@ fn matches_state(row: &Row, word: &str) -> bool {
         "all" => true,
         "running" => matches!(row.state, State::Running | State::Asleep),
         "paused" => row.state == State::Paused,
-        "halted" => matches!(row.state, State::Halted | State::Failed)
-            || (row.state == State::Shutdown && row.reason != Some(3)),
+        "halted" => {
+            matches!(row.state, State::Halted | State::Failed)
+                || (row.state == State::Shutdown && row.reason != Some(3))
+        }
         "suspended" => row.state == State::Suspended,
         "crashed" => row.state == State::Shutdown && row.reason == Some(3),
         _ => false,
@@ -257,9 +255,11 @@ fn long(
     if let (Some(_), Some(row)) = (host, rows.iter().find(|row| row.domid == Some(0))) {
         items.push(item(Some(0), libxl_json::host(row.memory_mib)));
     }
-    for domain in seen.iter().filter(|d| rows.iter().any(|row| row.uuid == d.row.uuid.to_string())) {
+    for domain in seen.iter().filter(|d| rows.iter().any(|row| row.uuid == d.row.uuid.to_string()))
+    {
         let uuid: DomainUuid = domain.row.uuid;
-        let config = commands::config_of(session.host()?, uuid).map_err(|failure| fail(&failure))?;
+        let config =
+            commands::config_of(session.host()?, uuid).map_err(|failure| fail(&failure))?;
         if let Some(config) = config {
             let now = Now { memory_mib: domain.memory_mib, vcpus: domain.vcpus };
             let map = libxl_json::config(&config, uuid, Some(now));
@@ -317,15 +317,16 @@ pub(crate) mod tests {
         let columns = Columns { verbose: true, ..Columns::default() };
         let text = table(&sample(), columns);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].ends_with(
-            "Time(s)   UUID                            Reason-Code\tSecurity Label"
-        ));
-        assert!(lines[2].ends_with(
-            " 8d5dbf3a-0000-4000-8000-000000000003        -                -"
-        ));
-        assert!(lines[3].ends_with(
-            " 8d5dbf3a-0000-4000-8000-000000000007        3                -"
-        ));
+        assert!(
+            lines[0]
+                .ends_with("Time(s)   UUID                            Reason-Code\tSecurity Label")
+        );
+        assert!(
+            lines[2].ends_with(" 8d5dbf3a-0000-4000-8000-000000000003        -                -")
+        );
+        assert!(
+            lines[3].ends_with(" 8d5dbf3a-0000-4000-8000-000000000007        3                -")
+        );
     }
 
     #[test]
@@ -339,7 +340,8 @@ pub(crate) mod tests {
 
     #[test]
     fn xm_lists_dormant_domains_without_number_and_state() {
-        let rows = table_rows(None, &[seen("web", 3, State::Running), seen("off", 0, State::Halted)]);
+        let rows =
+            table_rows(None, &[seen("web", 3, State::Running), seen("off", 0, State::Halted)]);
         assert_eq!(
             xm_table(&rows),
             "Name                                        ID   Mem VCPUs      State   Time(s)\n\

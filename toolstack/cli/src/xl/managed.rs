@@ -11,14 +11,10 @@ use crate::commands::START_DEADLINE;
 use crate::out;
 use crate::terminal::escape;
 
-const NEW: Options = Options {
-    short: "f:q",
-    long: &[("defconfig", true, 'f'), ("quiet", false, 'q')],
-};
-const START: Options = Options {
-    short: "pc",
-    long: &[("paused", false, 'p'), ("console_autoconnect", false, 'c')],
-};
+const NEW: Options =
+    Options { short: "f:q", long: &[("defconfig", true, 'f'), ("quiet", false, 'q')] };
+const START: Options =
+    Options { short: "pc", long: &[("paused", false, 'p'), ("console_autoconnect", false, 'c')] };
 
 /// Registers a domain.
 pub(crate) fn new(session: &mut Session, args: &[String]) -> u8 {

@@ -135,7 +135,9 @@ pub(crate) fn main(flavour: Flavour, words: impl Iterator<Item = OsString>) -> u
         return FAILURE;
     }
     let mut session = Session { flavour, dry_run, command, host: None };
-    if args.iter().any(|arg| arg == "-h" || arg == "--help") && !matches!(command.run, Run::Built(_)) {
+    if args.iter().any(|arg| arg == "-h" || arg == "--help")
+        && !matches!(command.run, Run::Built(_))
+    {
         return help::show(&help::of(command));
     }
     match command.run {

@@ -46,7 +46,7 @@ fn end(session: &mut Session, args: &[String], verb: Verb) -> u8 {
             1 => Some(Until::Shutdown),
             _ => Some(Until::Gone),
         };
-        Ok(ask(session, &rows, verb, wait)?)
+        ask(session, &rows, verb, wait)
     })
 }
 

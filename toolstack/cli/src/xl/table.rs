@@ -309,12 +309,20 @@ mod tests {
 
     #[test]
     fn the_dry_run_is_offered_where_xl_offers_it() {
-        let mut with: Vec<_> =
-            UPSTREAM.iter().filter(|c| c.can_dry_run).map(|c| c.name).collect();
+        let mut with: Vec<_> = UPSTREAM.iter().filter(|c| c.can_dry_run).map(|c| c.name).collect();
         with.sort_unstable();
         let expected = [
-            "block-attach", "cd-eject", "cd-insert", "config-update", "cpupool-create", "create",
-            "network-attach", "vcpu-pin", "vdispl-attach", "vkb-attach", "vsnd-attach",
+            "block-attach",
+            "cd-eject",
+            "cd-insert",
+            "config-update",
+            "cpupool-create",
+            "create",
+            "network-attach",
+            "vcpu-pin",
+            "vdispl-attach",
+            "vkb-attach",
+            "vsnd-attach",
             "vtpm-attach",
         ];
         assert_eq!(with, expected);

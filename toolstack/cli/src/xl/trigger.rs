@@ -56,4 +56,3 @@ pub(crate) fn button_press(session: &mut Session, args: &[String]) -> u8 {
         }
     })
 }
-

@@ -85,10 +85,7 @@ mod tests {
 
     #[test]
     fn the_long_form_has_columns_and_the_short_one_a_clock() {
-        assert_eq!(
-            entry("web", 3, 61, None),
-            "web                                  3  0:01:01\n"
-        );
+        assert_eq!(entry("web", 3, 61, None), "web                                  3  0:01:01\n");
         let short = entry("web", 3, 61, Some(0));
         assert!(short.ends_with(" up  0:01, web (3)\n"), "{short}");
         assert_eq!(short.as_bytes()[3], b':');

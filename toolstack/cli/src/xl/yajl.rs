@@ -18,7 +18,7 @@ pub(crate) enum Value {
     /// Text.
     Text(String),
     /// `[ … ]`.
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// `{ … }`.
     Map(Map),
 }
@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn any_value_reads_back_as_json() {
-        let text = render(&Value::List(vec![Value::Null, true.into(), (-3i64).into(), "\n".into()]));
+        let text =
+            render(&Value::List(vec![Value::Null, true.into(), (-3i64).into(), "\n".into()]));
         let back: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(back, serde_json::json!([null, true, -3, "\n"]));
     }
