@@ -1,84 +1,84 @@
 //! Reading columns as what they mean. What cannot be read is a damaged record, named by its
 //! domain; it is never taken for something else.
 
-use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid};
-use rusqlite::Row;
+use std::fmt::Display;
+
+use kxl_domain::{DomainConfig, DomainName, DomainUuid};
 use rusqlite::types::FromSql;
+use rusqlite::{Row, RowIndex};
 
 use crate::error::Fault;
 use crate::rows::ProcessRow;
 
-/// A row whose first column is the uuid it belongs to.
+/// A row that begins with the uuid and name of the domain it belongs to. Columns are read by
+/// place where many rows are (SQLite compares names one by one), else by name.
 pub(crate) struct Columns<'a>(pub(crate) &'a Row<'a>);
 
 impl Columns<'_> {
-    fn fault(&self, problem: String) -> Fault {
+    fn fault(&self, column: impl RowIndex, problem: impl Display) -> Fault {
         let what = self.0.get::<_, String>(0).unwrap_or_else(|_| "a domain".into());
-        Fault::Record { what, problem }
+        let statement = self.0.as_ref();
+        let column = column.idx(statement).and_then(|at| statement.column_name(at));
+        let column = column.unwrap_or("a column");
+        Fault::Record { what, problem: format!("{column} {problem}") }
     }
 
     /// Any value that SQLite itself knows.
-    pub(crate) fn get<T: FromSql>(&self, column: &str) -> Result<T, Fault> {
-        self.0.get(column).map_err(|error| self.fault(error.to_string()))
+    pub(crate) fn get<T: FromSql>(&self, column: impl RowIndex) -> Result<T, Fault> {
+        self.0.get(column).map_err(|error| self.fault(column, format_args!("is odd: {error}")))
     }
 
-    fn text(&self, column: &str) -> Result<Option<&str>, Fault> {
+    fn text(&self, column: impl RowIndex) -> Result<Option<&str>, Fault> {
         self.0
             .get_ref(column)
             .and_then(|value| Ok(value.as_str_or_null()?))
-            .map_err(|error| self.fault(format!("{column}: {error}")))
+            .map_err(|error| self.fault(column, format_args!("is odd: {error}")))
     }
 
     /// A text that is there, made into a value.
     pub(crate) fn word<T>(
         &self,
-        column: &str,
+        column: impl RowIndex,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, Fault> {
-        self.maybe(column, parse)?.ok_or_else(|| self.fault(format!("{column} is missing")))
+        self.maybe(column, parse)?.ok_or_else(|| self.fault(column, "is missing"))
     }
 
     /// A text that may be missing, made into a value.
     pub(crate) fn maybe<T>(
         &self,
-        column: &str,
+        column: impl RowIndex,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<Option<T>, Fault> {
         let Some(text) = self.text(column)? else { return Ok(None) };
-        let odd = || self.fault(format!("{column} is \"{}\"", text.escape_debug()));
+        let odd = || self.fault(column, format_args!("is \"{}\"", text.escape_debug()));
         parse(text).map(Some).ok_or_else(odd)
     }
 
     pub(crate) fn uuid(&self) -> Result<DomainUuid, Fault> {
-        self.word("uuid", |text| text.parse().ok())
+        self.word(0, |text| text.parse().ok())
     }
 
     pub(crate) fn name(&self) -> Result<DomainName, Fault> {
-        self.word("name", |text| DomainName::new(text).ok())
-    }
-
-    pub(crate) fn domid(&self) -> Result<DomId, Fault> {
-        Ok(DomId(self.get("domid")?))
+        self.word(1, |text| DomainName::new(text).ok())
     }
 
     /// A number that is never negative.
-    pub(crate) fn count(&self, column: &str) -> Result<u64, Fault> {
-        u64::try_from(self.get::<i64>(column)?).map_err(|_| self.fault(format!("{column} < 0")))
+    pub(crate) fn count(&self, column: impl RowIndex) -> Result<u64, Fault> {
+        u64::try_from(self.get::<i64>(column)?).map_err(|_| self.fault(column, "is negative"))
     }
 
-    /// Three columns that are all there or not.
-    pub(crate) fn process(
-        &self,
-        [pid, start_time, boot_id]: [&str; 3],
-    ) -> Result<Option<ProcessRow>, Fault> {
-        let Some(pid) = self.get::<Option<i32>>(pid)? else { return Ok(None) };
-        let start_time = self.count(start_time)?;
-        Ok(Some(ProcessRow { pid, start_time, boot_id: self.get(boot_id)? }))
+    /// Three columns from this place on that are all there or not: pid, start time, boot.
+    pub(crate) fn process(&self, from: usize) -> Result<Option<ProcessRow>, Fault> {
+        let Some(pid) = self.get::<Option<i32>>(from)? else { return Ok(None) };
+        let start_time = self.count(from + 1)?;
+        Ok(Some(ProcessRow { pid, start_time, boot_id: self.get(from + 2)? }))
     }
 
     pub(crate) fn config(&self) -> Result<DomainConfig, Fault> {
         let text = self.text("config")?.unwrap_or_default();
-        serde_json::from_str(text).map_err(|error| self.fault(format!("config: {error}")))
+        serde_json::from_str(text)
+            .map_err(|error| self.fault("config", format_args!("is odd: {error}")))
     }
 }
 

@@ -54,29 +54,28 @@ pub(crate) const SPEC: Spec = Spec {
     next: "look for emulators that still run (ps), then move it and its -wal and -shm files away",
 };
 
-const LIGHT: &str = "uuid, domid, name, managed, backend, memory_mib, vcpus, wanted, state, reason, \
-     detail, op, pid, start_time, process_boot, monitor_pid, monitor_start, monitor_boot, started_ms";
-const PROCESS: [&str; 3] = ["pid", "start_time", "process_boot"];
-const MONITOR: [&str; 3] = ["monitor_pid", "monitor_start", "monitor_boot"];
+/// What [`light`] reads, in its order.
+const LIGHT: &str = "uuid, name, domid, managed, backend, memory_mib, vcpus, wanted, state, reason, \
+     detail, op, started_ms, pid, start_time, process_boot, monitor_pid, monitor_start, monitor_boot";
 
 fn light(row: &rusqlite::Row<'_>) -> Result<ListRow, Fault> {
     let columns = Columns(row);
     Ok(ListRow {
         uuid: columns.uuid()?,
         name: columns.name()?,
-        domid: Some(columns.domid()?),
-        managed: columns.get("managed")?,
-        backend: columns.get("backend")?,
-        memory_mib: columns.count("memory_mib")?,
-        vcpus: columns.get("vcpus")?,
-        wanted: columns.word("wanted", Wanted::parse)?,
-        state: columns.word("state", State::parse)?,
-        reason: columns.maybe("reason", Reason::parse)?,
-        detail: columns.get("detail")?,
-        op: columns.maybe("op", Op::parse)?,
-        process: columns.process(PROCESS)?,
-        monitor: columns.process(MONITOR)?,
-        started_ms: columns.get("started_ms")?,
+        domid: Some(DomId(columns.get(2)?)),
+        managed: columns.get(3)?,
+        backend: columns.get(4)?,
+        memory_mib: columns.count(5)?,
+        vcpus: columns.get(6)?,
+        wanted: columns.word(7, Wanted::parse)?,
+        state: columns.word(8, State::parse)?,
+        reason: columns.maybe(9, Reason::parse)?,
+        detail: columns.get(10)?,
+        op: columns.maybe(11, Op::parse)?,
+        started_ms: columns.get(12)?,
+        process: columns.process(13)?,
+        monitor: columns.process(16)?,
     })
 }
 
@@ -84,7 +83,7 @@ fn full(row: &rusqlite::Row<'_>) -> Result<LiveRow, Fault> {
     let (list, columns) = (light(row)?, Columns(row));
     Ok(LiveRow {
         uuid: list.uuid,
-        domid: columns.domid()?,
+        domid: DomId(columns.get("domid")?),
         name: list.name,
         managed: list.managed,
         config: columns.config()?,

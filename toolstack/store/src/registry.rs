@@ -41,6 +41,7 @@ pub(crate) const SPEC: Spec = Spec {
            domains again with kxl new",
 };
 
+/// What [`light`] reads, in its order.
 const LIGHT: &str =
     "uuid, name, backend, memory_mib, vcpus, wanted, state, reason, detail, boot_id";
 
@@ -57,19 +58,19 @@ fn light(row: &rusqlite::Row<'_>) -> Result<Light, Fault> {
         name: columns.name()?,
         domid: None,
         managed: true,
-        backend: columns.get("backend")?,
-        memory_mib: columns.count("memory_mib")?,
-        vcpus: columns.get("vcpus")?,
-        wanted: columns.word("wanted", Wanted::parse)?,
-        state: columns.word("state", State::parse)?,
-        reason: columns.maybe("reason", Reason::parse)?,
-        detail: columns.get("detail")?,
+        backend: columns.get(2)?,
+        memory_mib: columns.count(3)?,
+        vcpus: columns.get(4)?,
+        wanted: columns.word(5, Wanted::parse)?,
+        state: columns.word(6, State::parse)?,
+        reason: columns.maybe(7, Reason::parse)?,
+        detail: columns.get(8)?,
         op: None,
         process: None,
         monitor: None,
         started_ms: None,
     };
-    Ok(Light { row, boot_id: columns.get("boot_id")? })
+    Ok(Light { row, boot_id: columns.get(9)? })
 }
 
 /// Every managed domain, in no order.
