@@ -1,13 +1,18 @@
 //! After a boot of the host: what the last one has left is made true.
 
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
 use kxl_domain::{Reason, State};
 use rusqlite::Connection;
 
 use crate::Result;
-use crate::error::Fault;
+use crate::error::{Fault, StoreError};
 use crate::events::{self, Event, Severity};
 use crate::facade::Store;
 use crate::live;
+use crate::lock::NamesLock;
+use crate::paths::{open_private, remove};
 use crate::registry::{self, Rest};
 use crate::rows::ListRow;
 
@@ -36,16 +41,76 @@ impl Store {
                 registry::set_meta(db, BOOT, &self.boot_id)
             })?;
         }
-        if self.is_new_to(self.live_db().read(&self.paths, "read the boot id", boot_of)?) {
-            self.live_db().write(&self.paths, "settle the last boot", |db| {
-                let stale = live::of_other_boots(db, &self.boot_id)?;
-                let lost: Vec<_> = stale.iter().filter(|(row, _)| row.process.is_some()).collect();
-                self.report_lost(lost.iter().map(|(row, boot)| (row, Some(boot.as_str()))));
-                for (row, _) in &stale {
-                    live::remove(db, row.uuid)?;
-                }
-                registry::set_meta(db, BOOT, &self.boot_id)
-            })?;
+        match self.settle_live_rows() {
+            Err(StoreError::Corrupt { path, .. }) if self.is_of_another_boot()? => {
+                self.drop_damaged(&path)
+            }
+            other => other,
+        }
+    }
+
+    fn settle_live_rows(&self) -> Result<()> {
+        if !self.is_new_to(self.live_db().read(&self.paths, "read the boot id", boot_of)?) {
+            return Ok(());
+        }
+        self.live_db().write(&self.paths, "settle the last boot", |db| {
+            let stale = live::of_other_boots(db, &self.boot_id)?;
+            let lost: Vec<_> = stale.iter().filter(|(row, _)| row.process.is_some()).collect();
+            self.report_lost(lost.iter().map(|(row, boot)| (row, Some(boot.as_str()))));
+            for (row, _) in &stale {
+                live::remove(db, row.uuid)?;
+            }
+            self.stamp()?;
+            registry::set_meta(db, BOOT, &self.boot_id)
+        })
+    }
+
+    /// Notes beside the live rows which boot they are of, for the day on which they cannot be
+    /// read. Called with the writer queue or the names lock held, before the first row of a boot.
+    pub(crate) fn stamp(&self) -> Result<()> {
+        if self.stamped()?.as_ref() == Some(&self.boot_id) {
+            return Ok(());
+        }
+        let path = self.paths.live_boot();
+        let new = path.with_extension("boot.new");
+        remove(&new)?;
+        open_private(&new)
+            .and_then(|mut file| file.write_all(self.boot_id.as_bytes()))
+            .and_then(|()| std::fs::rename(&new, &path))
+            .map_err(|error| StoreError::io("note the boot", path, error))
+    }
+
+    fn stamped(&self) -> Result<Option<String>> {
+        let path = self.paths.live_boot();
+        match std::fs::read_to_string(&path) {
+            Ok(boot) => Ok(Some(boot)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("read", path, error)),
+        }
+    }
+
+    /// Without a note nothing is known of the file, and it is left alone.
+    fn is_of_another_boot(&self) -> Result<bool> {
+        Ok(self.stamped()?.is_some_and(|boot| boot != self.boot_id))
+    }
+
+    /// The live rows are not written through to the disk: where the runtime directory outlives a
+    /// boot, a power cut may damage them. None of their processes is left, so nothing is lost
+    /// with them but the names of transient domains.
+    fn drop_damaged(&self, path: &Path) -> Result<()> {
+        let _names = NamesLock::acquire(&self.paths)?;
+        // Another process may have been here first; what is open here is the file it removed.
+        self.live_db().close();
+        if !self.is_of_another_boot()? {
+            return Ok(());
+        }
+        self.live_db().remove()?;
+        self.stamp()?;
+        let event = Event::new(Severity::Alert, "live records lost at host reboot")
+            .reason(Some(Reason::LostAtHostReboot))
+            .text(format!("{} was damaged when the host went down", path.display()));
+        if let Err(error) = self.event(&event) {
+            tracing::warn!(%error, "cannot record that the live records of another boot were damaged");
         }
         Ok(())
     }

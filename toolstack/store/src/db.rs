@@ -68,6 +68,12 @@ impl Db {
         self.open = None;
     }
 
+    /// Removes the database. Only for one that nobody can use any more.
+    pub(crate) fn remove(&mut self) -> Result<(), StoreError> {
+        self.close();
+        remove_files(&self.path)
+    }
+
     /// Reads; `None` when there is no such database yet. All statements of `f` see one moment.
     pub(crate) fn read<R>(
         &mut self,
@@ -149,17 +155,8 @@ impl Db {
         let new = beside(&self.path, ".new");
         // Of an earlier try that was cut off, or of a database that was taken away by hand: a
         // log without its database would be applied to the new one.
-        for base in [&new, &self.path] {
-            for suffix in ["", "-wal", "-shm", "-journal"] {
-                let path = beside(base, suffix);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(StoreError::io("remove", path, error));
-                    }
-                    _ => {}
-                }
-            }
-        }
+        remove_files(&new)?;
+        remove_files(&self.path)?;
         let io = |attempt| move |error| StoreError::io(attempt, &self.path, error);
         // SQLite gives its other files the mode of this one.
         let file = open_private(&new).map_err(io("make"))?;
@@ -257,6 +254,20 @@ fn explain(spec: &Spec, path: &Path, attempt: &'static str, fault: Fault) -> Sto
 /// The file by which the writers of a database queue up.
 pub(crate) fn queue_path(db: &Path) -> PathBuf {
     beside(db, ".writer")
+}
+
+/// A database's own file goes first: what is left without it is cleared away by the next making.
+fn remove_files(db: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = beside(db, suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -41,6 +41,7 @@ impl Store {
                 let name = row.name.to_string();
                 return Err(StoreError::AlreadyLive { name, domid: row.domid }.into());
             }
+            self.stamp()?;
             let domid = live::take_domid(db)?;
             live::insert(db, claim, domid, (rest.0, rest.1, &rest.2), &self.boot_id)?;
             let row = live::one_full(db, Key::Uuid(uuid), &self.boot_id)?;

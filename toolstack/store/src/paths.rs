@@ -135,6 +135,12 @@ impl Paths {
         self.run.join("live.db")
     }
 
+    /// The boot that the live domains are of.
+    #[must_use]
+    pub fn live_boot(&self) -> PathBuf {
+        self.run.join("live.boot")
+    }
+
     /// Events.
     #[must_use]
     pub fn events_db(&self) -> PathBuf {

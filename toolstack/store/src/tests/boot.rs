@@ -173,3 +173,38 @@ fn a_boot_after_that_finds_the_domains_of_this_one() {
     let of_run = |row: &&EventRow| row.event.uuid == Some(uuid(1));
     assert_eq!(lost(&three).iter().filter(of_run).count(), 2, "once for each boot");
 }
+
+fn damage(host: &Host) {
+    std::fs::write(host.live_db(), "torn ".repeat(5000)).unwrap();
+}
+
+#[test]
+fn live_rows_that_a_power_cut_has_damaged_are_dropped_in_the_next_boot_once() {
+    let host = left_behind();
+    damage(&host);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_true(&host.store_in("two")));
+        }
+    });
+    let store = host.store_in("two");
+    let events = store.events(&EventQuery::default()).unwrap();
+    let alerts = events.iter().filter(|row| row.event.severity == Severity::Alert).count();
+    assert_eq!(alerts, 1);
+    transient(&store, "t", 9);
+    assert_eq!(host.store_in("two").live_rows().unwrap().len(), 1);
+}
+
+#[test]
+fn live_rows_damaged_in_this_boot_are_kept_because_their_processes_are_alive() {
+    for boot in ["one", "two"] {
+        let host = left_behind();
+        if boot == "two" {
+            transient(&host.store_in("two"), "new", 9);
+        }
+        damage(&host);
+        let error = host.store_in(boot).list().unwrap_err();
+        assert!(matches!(error, crate::StoreError::Corrupt { .. }), "{error}");
+        assert!(std::fs::read_to_string(host.live_db()).unwrap().starts_with("torn"));
+    }
+}

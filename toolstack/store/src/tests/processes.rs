@@ -101,6 +101,24 @@ fn of_fifty_processes_that_claim_one_name_one_wins_and_the_others_learn_who() {
     assert_eq!(host.store().live_rows().unwrap().len(), 1);
 }
 
+#[test]
+fn a_name_that_is_defined_and_claimed_at_once_goes_to_one_of_them() {
+    for _ in 0..20 {
+        let host = Host::new();
+        let wins: u32 = std::thread::scope(|scope| {
+            let host = &host;
+            let claim =
+                |number| move || host.store().claim(&claim_of("a", uuid(number), false)).is_ok();
+            let define = |number| move || host.store().define(&config("a"), uuid(number)).is_ok();
+            let mut threads: Vec<_> = (1..=4).map(|number| scope.spawn(claim(number))).collect();
+            threads.extend((5..=8).map(|number| scope.spawn(define(number))));
+            threads.into_iter().map(|thread| u32::from(thread.join().unwrap())).sum()
+        });
+        assert_eq!(wins, 1);
+        assert_eq!(host.store().list().unwrap().len(), 1);
+    }
+}
+
 /// The life of one managed domain, as a command and a monitor write it.
 fn live_and_end(store: &Store, number: u32) {
     let (id, text) = (uuid(number), format!("d{number}"));
