@@ -224,7 +224,7 @@ pub(crate) struct End {
     /// All running domains
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Wait until they have ended; twice: until no emulator is left
+    /// Wait until they have ended (reboot: run again); twice: until the old emulator is gone
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) wait: u8,
     /// Give up waiting after so many seconds (exit status 6)

@@ -85,6 +85,13 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
     while let Some((index, outcome)) = watched.next(until) {
         let row = &rows[index];
         match outcome {
+            Ok(Answer::Ended { state, .. })
+                if what.wait == Some(Until::Restarted) && !state.is_live() =>
+            {
+                let text = format!("domain \"{}\" ended and did not come back", row.name);
+                let failure = Failure::new(Kind::Failed, text);
+                news(News::Failed(&failure.hint(format!("kxl why {} tells why", row.name))));
+            }
             Ok(Answer::Ended { reason, domid, .. }) => news(News::Ended { reason, domid }),
             Ok(_) => {
                 let text =

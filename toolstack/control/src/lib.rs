@@ -56,8 +56,10 @@ pub enum Call {
 pub enum Until {
     /// The guest has ended, or the domain is gone, or it was started anew.
     Shutdown,
-    /// There is no emulator any more.
+    /// The run that was in progress is over and its emulator gone.
     Gone,
+    /// The domain runs anew after it has ended, or rests for good.
+    Restarted,
 }
 
 /// How to attach to a console.

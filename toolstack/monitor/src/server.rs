@@ -225,9 +225,13 @@ fn ended(
     let done = match until {
         Until::Shutdown => over || shut,
         Until::Gone => over,
+        Until::Restarted => now.over || (now.domid != domid && now.op.is_none()),
     };
     let reason = now.last_end.filter(|(of, _)| *of == domid).map(|(_, reason)| reason);
-    let state = if over { State::Halted } else { now.state };
+    let state = match until {
+        Until::Shutdown | Until::Gone if over => State::Halted,
+        _ => now.state,
+    };
     done.then_some(Answer::Ended { state, reason, domid })
 }
 

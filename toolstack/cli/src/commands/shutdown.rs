@@ -34,6 +34,7 @@ pub(crate) fn end(args: &End, verb: Verb) -> Exit {
         verb,
         wait: match args.wait {
             0 => None,
+            1 if verb == Verb::Reboot => Some(Until::Restarted),
             1 => Some(Until::Shutdown),
             _ => Some(Until::Gone),
         },
