@@ -66,6 +66,22 @@ pub enum DiskFault {
 }
 
 impl DiskFault {
+    /// What would have been right, where that can be said.
+    #[must_use]
+    pub fn expected(self) -> Option<&'static str> {
+        Some(match self {
+            Self::UnknownValue("format") => "raw, qcow, qcow2, vhd, qed or empty",
+            Self::UnknownValue("access") => "r, ro, w or rw",
+            Self::UnknownValue("type") | Self::UnknownType => "cdrom or disk",
+            Self::UnknownValue("backendtype") => "phy, tap, qdisk or standalone",
+            Self::UnknownValue("specification") => "xen or virtio",
+            Self::NoVdev => "TARGET,FORMAT,VDEV[,ACCESS], with VDEV such as xvda or hdc",
+            Self::UnknownVdev => "xvda, sda, hda and so on, dNpM or a number",
+            Self::UnknownPrefix => "target=... at the end for a target with a colon",
+            _ => return None,
+        })
+    }
+
     /// Whether xl's own parser finds it (exit 1); the rest is found when the domain is built
     /// (exit 3).
     #[must_use]

@@ -116,6 +116,8 @@ const fn escape_text(error: EscapeError) -> &'static str {
 pub struct ConfigError {
     /// What it is.
     pub kind: ErrorKind,
+    /// The file's name, or what stands for it.
+    pub source_name: String,
     /// Where it is; `None` for what is missing altogether.
     pub place: Option<Place>,
     /// What was expected there.
@@ -150,16 +152,12 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Some(place) => write!(f, "{place}: {}", self.kind),
-            None => self.kind.fmt(f),
+            None => write!(f, "{}: {}", self.source_name, self.kind),
         }
     }
 }
 
-impl std::error::Error for ConfigError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        None
-    }
-}
+impl std::error::Error for ConfigError {}
 
 /// The kinds of warnings.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

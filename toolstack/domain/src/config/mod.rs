@@ -30,3 +30,6 @@ pub use nearest::nearest;
 pub use rate::RateError;
 pub use settings::{PlainSetting, settings};
 pub use text::{COMMAND_LINE, Place, SAVED, UPDATED};
+
+#[cfg(test)]
+mod docs_tests;

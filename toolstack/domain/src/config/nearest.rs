@@ -3,10 +3,7 @@
 /// The candidate nearest to `word`, if one is near enough to be worth naming: at most a third of
 /// its letters changed, swapped, added or dropped, and never more than two.
 #[must_use]
-pub fn nearest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let limit = (word.chars().count() / 3).clamp(1, 2);
     candidates
         .into_iter()

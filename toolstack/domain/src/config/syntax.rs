@@ -59,6 +59,7 @@ pub(crate) enum Expecting {
     Value,
     EndOfStatement,
     InList,
+    BehindItem,
 }
 
 impl Expecting {
@@ -69,7 +70,7 @@ impl Expecting {
             Self::Operator => "+= or '='",
             Self::Value => "STRING or NUMBER or '['",
             Self::EndOfStatement => "$end",
-            Self::InList => "']'",
+            Self::InList | Self::BehindItem => "']'",
         }
     }
 
@@ -80,7 +81,8 @@ impl Expecting {
             Self::Operator => "\"=\" or \"+=\" behind the key",
             Self::Value => "a string in quotes, a number or a list in brackets",
             Self::EndOfStatement => "the end of the line or \";\"",
-            Self::InList => "a value, \",\" or \"]\"",
+            Self::InList => "a value or \"]\"",
+            Self::BehindItem => "\",\" or \"]\"",
         }
     }
 }
@@ -335,7 +337,7 @@ impl<'s> Parser<'s> {
                     self.shift();
                     comma_due = false;
                 }
-                _ if comma_due => return Err(self.unexpected(Expecting::InList)),
+                _ if comma_due => return Err(self.unexpected(Expecting::BehindItem)),
                 _ => {
                     items.push(self.value(depth + 1, Expecting::InList)?.0);
                     comma_due = true;

@@ -38,7 +38,11 @@ fn disks(reader: &mut Reader<'_>) -> Vec<Disk> {
                         "{}: config parsing error in disk specification: {error}",
                         reader.source_name()
                     );
-                    let mistake = reader.error(error.into(), &item.span);
+                    let expected = error.what.expected();
+                    let mut mistake = reader.error(error.into(), &item.span);
+                    if let Some(expected) = expected {
+                        mistake = mistake.expected(expected);
+                    }
                     if by_parser { mistake.xl(line).done() } else { mistake.done() }
                 }
             }
@@ -76,10 +80,14 @@ fn nics(reader: &mut Reader<'_>) -> Vec<Nic> {
                 _ => None,
             };
             let ends_xl = error.ends_xl();
+            let rate = matches!(error, VifError::Rate(_));
             let known_to_xl = xl.is_some();
             let mut mistake = reader.error(error.into(), &item.span);
             if let Some(hint) = hint {
                 mistake = mistake.hint(hint);
+            }
+            if rate {
+                mistake = mistake.expected("a rate such as 10Mb/s, 2MB/s or 1GB/s@20ms");
             }
             match xl {
                 Some(line) if ends_xl => mistake.xl(line).done(),

@@ -12,7 +12,7 @@ use super::keys::{self, Verdict};
 use super::lexer::TokenKind;
 use super::model::DomainConfig;
 use super::print::value_text;
-use super::syntax::{self, Document, SyntaxError, SyntaxErrorKind, ValueKind};
+use super::syntax::{self, Document, Expecting, SyntaxError, SyntaxErrorKind, ValueKind};
 use super::text::SourceText;
 use reader::Reader;
 
@@ -160,6 +160,7 @@ fn syntax_error(source: &SourceText, error: &SyntaxError) -> ConfigError {
         format!("{}:{}: config parsing error near {near}: {message}", source.name, error.xl_line);
     ConfigError {
         kind,
+        source_name: source.name.clone(),
         place: Some(source.place(&error.span)),
         expected,
         hint: syntax_hint(source, error),
@@ -193,15 +194,23 @@ fn syntax_hint(source: &SourceText, error: &SyntaxError) -> Option<String> {
         SyntaxErrorKind::Lexical if text.starts_with(|c: char| c.is_ascii_uppercase()) => {
             "names of keys are lower case".to_owned()
         }
-        SyntaxErrorKind::Unexpected { found: TokenKind::Ident, place } => match place {
-            syntax::Expecting::Value | syntax::Expecting::InList => {
-                format!("strings need quotes: \"{text}\"")
+        SyntaxErrorKind::Unexpected { found: TokenKind::Ident, place } => {
+            let behind = source.text[error.span.end..].trim_start_matches([' ', '\t']);
+            let statement = behind.starts_with('=') || behind.starts_with("+=");
+            match place {
+                Expecting::InList | Expecting::BehindItem if statement => {
+                    "a list further up is not closed".to_owned()
+                }
+                Expecting::EndOfStatement if statement => {
+                    "every statement needs a line of its own, or \";\" in front".to_owned()
+                }
+                Expecting::EndOfStatement if before.ends_with(|c: char| c.is_ascii_hexdigit()) => {
+                    "numbers have no unit; the unit is that of the key".to_owned()
+                }
+                Expecting::Value | Expecting::InList => format!("strings need quotes: \"{text}\""),
+                _ => return None,
             }
-            syntax::Expecting::EndOfStatement if before.ends_with(|c: char| c.is_ascii_digit()) => {
-                "numbers have no unit; the unit is that of the key".to_owned()
-            }
-            _ => return None,
-        },
+        }
         _ => return None,
     };
     Some(hint)

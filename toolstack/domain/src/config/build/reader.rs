@@ -116,8 +116,15 @@ impl<'d> Reader<'d> {
         kind: ErrorKind,
         place: Option<crate::config::text::Place>,
     ) -> Mistake<'_, 'd> {
-        let error =
-            ConfigError { kind, place, expected: None, hint: None, xl: Vec::new(), xl_status: 3 };
+        let error = ConfigError {
+            kind,
+            source_name: self.source.name.clone(),
+            place,
+            expected: None,
+            hint: None,
+            xl: Vec::new(),
+            xl_status: 3,
+        };
         Mistake { reader: self, error }
     }
 

@@ -1,6 +1,6 @@
 //! The keys of xl.cfg.
 
-use super::Section::{Actions, Boot, Devices, DeviceModel, Display, General, Platform, Xen};
+use super::Section::{Actions, Boot, DeviceModel, Devices, Display, General, Platform, Xen};
 use super::Type::{Flag, List, Number, Text, TextOrList};
 use super::Verdict::{Map, Must, Reject, Warn};
 use super::{Key, Section, Type, Verdict};
@@ -17,7 +17,8 @@ const fn k(
     Key { name, kind, unit, default, verdict, section, meaning }
 }
 
-const ACTION: &str = "destroy, restart, rename-restart, preserve, coredump-destroy, coredump-restart or soft-reset";
+const ACTION: &str =
+    "destroy, restart, rename-restart, preserve, coredump-destroy, coredump-restart or soft-reset";
 
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
