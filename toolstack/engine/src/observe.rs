@@ -27,6 +27,8 @@ pub enum Answering {
     No(&'static str),
     /// Its monitor has died; the next command about it brings a new one.
     NoMonitor,
+    /// Monitor and emulator are gone; the next command about it settles the record.
+    Lost,
 }
 
 /// One domain as the host shows it.
@@ -42,6 +44,8 @@ pub struct Seen {
     pub domid: Option<DomId>,
     /// Whether it can be talked to.
     pub answering: Answering,
+    /// Pid of the process that listens as its monitor, asked of the kernel at this moment.
+    pub monitor: Option<i32>,
     /// CPU time of the emulator in seconds.
     pub cpu_seconds: f64,
     /// A thread of the emulator is on a CPU or waits for one.
@@ -77,6 +81,7 @@ fn from_host(row: ListRow) -> Seen {
         reason: row.reason,
         domid: row.domid,
         answering: Answering::Resting,
+        monitor: None,
         cpu_seconds: 0.0,
         on_cpu: false,
         memory_mib: row.memory_mib,
@@ -86,9 +91,10 @@ fn from_host(row: ListRow) -> Seen {
     if seen.domid.is_none() {
         return seen;
     }
-    seen.answering = Answering::NoMonitor;
+    seen.answering = Answering::Lost;
     let identity = seen.row.process.as_ref().map(identity_of);
     if let Some(stat) = identity.as_ref().and_then(Identity::stat) {
+        seen.answering = Answering::NoMonitor;
         // USER_HZ is 100 on every Linux architecture that kxl runs on.
         #[allow(clippy::cast_precision_loss, reason = "2^52 ticks are a million years")]
         let seconds = stat.cpu_ticks as f64 / 100.0;
@@ -125,6 +131,7 @@ fn ask_monitors(paths: &Paths, seen: &mut [Seen], budget: Duration) {
         match ask(paths, &domain.row, budget) {
             Ok(client) => {
                 domain.answering = Answering::No("its monitor does not answer");
+                domain.monitor = socket::peer_pid(client.stream()).ok();
                 asked.push(Asked { index, client });
             }
             // A full backlog means that it is there and busy.
@@ -180,6 +187,7 @@ fn heard(one: &mut Asked, seen: &mut [Seen]) -> bool {
         }
         Err(_) => {
             domain.answering = Answering::NoMonitor;
+            domain.monitor = None;
             true
         }
     }

@@ -76,6 +76,14 @@ pub fn peer_allowed(stream: &impl AsFd) -> io::Result<bool> {
     Ok(may_order(peer.uid(), nix::unistd::geteuid().as_raw()))
 }
 
+/// The process at the other end: who connected, or who listens.
+///
+/// # Errors
+/// When the kernel does not tell who it is.
+pub fn peer_pid(stream: &impl AsFd) -> io::Result<i32> {
+    Ok(getsockopt(stream, sockopt::PeerCredentials)?.pid())
+}
+
 pub(crate) const fn may_order(peer: u32, own: u32) -> bool {
     peer == 0 || peer == own
 }

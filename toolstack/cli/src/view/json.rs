@@ -41,6 +41,7 @@ pub(crate) fn domain<'a>(seen: &'a Seen, config: Option<&'a DomainConfig>) -> Do
         Answering::Yes => (Some(true), None),
         Answering::No(why) => (Some(false), Some(why)),
         Answering::NoMonitor => (Some(false), Some("it has no monitor")),
+        Answering::Lost => (Some(false), Some("its monitor and its emulator are gone")),
     };
     Domain {
         name: seen.row.name.as_str(),
@@ -60,7 +61,7 @@ pub(crate) fn domain<'a>(seen: &'a Seen, config: Option<&'a DomainConfig>) -> Do
         cpu_seconds: live.then_some(seen.cpu_seconds),
         started_ms: seen.row.started_ms,
         pid: seen.row.process.as_ref().map(|process| process.pid),
-        monitor_pid: seen.row.monitor.as_ref().map(|process| process.pid),
+        monitor_pid: seen.monitor,
         config,
     }
 }
@@ -76,6 +77,7 @@ mod tests {
     fn a_domain_in_json_keeps_its_members() {
         let mut hung = seen("hung", 2, State::Running);
         hung.answering = Answering::No("its emulator is stopped by a signal");
+        hung.monitor = Some(4712);
         insta::assert_snapshot!(serde_json::to_string_pretty(&domain(&hung, None)).unwrap());
     }
 

@@ -89,12 +89,13 @@ pub(crate) fn state(domain: &Seen) -> String {
         },
         Answering::No(_) => format!("{word} (not answering)"),
         Answering::NoMonitor => format!("{word} (no monitor)"),
+        Answering::Lost => "lost".to_owned(),
     }
 }
 
 fn tint(domain: &Seen) -> &'static str {
     match (domain.answering, domain.status.state) {
-        (Answering::No(_) | Answering::NoMonitor, _) | (_, State::Failed) => RED,
+        (Answering::No(_) | Answering::NoMonitor | Answering::Lost, _) | (_, State::Failed) => RED,
         (_, State::Running) => GREEN,
         (_, State::Paused | State::Shutdown | State::Asleep) => YELLOW,
         (_, State::Halted | State::Suspended | State::Absent) => DIM,
@@ -136,6 +137,7 @@ pub(crate) mod tests {
             reason: None,
             domid,
             answering: if domid.is_some() { Answering::Yes } else { Answering::Resting },
+            monitor: None,
             cpu_seconds: if domid.is_some() { 7.64 } else { 0.0 },
             on_cpu: false,
             memory_mib: 256,

@@ -6,7 +6,7 @@ use std::sync::Barrier;
 
 use super::Host;
 use crate::StoreError;
-use crate::socket::{bind, connect, may_order, peer_allowed};
+use crate::socket::{bind, connect, may_order, peer_allowed, peer_pid};
 
 #[test]
 fn a_path_longer_than_an_address_is_bound_and_connected() {
@@ -23,6 +23,8 @@ fn a_path_longer_than_an_address_is_bound_and_connected() {
     server.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"hello");
     assert!(peer_allowed(&server).unwrap() && peer_allowed(&client).unwrap());
+    let own = i32::try_from(std::process::id()).unwrap();
+    assert_eq!((peer_pid(&server).unwrap(), peer_pid(&client).unwrap()), (own, own));
 }
 
 #[test]
