@@ -143,7 +143,14 @@ impl Host {
             // Only the look at the lock matters here; a connection is closed again.
             let _charge = self.in_charge(row.uuid, &row.name)?;
         }
-        self.find(&row.uuid.to_string())
+        let row = self.find(&row.uuid.to_string()).map_err(|failure| match failure.kind {
+            Kind::NoSuchDomain => {
+                Failure::new(Kind::NoSuchDomain, format!("domain \"{}\" has ended", row.name))
+                    .hint(format!("kxl why {} tells what became of it", row.name))
+            }
+            _ => failure,
+        })?;
+        Ok(row)
     }
 
     /// Carries out a verb on a domain: by its monitor when it is live, by the table alone when it

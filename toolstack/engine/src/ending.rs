@@ -7,7 +7,8 @@ use kxl_domain::lifecycle::{self, Seen};
 use kxl_domain::policy::{PolicyRule, Then, policy_of};
 use kxl_domain::state::Status;
 use kxl_domain::{
-    Capability, DomainUuid, Failure, GuestEvent, Kind, Op, Reason, State, Verb, Wanted,
+    Action, Capability, DomainConfig, DomainName, DomainUuid, Failure, GuestEvent, Kind, Op, Reason,
+    State, Verb, Wanted,
 };
 use kxl_store::{Asked, Claim, DomainLock, LiveChange, Severity, StoreError};
 
@@ -32,8 +33,8 @@ impl LiveDomain {
     /// When the policy's action failed; the domain then rests as the record says.
     pub async fn on_event(&mut self, event: Event) -> Result<Next, Failure> {
         match event {
-            Event::Stopped => self.stopped_or_resumed(State::Running, State::Paused),
-            Event::Resumed => self.stopped_or_resumed(State::Paused, State::Running),
+            Event::Stopped => Ok(self.stopped_or_resumed(State::Running, State::Paused)),
+            Event::Resumed => Ok(self.stopped_or_resumed(State::Paused, State::Running)),
             Event::Reset => {
                 if !std::mem::take(&mut self.reset_by_us) {
                     self.event(Severity::Info, "reset", None, "by the guest");
@@ -51,11 +52,11 @@ impl LiveDomain {
 
     /// The machine was stopped or resumed past us (by its own monitor, a debugger): the record
     /// follows the host.
-    fn stopped_or_resumed(&mut self, from: State, to: State) -> Result<Next, Failure> {
+    fn stopped_or_resumed(&mut self, from: State, to: State) -> Next {
         if self.row.op.is_none() && self.row.state == from {
-            self.rest(to, None, LiveChange::default())?;
+            self.rest(to, None, LiveChange::default());
         }
-        Ok(Next::Continue)
+        Next::Continue
     }
 
     async fn guest_ended(&mut self, event: GuestEvent) -> Result<Next, Failure> {
@@ -67,9 +68,20 @@ impl LiveDomain {
         self.last_end = Some((self.row.domid, event.reason()));
         // What was asked stays written until the policy is carried out: a monitor that takes over
         // half-way has to come to the same decision.
-        self.rest(State::Shutdown, Some(event.reason()), LiveChange::default())?;
+        self.rest(State::Shutdown, Some(event.reason()), LiveChange::default());
         reach(Step::EndSeen, self.row.process.as_ref().map(|p| p.pid));
         self.announce(event, rule, then, "");
+        self.carry_out(then, event, by_person, "").await
+    }
+
+    /// Carries out what follows from an end that an earlier monitor has written: it may have died
+    /// before it came to that. Done twice it is the same: what is kept stays kept.
+    pub(crate) async fn follow_recorded_end(&mut self) -> Result<Next, Failure> {
+        let Some(event) = self.row.reason.and_then(GuestEvent::of) else {
+            return Ok(Next::Continue);
+        };
+        let (event, rule, by_person) = self.policy(event);
+        let then = self.overruled(rule.standing, event, by_person);
         self.carry_out(then, event, by_person, "").await
     }
 
@@ -83,7 +95,7 @@ impl LiveDomain {
             // It was kept for inspection and somebody ended it.
             let reason = self.row.reason.unwrap_or(Reason::Unknown);
             self.event(Severity::Info, "cleared", None, &exit.text);
-            return self.settle(State::Halted, reason, &exit.text, None);
+            return Ok(self.settle(State::Halted, reason, &exit.text, None));
         }
         let (event, rule, by_person) = self.policy(exit.meaning.unwrap_or(GuestEvent::Crash));
         let then = self.overruled(rule.gone, event, by_person);
@@ -131,7 +143,7 @@ impl LiveDomain {
             _ => reason.unwrap_or(Reason::Unknown),
         };
         self.event(Severity::Warning, "settled", None, &text);
-        self.settle(state, reason, &text, None)
+        Ok(self.settle(state, reason, &text, None))
     }
 
     /// Which event it was, which row applies, and whether a person asked for it. A guest that was
@@ -182,7 +194,7 @@ impl LiveDomain {
         match then {
             Then::Preserve => {
                 self.row.asked = None;
-                self.change(&LiveChange { asked: Some(None), ..LiveChange::default() })?;
+                self.change(&LiveChange { asked: Some(None), ..LiveChange::default() });
                 Ok(Next::Continue)
             }
             Then::Destroy => {
@@ -194,7 +206,7 @@ impl LiveDomain {
                 self.begin_stopping();
                 self.end_emulator(Verb::Destroy).await?;
                 let wanted = done.then_some(Wanted::Halted);
-                self.settle(State::Halted, event.reason(), text, wanted)
+                Ok(self.settle(State::Halted, event.reason(), text, wanted))
             }
             Then::Reset => {
                 self.reset_by_us = true;
@@ -203,7 +215,7 @@ impl LiveDomain {
                     let attempt = format!("cannot reset domain \"{}\"", self.row.name);
                     Failure::because(crate::live::error_kind(&error), attempt, &error)
                 })?;
-                self.rest(State::Running, None, LiveChange::default())?;
+                self.rest(State::Running, None, LiveChange::default());
                 Ok(Next::Continue)
             }
             Then::Restart => {
@@ -231,7 +243,7 @@ impl LiveDomain {
             asked: Some(None),
             process: Some(None),
             ..LiveChange::default()
-        })?;
+        });
         let renewed = self.store.renew_domid(self.row.uuid);
         self.row.domid = renewed.map_err(|error| {
             let attempt = format!("cannot restart domain \"{}\"", self.row.name);
@@ -259,9 +271,16 @@ impl LiveDomain {
         let name = corpse_name(&old.name, u64::try_from(kxl_store::now_ms()).unwrap_or(0));
         let uuid = DomainUuid::random();
         self.store.rekey(old.uuid, uuid, &name).map_err(|error| failed(&error))?;
+        // What is kept is kept for good: whoever adopts it must not start one more from it.
+        let config = kept(&old.config, &name);
         (self.row.uuid, self.row.name, self.row.managed) = (uuid, name, false);
         self.row.asked = None;
-        self.change(&LiveChange { asked: Some(None), ..LiveChange::default() })?;
+        self.row.config = config.clone();
+        self.change(&LiveChange {
+            asked: Some(None),
+            config: Some(config),
+            ..LiveChange::default()
+        });
         self.event(Severity::Warning, "kept", None, &format!("was {}", old.name));
 
         let lock = DomainLock::try_acquire(&self.paths, old.uuid).map_err(|e| failed(&e))?;
@@ -288,5 +307,18 @@ impl LiveDomain {
     #[must_use]
     pub const fn status(&self) -> Status {
         Status { state: self.row.state, op: self.row.op }
+    }
+}
+
+/// The configuration of remains: under their own name, and nothing follows from how they ended.
+fn kept(config: &DomainConfig, name: &DomainName) -> DomainConfig {
+    DomainConfig {
+        name: name.clone(),
+        on_poweroff: Action::Preserve,
+        on_reboot: Action::Preserve,
+        on_crash: Action::Preserve,
+        on_watchdog: Action::Preserve,
+        on_soft_reset: Action::Preserve,
+        ..config.clone()
     }
 }

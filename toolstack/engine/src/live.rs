@@ -83,6 +83,8 @@ pub struct LiveDomain {
     pub(crate) last_end: Option<(DomId, Reason)>,
     /// The next reset that the emulator reports is our own.
     pub(crate) reset_by_us: bool,
+    /// The end that could not be written yet.
+    unsettled: Option<Settle>,
     publisher: watch::Sender<Snapshot>,
 }
 
@@ -134,6 +136,7 @@ impl LiveDomain {
             attachments,
             last_end: None,
             reset_by_us: false,
+            unsettled: None,
             publisher,
         }
     }
@@ -177,7 +180,7 @@ impl LiveDomain {
                 let failure =
                     Failure::because(kind, format!("cannot start domain \"{name}\""), &error);
                 self.event(Severity::Warning, "start-failed", None, &failure.to_string());
-                self.settle(State::Failed, Reason::StartFailed, &error.to_string(), None)?;
+                self.settle(State::Failed, Reason::StartFailed, &error.to_string(), None);
                 Err(failure)
             }
         }
@@ -206,10 +209,7 @@ impl LiveDomain {
             self.event(Severity::Warning, "affinity-missing", None, &warning);
         }
         let state = if spec.paused { State::Paused } else { State::Running };
-        self.rest(state, None, LiveChange::default()).map_err(|failure| BackendError::Launch {
-            program: spec.name.to_string(),
-            why: failure.to_string(),
-        })?;
+        self.rest(state, None, LiveChange::default());
         reach(Step::Started, Some(pid));
         self.event(Severity::Info, "started", None, "");
         Ok(())
@@ -273,37 +273,37 @@ impl LiveDomain {
         }
         // A guest's end is written by the event that follows, with its reason.
         if state != State::Shutdown {
-            self.rest(state, None, LiveChange::default())?;
+            self.rest(state, None, LiveChange::default());
         }
         self.event(Severity::Warning, "adopted", None, "its monitor had died");
+        if state == State::Shutdown && self.row.state == State::Shutdown {
+            // The end is written already, so its event is passed over; what follows may not be.
+            return self.follow_recorded_end().await;
+        }
         Ok(Next::Continue)
     }
 
     /// Writes a resting state with a process and clears the operation.
-    pub(crate) fn rest(
-        &mut self,
-        state: State,
-        reason: Option<Reason>,
-        more: LiveChange,
-    ) -> Result<(), Failure> {
+    pub(crate) fn rest(&mut self, state: State, reason: Option<Reason>, more: LiveChange) {
         self.row.state = state;
         self.row.op = None;
         self.row.reason = reason;
         let change =
             LiveChange { state: Some(state), op: Some(None), reason: Some(reason), ..more };
-        self.change(&change)
+        self.change(&change);
     }
 
     /// Writes a change of the live row and publishes it.
-    pub(crate) fn change(&mut self, change: &LiveChange) -> Result<(), Failure> {
-        self.store.change_live(self.row.uuid, change).map_err(|error| self.unrecorded(&error))?;
+    ///
+    /// What has happened to an emulator has happened, and a full disk must keep nobody from
+    /// pausing, shutting down or destroying: a failed write is logged, and a later monitor reads
+    /// the truth off the emulator. A start is refused all the same: its identity cannot be
+    /// recorded ([`crate::recorder`]).
+    pub(crate) fn change(&mut self, change: &LiveChange) {
+        if let Err(error) = self.store.change_live(self.row.uuid, change) {
+            tracing::error!(%error, name = %self.row.name, "the live row is behind");
+        }
         self.publish();
-        Ok(())
-    }
-
-    fn unrecorded(&self, error: &kxl_store::StoreError) -> Failure {
-        let attempt = format!("cannot record the state of domain \"{}\"", self.row.name);
-        Failure::because(Kind::Failed, attempt, error)
     }
 
     pub(crate) fn publish(&self) {
@@ -347,15 +347,15 @@ impl LiveDomain {
 
     /// The end of the domain's live record.
     ///
-    /// A failed write does not bring the emulator back: it is reported, and the next command
-    /// about the domain settles it again.
+    /// A write that fails is kept and tried again ([`Self::settle_again`]): without it the next
+    /// monitor would take the end for a crash.
     pub(crate) fn settle(
         &mut self,
         state: State,
         reason: Reason,
         detail: &str,
         wanted: Option<Wanted>,
-    ) -> Result<Next, Failure> {
+    ) -> Next {
         self.row.state = state;
         self.row.op = None;
         self.row.reason = Some(reason);
@@ -363,14 +363,27 @@ impl LiveDomain {
         if let Some(wanted) = wanted {
             self.row.wanted = wanted;
         }
-        let settle = Settle { state, reason: Some(reason), detail: detail.to_owned(), wanted };
         reach(Step::Resting, None);
-        let result = self.store.settle(self.row.uuid, &settle);
+        self.unsettled =
+            Some(Settle { state, reason: Some(reason), detail: detail.to_owned(), wanted });
+        self.settle_again();
         reach(Step::Removed, None);
         cgroup::remove(self.row.uuid);
         self.publish();
-        result.map_err(|error| self.unrecorded(&error))?;
-        Ok(Next::Over)
+        Next::Over
+    }
+
+    /// Writes the end of the live record if it is not written yet; `true` when nothing is left to
+    /// be written.
+    pub fn settle_again(&mut self) -> bool {
+        let Some(settle) = &self.unsettled else { return true };
+        match self.store.settle(self.row.uuid, settle) {
+            Ok(()) => self.unsettled = None,
+            Err(error) => {
+                tracing::error!(%error, name = %self.row.name, "the end is not recorded yet");
+            }
+        }
+        self.unsettled.is_none()
     }
 
     /// Carries out a verb on the live domain.
@@ -428,7 +441,7 @@ impl LiveDomain {
         result.map_err(|error| self.cannot(Verb::Pause, &error))?;
         self.row.wanted = Wanted::Paused;
         let more = LiveChange { wanted: Some(Wanted::Paused), ..LiveChange::default() };
-        self.rest(State::Paused, None, more)?;
+        self.rest(State::Paused, None, more);
         self.event(Severity::Info, "paused", None, "");
         Ok(Next::Continue)
     }
@@ -438,7 +451,7 @@ impl LiveDomain {
         result.map_err(|error| self.cannot(Verb::Unpause, &error))?;
         self.row.wanted = Wanted::Running;
         let more = LiveChange { wanted: Some(Wanted::Running), ..LiveChange::default() };
-        self.rest(State::Running, None, more)?;
+        self.rest(State::Running, None, more);
         self.event(Severity::Info, "unpaused", None, "");
         Ok(Next::Continue)
     }
@@ -456,7 +469,7 @@ impl LiveDomain {
             asked: Some(Some(asked)),
             wanted: Some(wanted),
             ..LiveChange::default()
-        })?;
+        });
         let pid = self.row.process.as_ref().map(|p| p.pid);
         reach(Step::Asked, pid);
         if let Err(error) = self.emulator()?.powerdown().await {
@@ -465,7 +478,7 @@ impl LiveDomain {
                 asked: Some(before.0),
                 wanted: Some(before.1),
                 ..LiveChange::default()
-            })?;
+            });
             return Err(self.cannot(verb, &error));
         }
         reach(Step::Sent, pid);
@@ -476,17 +489,17 @@ impl LiveDomain {
     async fn reset(&mut self) -> Result<Next, Failure> {
         let before = self.row.state;
         self.row.op = Some(Op::Resetting);
-        self.change(&LiveChange { op: Some(Some(Op::Resetting)), ..LiveChange::default() })?;
+        self.change(&LiveChange { op: Some(Some(Op::Resetting)), ..LiveChange::default() });
         self.reset_by_us = true;
         let result = self.emulator()?.reset().await;
         if let Err(error) = result {
             self.reset_by_us = false;
-            self.rest(before, None, LiveChange::default())?;
+            self.rest(before, None, LiveChange::default());
             return Err(self.cannot(Verb::Reset, &error));
         }
         self.row.wanted = Wanted::Running;
         let more = LiveChange { wanted: Some(Wanted::Running), ..LiveChange::default() };
-        self.rest(State::Running, None, more)?;
+        self.rest(State::Running, None, more);
         self.event(Severity::Info, "reset", None, "");
         Ok(Next::Continue)
     }
@@ -498,8 +511,7 @@ impl LiveDomain {
         self.finish_stopping().await
     }
 
-    /// Writes op `stopping`. A full disk must not keep anybody from taking the power away, so a
-    /// failed write is only logged.
+    /// Writes op `stopping`.
     pub(crate) fn begin_stopping(&mut self) {
         self.row.op = Some(Op::Stopping);
         let wanted = self.row.wanted;
@@ -508,15 +520,13 @@ impl LiveDomain {
             wanted: Some(wanted),
             ..LiveChange::default()
         };
-        if let Err(error) = self.change(&change) {
-            tracing::warn!(%error, "going on with the destroy all the same");
-        }
+        self.change(&change);
         reach(Step::Stopping, self.row.process.as_ref().map(|p| p.pid));
     }
 
     async fn finish_stopping(&mut self) -> Result<Next, Failure> {
         self.end_emulator(Verb::Destroy).await?;
-        let next = self.settle(State::Halted, Reason::Destroyed, "", Some(Wanted::Halted))?;
+        let next = self.settle(State::Halted, Reason::Destroyed, "", Some(Wanted::Halted));
         self.event(Severity::Info, "destroyed", None, "");
         Ok(next)
     }

@@ -57,6 +57,7 @@ pub(crate) async fn attend(
     let next = driver.begin(mission, ready).await;
     let end = driver.run(next).await;
     if end == End::Over {
+        driver.insist_on_record().await;
         // Waiters and viewers hear of the end before the socket goes.
         desk.hub.end(&driver.last_words());
         let _late = tokio::time::timeout(LAST_WORDS, desk.open.drained()).await;
@@ -243,6 +244,28 @@ impl Driver {
         }
     }
 
+    /// Stays until the end of the domain is written: a disk that is full has room again some time,
+    /// and until then the monitor is the only one that knows.
+    async fn insist_on_record(&mut self) {
+        let mut pause = Duration::from_millis(250);
+        while !self.domain.settle_again() {
+            pause = (pause * 2).min(Duration::from_secs(10));
+            let answer = async {
+                loop {
+                    match self.jobs.recv().await {
+                        Some(Job::Verb(verb, answer)) => {
+                            let now = self.snapshots.borrow();
+                            let _left = answer.send(decided(&now, verb));
+                        }
+                        Some(Job::Probe(_) | Job::Release) => {}
+                        None => std::future::pending().await,
+                    }
+                }
+            };
+            let _time_is_up: Result<(), _> = tokio::time::timeout(pause, answer).await;
+        }
+    }
+
     fn last_words(&self) -> String {
         let row = self.domain.row();
         let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
@@ -306,12 +329,17 @@ async fn interruptible<T>(
 }
 
 fn busy(now: &Snapshot, verb: Verb) -> Failure {
-    let status = kxl_domain::state::Status { state: now.state, op: now.op };
-    match decide(status, verb) {
-        Verdict::Denied(denied) => kxl_engine::denied(&now.name, denied),
-        Verdict::Go(_) | Verdict::Already => {
-            let text = format!("cannot {verb} domain \"{}\": another command is at work", now.name);
-            Failure::new(Kind::Denied, text).hint("run it again in a moment")
-        }
+    decided(now, verb).err().unwrap_or_else(|| {
+        let text = format!("cannot {verb} domain \"{}\": another command is at work", now.name);
+        Failure::new(Kind::Denied, text).hint("run it again in a moment")
+    })
+}
+
+/// What the table alone says about a verb at this moment.
+fn decided(now: &Snapshot, verb: Verb) -> Result<Outcome, Failure> {
+    match decide(kxl_domain::state::Status { state: now.state, op: now.op }, verb) {
+        Verdict::Denied(denied) => Err(kxl_engine::denied(&now.name, denied)),
+        Verdict::Already => Ok(Outcome::Already),
+        Verdict::Go(_) => Ok(Outcome::Done),
     }
 }

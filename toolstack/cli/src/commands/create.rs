@@ -59,7 +59,7 @@ pub(crate) fn words(source: Source) -> Result<Words, Failure> {
 
 /// Tells what the parser warns about.
 pub(crate) fn warn(parsed: &Parsed) {
-    for warning in &parsed.warnings {
+    for warning in parsed.warnings.iter().filter(|warning| warning.said_by_kxl()) {
         report::warning(&warning.to_string());
     }
 }
@@ -98,7 +98,8 @@ pub(crate) fn tell(started: &Started, paused: bool, as_json: bool) -> Result<(),
     out::print(&format!("{}: {state}, domid {}\n", started.name, started.domid))
 }
 
-/// Waits until the domain has no emulator any more. Interrupting the wait leaves it running.
+/// Waits until the domain is gone, or rests; through reboots, which are new runs of the same
+/// domain. Interrupting the wait leaves it running.
 ///
 /// # Errors
 /// When its monitor is lost and no other can be had.
@@ -113,12 +114,15 @@ pub(crate) fn wait_until_gone(host: &mut Host, started: &Started) -> Result<(), 
         let mut client = match host.connect(&row) {
             Ok(client) => client,
             // It ended between the look and the call.
-            Err(failure) if failure.kind == Kind::Denied => return Ok(()),
+            Err(failure) if matches!(failure.kind, Kind::Denied | Kind::NoSuchDomain) => {
+                return Ok(());
+            }
             Err(failure) => return Err(failure),
         };
         match client.call(Call::Wait(Until::Gone), None, |_| ()) {
-            Ok(_) => return Ok(()),
-            // The monitor died: connecting again adopts the domain, or finds it gone.
+            // The end of this run; it may have been started anew.
+            Ok(_) => {}
+            // The monitor has gone: with its domain, or it died. Connecting again tells.
             Err(failure) if failure.kind == Kind::Failed => {}
             Err(failure) => return Err(failure),
         }

@@ -19,7 +19,8 @@ pub(crate) fn list(args: &List) -> Exit {
     } else {
         let mut rows = Vec::new();
         for name in &args.names {
-            match host.find(name) {
+            // A domain that is named is attended to: one whose monitor has died gets a new one.
+            match host.find(name).and_then(|row| host.attend(&row)) {
                 Ok(row) => rows.push(row),
                 Err(failure) => {
                     report::failure(&failure);
@@ -42,7 +43,7 @@ pub(crate) fn list(args: &List) -> Exit {
         let width = if args.verbose { Width::Wide } else { Width::Normal };
         out::print(&table::render(&seen, width, out::colour()))?;
     }
-    if seen.iter().any(|domain| domain.answering == Answering::NoMonitor) {
+    if seen.iter().any(|d| matches!(d.answering, Answering::NoMonitor | Answering::Lost)) {
         report::note(
             "a domain without a monitor is attended to by the next command about it, or by: kxl recover",
         );

@@ -92,6 +92,9 @@ fn tell(seen: &Seen, happened: &[EventRow], now_ms: u64) -> String {
         Answering::NoMonitor => {
             text.push_str(" Its monitor has died; the next command about it brings a new one.");
         }
+        Answering::Lost => {
+            text.push_str(" Its monitor and its emulator are gone; kxl recover settles it.");
+        }
         Answering::Resting | Answering::Yes => {}
     }
     text.push_str(&format!(" It should be {}.", row.wanted));

@@ -204,6 +204,8 @@ impl Wire {
             }
             if from_stdin && self.typed() {
                 self.flush();
+                // What has come by now was there to be seen.
+                self.frames()?;
                 return Ok(Left::Escaped);
             }
             if !self.flush() {

@@ -26,13 +26,16 @@ pub(super) struct Window(OwnedFd);
 
 /// Makes the two directions of a console. `pace_ms` is the configuration's word on input pacing.
 pub(super) fn split(console: ConsoleEnd, pace_ms: Option<u32>) -> io::Result<Split> {
-    let (fd, profile_pace, pty) = match console {
-        ConsoleEnd::Pty { master, pace } => (master, pace, true),
-        ConsoleEnd::Socket { stream, pace } => (stream, pace, false),
+    let (fd, profile_pace, window) = match console {
+        ConsoleEnd::Pty { master, pace } => {
+            let window = Window(master.try_clone()?);
+            (master, pace, Some(window))
+        }
+        ConsoleEnd::Relay { stream, master, pace } => (stream, pace, Some(Window(master))),
+        ConsoleEnd::Socket { stream, pace } => (stream, pace, None),
     };
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    let window = if pty { Some(Window(fd.try_clone()?)) } else { None };
     // Any descriptor that can be polled will do for tokio's pipe types; they only read and write.
     Ok(Split {
         write: pipe::Sender::from_owned_fd_unchecked(fd.try_clone()?)?,
