@@ -201,8 +201,8 @@ pub struct Warning {
 }
 
 impl Warning {
-    /// The line that xl prints on standard error for this, without its newline; `None` where xl
-    /// is silent.
+    /// The line, in places two, that xl prints on standard error for this, without the last
+    /// newline; `None` where xl is silent.
     #[must_use]
     pub fn xl_text(&self) -> Option<&str> {
         self.xl.as_deref()

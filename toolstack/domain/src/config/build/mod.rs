@@ -127,8 +127,8 @@ fn leftovers(reader: &mut Reader<'_>, document: &Document) {
             _ => WarningKind::NotBuilt(key.name),
         };
         let as_default = text == key.default || text.trim_matches('"') == key.default;
-        if !as_default {
-            let xl = reader.xl_remark(key.name);
+        let xl = reader.xl_remark(key.name);
+        if !as_default || xl.is_some() {
             reader.warn(kind, Some(&setting.key_span), None, xl);
         }
         reader.keep(key.name, text);

@@ -155,6 +155,9 @@ impl<'d> Reader<'d> {
                 "WARNING: ignoring \"vncviewer\" option. Use \"-V\" option of \"xl create\" to \
                  automatically spawn vncviewer."
             }
+            "altp2mhvm" => {
+                "WARNING: Specifying \"altp2mhvm\" is deprecated. Please use \"altp2m\" instead."
+            }
             "vif2" => "WARNING: vif2: netchannel2 is deprecated and not supported by xl",
             "device_model" => {
                 "WARNING: ignoring device_model directive.\nWARNING: Use \

@@ -326,6 +326,19 @@ fn keys_without_effect_are_kept_and_told_once_unless_they_say_the_default() {
 }
 
 #[test]
+fn keys_that_xl_itself_calls_useless_bring_its_remark() {
+    for (text, start) in [
+        ("vncviewer=1\n", "WARNING: ignoring \"vncviewer\" option."),
+        ("vif2=[]\n", "WARNING: vif2: netchannel2 is deprecated"),
+        ("altp2mhvm=0\n", "WARNING: Specifying \"altp2mhvm\" is deprecated."),
+        ("device_model='qemu-dm'\n", "WARNING: ignoring device_model directive.\nWARNING: Use"),
+    ] {
+        let lines = xl_lines(text);
+        assert!(lines.len() == 1 && lines[0].starts_with(start), "{text}: {lines:?}");
+    }
+}
+
+#[test]
 fn what_must_not_be_ignored_is_refused_under_either_rules() {
     for text in ["driver_domain=1\n", "pvcalls=['backend=x']\n"] {
         assert!(matches!(bad(text).errors[0].kind, ErrorKind::Refused { .. }), "{text}");
