@@ -33,3 +33,6 @@ pub use text::{COMMAND_LINE, Place, SAVED, UPDATED};
 
 #[cfg(test)]
 mod docs_tests;
+
+#[cfg(test)]
+mod record_tests;
