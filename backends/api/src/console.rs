@@ -13,6 +13,15 @@ pub enum ConsoleEnd {
         /// Pause between two bytes of input; `None` = none.
         pace: Option<Duration>,
     },
+    /// A socket behind which the backend reads along before it passes the pty's bytes on.
+    Relay {
+        /// The socket to read and write.
+        stream: OwnedFd,
+        /// The pty's master, for its window size only.
+        master: OwnedFd,
+        /// Pause between two bytes of input; `None` = none.
+        pace: Option<Duration>,
+    },
     /// The connected socket of an emulator's character device.
     Socket {
         /// The socket.

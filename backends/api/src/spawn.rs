@@ -180,6 +180,30 @@ impl Drop for Gated {
     }
 }
 
+impl Gated {
+    /// Lets the child exec once it gets a CONT; until then it stands still, stopped. For programs
+    /// that must not begin and have no way of their own to be told so.
+    ///
+    /// An error of `exec` cannot be seen here: it shows as exit status 127 after the CONT.
+    ///
+    /// # Errors
+    /// When the child has ended.
+    pub fn open_stopped(mut self) -> io::Result<Process> {
+        let unborn = || io::Error::other("the child ended before exec");
+        let gate = self.gate.take().ok_or_else(unborn)?;
+        nix::unistd::write(&gate, b"s").map_err(|_| unborn())?;
+        let process = self.process.take().ok_or_else(unborn)?;
+        // It stops itself where it would exec, so that it holds nothing of ours by then.
+        loop {
+            match process.identity().stat().map(|stat| stat.state) {
+                Some(crate::process::RunState::Stopped) => return Ok(process),
+                Some(_) => std::thread::sleep(std::time::Duration::from_micros(100)),
+                None => return Err(unborn()),
+            }
+        }
+    }
+}
+
 /// Forks a child in a session of its own that waits for [`Gated::open`].
 ///
 /// The calling process must be single-threaded or must not rely on locks held by other threads:
@@ -281,6 +305,9 @@ impl<'a> Prepared<'a> {
                 self.must(libc::setgroups(0, std::ptr::null()));
                 self.must(libc::setgid(who.gid));
                 self.must(libc::setuid(who.uid));
+            }
+            if go == b's' {
+                libc::kill(libc::getpid(), libc::SIGSTOP);
             }
             libc::execve(self.command.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
             self.fail()
@@ -384,6 +411,20 @@ mod tests {
         let command = Command::new(Path::new("/nonexistent/emulator")).unwrap();
         let error = spawn(command).unwrap().open().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn a_child_opened_stopped_execs_after_it_is_continued() {
+        let (command, mut read) = out("echo born");
+        let process = spawn(command).unwrap().open_stopped().unwrap();
+        let stat = process.identity().stat().unwrap();
+        assert_eq!(stat.state, crate::process::RunState::Stopped);
+        let held = std::fs::read_dir(format!("/proc/{}/fd", process.identity().pid)).unwrap();
+        assert_eq!(held.count(), 3, "its output and the two pipes, nothing else of ours");
+        process.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "born\n");
     }
 
     #[test]

@@ -55,26 +55,28 @@ pub(crate) async fn destroy(
     process: &Rc<Process>,
     mut ended: watch::Receiver<Option<Exit>>,
 ) -> Result<Exit, BackendError> {
-    let told = |ended: &watch::Receiver<Option<Exit>>| ended.borrow().clone();
-    if let Some(exit) = told(&ended) {
+    let told = ended.borrow().clone();
+    if let Some(exit) = told {
         return Ok(exit);
     }
     kill::kill(process).map_err(|error| BackendError::io("cannot kill the emulator", error))?;
-    let waited = tokio::time::timeout(kill::GRACE, ended.wait_for(Option::is_some)).await;
-    match waited {
-        Ok(Ok(exit)) => Ok(exit.clone().unwrap_or_else(unseen)),
-        // Gone, but its reaper has not been and so nobody can know the status.
-        _ if !process.identity().alive() => Ok(unseen()),
-        _ => Err(BackendError::TimedOut {
-            waited_for: "end of the emulator".into(),
-            after: kill::GRACE,
-        }),
-    }
+    let waited_for = || "end of the emulator".to_owned();
+    tokio::time::timeout(kill::GRACE, process.gone())
+        .await
+        .map_err(|_| BackendError::TimedOut { waited_for: waited_for(), after: kill::GRACE })?
+        .map_err(|error| BackendError::io("cannot watch the emulator", error))?;
+    // The status of a process that another one reaps may come late or never: not worth waiting
+    // for, we know why it ended.
+    let told = tokio::time::timeout(STATUS, ended.wait_for(Option::is_some)).await;
+    Ok(told.ok().and_then(|told| told.ok()?.clone()).unwrap_or_else(unseen))
 }
 
 fn unseen() -> Exit {
     Status::default().exit(None, "destroyed".into())
 }
+
+/// How long the status of a destroyed process is waited for.
+const STATUS: Duration = Duration::from_millis(500);
 
 /// How long a process that has closed its control channel may take to end.
 pub(crate) const LAST_MOMENTS: Duration = Duration::from_secs(2);

@@ -14,6 +14,8 @@ mod qemu;
 mod sockets;
 #[allow(unsafe_code, reason = "ioctls on interfaces")]
 mod tap;
+mod template;
+mod terminal;
 
 use std::path::Path;
 
@@ -35,9 +37,7 @@ pub fn backend(
     let profile = Profile::load(choose(name, config)?, profiledir)?;
     match profile.control.kind {
         ControlKind::Qmp => Ok(Box::new(qemu::Driver::new(profile))),
-        ControlKind::Prompt | ControlKind::Signal => {
-            Err(BackendError::config("backend", format!("backend \"{name}\" is not built yet")))
-        }
+        ControlKind::Prompt | ControlKind::Signal => Ok(Box::new(terminal::Driver::new(profile))),
     }
 }
 

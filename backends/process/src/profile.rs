@@ -114,6 +114,9 @@ pub struct Control {
     /// The prompt that a stopped emulator shows, for `prompt`.
     #[serde(default)]
     pub prompt: Option<String>,
+    /// What is typed at the prompt to let a stopped guest go on.
+    #[serde(default)]
+    pub go_on: Option<String>,
 }
 
 /// The kinds of control.
@@ -157,7 +160,7 @@ pub enum ReadyKind {
     Qmp,
     /// The emulator has taken its terminal out of cooked mode: the guest runs.
     GuestRuns,
-    /// Its exec succeeded and it has not ended at once.
+    /// Its exec has succeeded.
     Alive,
 }
 
@@ -410,6 +413,12 @@ impl Profile {
         }
         if (self.control.kind == ControlKind::Prompt) != self.control.prompt.is_some() {
             return Err(("[control]", "prompt goes with control.kind = \"prompt\""));
+        }
+        if self.control.go_on.is_some() && self.control.prompt.is_none() {
+            return Err(("[control]", "go_on is typed at a prompt"));
+        }
+        if (self.ready.kind == ReadyKind::GuestRuns) && self.control.prompt.is_none() {
+            return Err(("[ready]", "guest-runs needs control.kind = \"prompt\""));
         }
         if self.pause.kind == Way::Type || matches!(self.reset.kind, Way::Signal | Way::Type) {
             return Err(("[pause]", "pause takes none, qmp or signal; reset takes none or qmp"));

@@ -86,7 +86,9 @@ pub(crate) struct Typist {
 
 impl Typist {
     pub(crate) fn new(end: ConsoleEnd) -> Self {
-        let ConsoleEnd::Socket { stream, .. } = end else { panic!("a socket expected") };
+        let (ConsoleEnd::Socket { stream, .. } | ConsoleEnd::Relay { stream, .. }) = end else {
+            panic!("a socket expected")
+        };
         let stream = UnixStream::from_std(stream.into()).unwrap();
         Self { stream, seen: String::new() }
     }
@@ -102,6 +104,13 @@ impl Typist {
             let count = self.stream.read(&mut buffer).await.unwrap();
             assert!(count > 0, "the console ended before {text:?}: {}", self.seen);
             self.seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    }
+
+    /// Reads so many more lines.
+    pub(crate) async fn lines(&mut self, count: usize) {
+        for _ in 0..count {
+            self.until("\n").await;
         }
     }
 

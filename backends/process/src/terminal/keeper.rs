@@ -1,0 +1,259 @@
+//! The task beside an emulator on a terminal: it passes the console on, reads along, and tells
+//! what happened.
+//!
+//! The monitor gets one end of a socket pair instead of the pty, so that everything the emulator
+//! prints is seen here first. Nothing depends on it but the monitor: the emulator holds the pty
+//! itself, and when this task is gone it merely waits for the next reader.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kxl_backend::{Event, Exit, Process};
+use kxl_domain::GuestEvent;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+use super::pty;
+use super::transcript::Transcript;
+use crate::ending::Status;
+use crate::profile::{Meaning, Profile};
+
+/// Output kept for a monitor that does not read; the oldest goes first, the emulator never waits.
+const BACKLOG: usize = 1 << 20;
+
+/// Time for an emulator to finish changing its terminal after it printed its prompt.
+pub(crate) const SETTLE: Duration = Duration::from_millis(50);
+
+/// What the guest does, as far as the terminal shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not seen running yet.
+    Starting,
+    /// It runs.
+    Running,
+    /// The emulator stands at its prompt; what its text says about why.
+    AtPrompt(Option<Meaning>),
+}
+
+/// What the handle and the task share.
+pub(crate) struct Shared {
+    pub(crate) master: OwnedFd,
+    pub(crate) profile: Profile,
+    pub(crate) phase: Cell<Phase>,
+    pub(crate) transcript: RefCell<Transcript>,
+    pub(crate) destroyed: Cell<bool>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) note: PathBuf,
+}
+
+impl Shared {
+    fn tell(&self, event: Event) {
+        let _nobody_listens = self.events.send(event);
+    }
+
+    /// How the guest ended, if it has.
+    pub(crate) fn ended(&self) -> Option<GuestEvent> {
+        match self.phase.get() {
+            Phase::AtPrompt(meaning) => meaning.and_then(Meaning::event),
+            Phase::Starting | Phase::Running => None,
+        }
+    }
+
+    pub(crate) fn prompt(&self) -> Option<&str> {
+        self.profile.control.prompt.as_deref()
+    }
+
+    pub(crate) fn words(&self) -> String {
+        self.transcript.borrow().words(self.prompt())
+    }
+
+    /// Looks where the emulator is, after something was printed or some time has passed. True when
+    /// the text and the terminal disagree and another look is due.
+    pub(crate) fn look(&self) -> bool {
+        let Some(prompt) = self.prompt() else { return false };
+        let shown = self.transcript.borrow().at_prompt(prompt);
+        let cooked = pty::cooked(&self.master);
+        match self.phase.get() {
+            Phase::AtPrompt(_) if !cooked => {
+                self.running();
+                self.tell(Event::Resumed);
+            }
+            Phase::Starting if !cooked => self.running(),
+            Phase::Starting | Phase::Running if shown && cooked => {
+                let meaning = self.transcript.borrow().meaning(&self.profile.exit.rule);
+                self.phase.set(Phase::AtPrompt(meaning));
+                match meaning.and_then(Meaning::event) {
+                    Some(how) => {
+                        self.remember(how);
+                        self.tell(Event::GuestEnded(how));
+                    }
+                    None => self.tell(Event::Stopped),
+                }
+            }
+            Phase::Running => return shown,
+            Phase::Starting | Phase::AtPrompt(_) => {}
+        }
+        false
+    }
+
+    /// The guest runs: what was printed before says nothing about its next end.
+    fn running(&self) {
+        self.phase.set(Phase::Running);
+        self.transcript.borrow_mut().clear();
+        let _absent = std::fs::remove_file(&self.note);
+    }
+
+    /// The text is read once; a later monitor finds the reason here.
+    fn remember(&self, how: GuestEvent) {
+        if let Err(error) = std::fs::write(&self.note, how.as_str()) {
+            tracing::warn!(%error, "how the guest ended will not be known after a crash of ours");
+        }
+    }
+
+    fn exit(&self, status: Status) -> Exit {
+        if self.destroyed.get() {
+            return status.exit(None, "destroyed".into());
+        }
+        // Text counts where the emulator itself had the terminal last; without a prompt nothing
+        // can prove that, and a rule of the profile is taken at its word.
+        let believed = self.prompt().is_none() || pty::cooked(&self.master);
+        let said = || self.transcript.borrow().meaning(&self.profile.exit.rule);
+        let meaning = self
+            .ended()
+            .or_else(|| said().filter(|_| believed).and_then(Meaning::event))
+            .or_else(|| self.profile.exit.meaning(status.code, status.signal));
+        status.exit(meaning, status.text(&self.words()))
+    }
+}
+
+/// The task's own things.
+pub(crate) struct Keeper {
+    pub(crate) process: Rc<Process>,
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) terminal: AsyncFd<OwnedFd>,
+    pub(crate) monitor: UnixStream,
+    /// Printed, not yet taken by the monitor.
+    pub(crate) printed: VecDeque<u8>,
+}
+
+impl Keeper {
+    /// Serves until the emulator has ended; the end is told last.
+    pub(crate) async fn run(mut self, told: watch::Sender<Option<Exit>>) {
+        let process = Rc::clone(&self.process);
+        let mut end = std::pin::pin!(Status::of(&process));
+        let mut typed = VecDeque::new();
+        let (mut terminal_open, mut monitor_open) = (true, true);
+        let mut look_again = false;
+        let status = loop {
+            let mut interest = Interest::READABLE;
+            if !typed.is_empty() {
+                interest = interest | Interest::WRITABLE;
+            }
+            let monitor_interest = match (self.printed.is_empty(), typed.is_empty()) {
+                (true, true) => Some(Interest::READABLE),
+                (true, false) => None,
+                (false, true) => Some(Interest::READABLE | Interest::WRITABLE),
+                (false, false) => Some(Interest::WRITABLE),
+            };
+            tokio::select! {
+                status = &mut end => break status,
+                ready = self.terminal.ready(interest), if terminal_open => {
+                    let Ok(mut guard) = ready else { terminal_open = false; continue };
+                    let fd = self.terminal.get_ref();
+                    let mut done = guard.ready().is_readable().then(|| take(fd, &self.shared, &mut self.printed));
+                    if done.as_ref().is_some_and(|done| would_block(done)) {
+                        guard.clear_ready_matching(tokio::io::Ready::READABLE);
+                        done = None;
+                    }
+                    if guard.ready().is_writable() && !typed.is_empty() && would_block(&give(fd, &mut typed)) {
+                        guard.clear_ready_matching(tokio::io::Ready::WRITABLE);
+                    }
+                    match done {
+                        Some(Ok(())) => look_again = self.shared.look(),
+                        // Every holder of the slave has closed it.
+                        Some(Err(_)) => terminal_open = false,
+                        None => {}
+                    }
+                }
+                ready = self.monitor.ready(monitor_interest.unwrap_or(Interest::READABLE)),
+                    if monitor_open && monitor_interest.is_some() =>
+                {
+                    let Ok(ready) = ready else { monitor_open = false; continue };
+                    if ready.is_readable() && typed.is_empty() {
+                        monitor_open = self.hear(&mut typed);
+                    }
+                    if ready.is_writable() {
+                        self.pass_on();
+                    }
+                }
+                () = tokio::time::sleep(SETTLE), if look_again => {
+                    self.shared.look();
+                    look_again = false;
+                }
+            }
+        };
+        while take(self.terminal.get_ref(), &self.shared, &mut self.printed).is_ok() {}
+        self.shared.look();
+        self.pass_on();
+        let exit = self.shared.exit(status);
+        told.send_replace(Some(exit.clone()));
+        self.shared.tell(Event::Exited(exit));
+    }
+
+    /// Takes what was typed; false when the monitor's end is closed.
+    fn hear(&self, typed: &mut VecDeque<u8>) -> bool {
+        let mut buffer = [0; 1024];
+        match self.monitor.try_read(&mut buffer) {
+            Ok(0) => false,
+            Ok(count) => {
+                typed.extend(&buffer[..count]);
+                true
+            }
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    fn pass_on(&mut self) {
+        while !self.printed.is_empty() {
+            let (part, _) = self.printed.as_slices();
+            match self.monitor.try_write(part) {
+                Ok(count) => drop(self.printed.drain(..count)),
+                Err(_) => return,
+            }
+        }
+        // A burst must not pin its memory for the life of an idle domain.
+        self.printed.shrink_to(4096);
+    }
+}
+
+/// Reads what is there now into transcript and backlog.
+pub(crate) fn take(fd: &OwnedFd, shared: &Shared, printed: &mut VecDeque<u8>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    let count = nix::unistd::read(fd, &mut buffer)?;
+    if count == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    shared.transcript.borrow_mut().feed(&buffer[..count]);
+    let excess = (printed.len() + count).saturating_sub(BACKLOG);
+    printed.drain(..excess.min(printed.len()));
+    printed.extend(&buffer[..count]);
+    Ok(())
+}
+
+fn give(fd: &OwnedFd, typed: &mut VecDeque<u8>) -> io::Result<()> {
+    let (part, _) = typed.as_slices();
+    let count = nix::unistd::write(fd, part)?;
+    typed.drain(..count);
+    Ok(())
+}
+
+fn would_block(done: &io::Result<()>) -> bool {
+    done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}

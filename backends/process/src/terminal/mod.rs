@@ -1,0 +1,382 @@
+//! Programs on a terminal of their own: SIMH and any other.
+//!
+//! The emulator inherits the master of its own pty as well, under a fixed number: whoever dies, the
+//! pty stays, and a later monitor takes the master back with `pidfd_getfd`.
+
+mod keeper;
+mod live;
+#[allow(unsafe_code, reason = "window size of a pty")]
+mod pty;
+mod transcript;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs;
+use std::io::Write;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use kxl_backend::process::Identity;
+use kxl_backend::{
+    Attachments, Backend, BackendError, LaunchSpec, Live, Local, Process, Recorder, Result, spawn,
+};
+use kxl_domain::{CapabilitySet, DomainConfig, GuestEvent};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+use crate::files::{self, Kind};
+use crate::kill::Doomed;
+use crate::profile::{Meaning, Profile, ReadyKind};
+use crate::program;
+use crate::template::Values;
+
+use keeper::{Keeper, Phase, Shared};
+use live::Terminal;
+use transcript::Transcript;
+
+/// Number of the master among the emulator's own descriptors: above any that programs expect to
+/// have for themselves.
+const MASTER_FD: RawFd = 100;
+
+/// File in the runtime directory that tells a later monitor how the guest ended.
+const ENDED: &str = "ended";
+
+/// The driver.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    profile: Profile,
+}
+
+/// What is run.
+struct Plan {
+    program: PathBuf,
+    args: Vec<std::ffi::OsString>,
+    env: Vec<std::ffi::OsString>,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Driver {
+    pub(crate) const fn new(profile: Profile) -> Self {
+        Self { profile }
+    }
+
+    fn plan(&self, spec: &LaunchSpec) -> Result<Plan> {
+        let config = &spec.config;
+        let start = &self.profile.start;
+        let values = Values::of(&self.profile.name, spec);
+        let program = self.program(config, &values)?;
+        if let Some(ini) = &config.ini {
+            files::check("ini", ini, Kind::Regular, false)?;
+        }
+        if let Some(kernel) = &config.boot.kernel {
+            files::check("kernel", kernel, Kind::Regular, false)?;
+        }
+        let mut args = Vec::new();
+        for template in &start.argv {
+            args.extend(values.argument(template)?);
+        }
+        args.extend(config.emulator_args.iter().map(std::ffi::OsString::from));
+        let mut env = Vec::new();
+        for (name, template) in &start.env {
+            if let Some(entry) = values.argument(&format!("{name}={template}"))? {
+                env.push(entry);
+            }
+        }
+        let mut files = Vec::new();
+        for file in &start.file {
+            let path = values.argument(&file.path)?.map(PathBuf::from).unwrap_or_default();
+            if path.parent() != Some(spec.rundir.as_path()) {
+                let why =
+                    format!("profile {}: {} is not in {{rundir}}", self.profile.name, file.path);
+                return Err(BackendError::config("backend", why));
+            }
+            files.push((path, values.text(&file.text)?));
+        }
+        Ok(Plan { program, args, env, files })
+    }
+
+    fn program(&self, config: &DomainConfig, values: &Values) -> Result<PathBuf> {
+        if let Some(own) = &config.emulator {
+            return program::find(own)
+                .ok_or_else(|| BackendError::file("exec", own, "no executable file of that name"));
+        }
+        let name = PathBuf::from(values.argument(&self.profile.start.exec)?.unwrap_or_default());
+        if !name.is_absolute() && name.components().count() != 1 {
+            let why = format!("{}: expected a plain name or an absolute path", name.display());
+            return Err(BackendError::config("machine", why));
+        }
+        program::find(&name).ok_or_else(|| BackendError::Missing {
+            what: name.display().to_string(),
+            hint: self.profile.package.as_ref().map_or_else(
+                || "no executable file of that name in PATH".to_owned(),
+                |package| format!("install the package {package}"),
+            ),
+        })
+    }
+
+    async fn start(&self, spec: &LaunchSpec, recorder: &mut dyn Recorder) -> Result<Box<dyn Live>> {
+        let plan = self.plan(spec)?;
+        let program = plan.program.display().to_string();
+        let failed = |error: std::io::Error| BackendError::Launch {
+            program: program.clone(),
+            why: error.to_string(),
+        };
+        for (path, text) in &plan.files {
+            write(path, text).map_err(|error| {
+                BackendError::io(format!("cannot write {}", path.display()), error)
+            })?;
+        }
+        let _absent = fs::remove_file(spec.rundir.join(ENDED));
+        let (master, slave) = pty::open().map_err(failed)?;
+        let command = command(spec, &plan, &master, slave).map_err(failed)?;
+        tracing::info!(command = command.line(), "launch");
+        let gated = spawn::spawn(command).map_err(failed)?;
+        let attachments = Attachments {
+            emulator: format!("{} {program}", self.profile.name),
+            machine: spec.config.machine.clone(),
+            pty_fd: Some(MASTER_FD),
+            ..Attachments::default()
+        };
+        recorder
+            .record(gated.identity(), &attachments)
+            .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
+        let process = if spec.paused { gated.open_stopped() } else { gated.open() };
+        let process = Doomed::new(process.map_err(failed)?);
+
+        let mut terminal =
+            self.assemble(spec, process, master, Phase::Starting, VecDeque::new())?;
+        if !spec.paused {
+            self.ready(&terminal.0, &program).await?;
+        }
+        terminal.1.disarm();
+        Ok(Box::new(terminal.0))
+    }
+
+    /// Puts handle and task together. The guard kills the process unless disarmed.
+    fn assemble(
+        &self,
+        spec: &LaunchSpec,
+        process: Doomed,
+        master: OwnedFd,
+        phase: Phase,
+        printed: VecDeque<u8>,
+    ) -> Result<(Terminal, Guard)> {
+        let failed = |error| BackendError::io("cannot set up the console", error);
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+        for end in [&ours, &theirs] {
+            end.set_nonblocking(true).map_err(failed)?;
+        }
+        let (events, receiver) = mpsc::unbounded_channel();
+        let (told, exit) = watch::channel(None);
+        let terminal = pty::watched(&master).map_err(failed)?;
+        let monitor = UnixStream::from_std(ours).map_err(failed)?;
+        let shared = Rc::new(Shared {
+            master,
+            profile: self.profile.clone(),
+            phase: Cell::new(phase),
+            transcript: RefCell::new(Transcript::default()),
+            destroyed: Cell::new(false),
+            events,
+            note: spec.rundir.join(ENDED),
+        });
+        let process = Rc::new(process.keep());
+        let keeper = Keeper {
+            process: Rc::clone(&process),
+            shared: Rc::clone(&shared),
+            terminal,
+            monitor,
+            printed,
+        };
+        let pace = spec.config.console.pace_ms.or(self.profile.console.pace_ms);
+        let guard = Guard(Some(Rc::clone(&process)));
+        let terminal = Terminal {
+            process,
+            shared,
+            receiver: Some(receiver),
+            console: Some(OwnedFd::from(theirs)),
+            exit,
+            keeper: tokio::task::spawn_local(keeper.run(told)),
+            pace: pace.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into())),
+        };
+        Ok((terminal, guard))
+    }
+
+    /// Waits until the guest runs, or says why it does not.
+    async fn ready(&self, terminal: &Terminal, program: &str) -> Result<()> {
+        if self.profile.ready.kind != ReadyKind::GuestRuns {
+            return Ok(());
+        }
+        let shared = &terminal.shared;
+        let launch_failed = |why: String| BackendError::Launch { program: program.to_owned(), why };
+        let deadline = Duration::from_millis(self.profile.ready.timeout_ms);
+        let runs = async {
+            loop {
+                shared.look();
+                if let Some(exit) = terminal.exit.borrow().as_ref() {
+                    return Err(launch_failed(exit.text.clone()));
+                }
+                match shared.phase.get() {
+                    Phase::Running => return Ok(()),
+                    // It ran and ended before we could look: a launch that succeeded.
+                    Phase::AtPrompt(Some(meaning)) if meaning != Meaning::Stopped => return Ok(()),
+                    Phase::AtPrompt(_) => {
+                        return Err(launch_failed(format!(
+                            "it stands at its prompt: {}",
+                            shared.words()
+                        )));
+                    }
+                    // A terminal's mode changes without waking anybody; only while starting.
+                    Phase::Starting => tokio::time::sleep(Duration::from_millis(3)).await,
+                }
+            }
+        };
+        tokio::time::timeout(deadline, runs).await.unwrap_or_else(|_| {
+            Err(BackendError::TimedOut {
+                waited_for: format!("start of the guest ({})", shared.words()),
+                after: deadline,
+            })
+        })
+    }
+
+    async fn take_up(
+        &self,
+        spec: &LaunchSpec,
+        identity: Identity,
+        attachments: &Attachments,
+    ) -> Result<Box<dyn Live>> {
+        let gone = |error: std::io::Error| BackendError::Exited { text: error.to_string() };
+        let process = Process::open(identity).map_err(gone)?;
+        let number = attachments.pty_fd.unwrap_or(MASTER_FD);
+        let master = process
+            .take_fd(number)
+            .map_err(|error| BackendError::io("cannot take the console back", error))?;
+        pty::unblock(&master).map_err(|error| BackendError::io("the console", error))?;
+        let stopped = process
+            .identity()
+            .stat()
+            .is_some_and(|stat| stat.state == kxl_backend::process::RunState::Stopped);
+        let at_rest = self.profile.control.prompt.is_some() && pty::cooked(&master);
+        // The process is not ours to kill when something below fails.
+        let process = Doomed::new(process);
+        let (terminal, mut guard) =
+            match self.assemble(spec, process, master, Phase::Running, VecDeque::new()) {
+                Ok(parts) => parts,
+                Err(error) => return Err(error),
+            };
+        guard.disarm();
+        if at_rest {
+            Self::find_out(spec, &terminal.shared, stopped).await;
+        }
+        Ok(Box::new(terminal))
+    }
+
+    /// Why an adopted emulator stands at its prompt: by what it printed since, else by the note of
+    /// the monitor that read it.
+    async fn find_out(spec: &LaunchSpec, shared: &Shared, stopped: bool) {
+        // What waits in the terminal is read by the task within one turn of the loop.
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            if matches!(shared.phase.get(), Phase::AtPrompt(_)) {
+                return;
+            }
+        }
+        let note = fs::read_to_string(spec.rundir.join(ENDED)).ok();
+        let meaning = note.and_then(|text| GuestEvent::parse(text.trim())).map(|how| match how {
+            GuestEvent::Poweroff => Meaning::Poweroff,
+            GuestEvent::Reboot => Meaning::Reboot,
+            GuestEvent::Crash => Meaning::Crash,
+            GuestEvent::Watchdog => Meaning::Watchdog,
+        });
+        // Stopped and silent: it was launched paused and has not begun.
+        if meaning.is_some() || !(stopped && shared.transcript.borrow().is_empty()) {
+            shared.phase.set(Phase::AtPrompt(meaning));
+        } else {
+            shared.phase.set(Phase::Starting);
+        }
+    }
+}
+
+impl Backend for Driver {
+    fn name(&self) -> &str {
+        &self.profile.name
+    }
+
+    fn capabilities(&self, _config: &DomainConfig) -> CapabilitySet {
+        self.profile.capabilities()
+    }
+
+    fn check(&self, spec: &LaunchSpec) -> Result<()> {
+        self.plan(spec).map(drop)
+    }
+
+    fn launch<'a>(
+        &'a self,
+        spec: &'a LaunchSpec,
+        recorder: &'a mut dyn Recorder,
+    ) -> Local<'a, Result<Box<dyn Live>>> {
+        Box::pin(self.start(spec, recorder))
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        spec: &'a LaunchSpec,
+        identity: Identity,
+        attachments: &'a Attachments,
+    ) -> Local<'a, Result<Box<dyn Live>>> {
+        Box::pin(self.take_up(spec, identity, attachments))
+    }
+}
+
+/// Kills a process whose launch is not finished when it is dropped.
+struct Guard(Option<Rc<Process>>);
+
+impl Guard {
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            crate::kill::kill_and_reap(process);
+        }
+    }
+}
+
+fn command(
+    spec: &LaunchSpec,
+    plan: &Plan,
+    master: &OwnedFd,
+    slave: OwnedFd,
+) -> std::io::Result<spawn::Command> {
+    let mut command = spawn::Command::new(&plan.program)?;
+    for arg in &plan.args {
+        command.arg(arg)?;
+    }
+    for entry in &plan.env {
+        command.env(entry)?;
+    }
+    command.fd(slave.try_clone()?, 0).fd(slave.try_clone()?, 1).fd(slave, 2);
+    command.fd(master.try_clone()?, MASTER_FD).controlling_tty(0);
+    command.nofile(spec.config.limits.nofile);
+    for group in &spec.cgroups {
+        command.cgroup(group)?;
+    }
+    Ok(command)
+}
+
+/// Writes a private file, whole or not at all.
+fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text)?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests;
