@@ -259,8 +259,8 @@ impl LiveDomain {
         };
         if interrupted == Some(Op::Stopping) {
             // A destroy that was cut off between its record and its signal is carried through.
-            self.event(Severity::Info, "adopted", None, "finishing a destroy that was cut off");
-            return self.finish_stopping().await;
+            self.event(Severity::Info, "adopted", None, "finishing what was cut off");
+            return self.go_on_stopping().await;
         }
         let mut state = seen;
         if interrupted == Some(Op::Starting) && self.row.wanted != Wanted::Paused {
@@ -522,6 +522,20 @@ impl LiveDomain {
         };
         self.change(&change);
         reach(Step::Stopping, self.row.process.as_ref().map(|p| p.pid));
+    }
+
+    /// Op `stopping` of an earlier monitor: a person's destroy, or the clean-up after a guest that
+    /// had ended, which its policy may want to be followed by a restart.
+    async fn go_on_stopping(&mut self) -> Result<Next, Failure> {
+        let ended = self.row.reason.filter(|_| self.row.state == State::Shutdown);
+        match ended {
+            Some(_) if self.row.wanted != Wanted::Halted => self.follow_recorded_end().await,
+            Some(reason) => {
+                self.end_emulator(Verb::Destroy).await?;
+                Ok(self.settle(State::Halted, reason, "", Some(Wanted::Halted)))
+            }
+            None => self.finish_stopping().await,
+        }
     }
 
     async fn finish_stopping(&mut self) -> Result<Next, Failure> {

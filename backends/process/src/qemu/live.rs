@@ -154,8 +154,11 @@ impl Qemu {
         let word = status.get("status").and_then(Value::as_str).unwrap_or_default();
         let (state, ended) =
             state(word, self.shared.ended.get(), || cause::of_log(&self.shared.log()));
-        if ended.is_some() {
-            self.shared.ended.set(ended);
+        if let Some(how) = ended
+            && self.shared.ended.replace(ended).is_none()
+        {
+            // It ended while nobody listened: the event is still owed.
+            let _nobody_listens = self.shared.events.send(Event::GuestEnded(how));
         }
         // Without a driver in the guest the balloon has nothing to say.
         let bytes = balloon.ok().and_then(|answer| answer.get("actual")?.as_u64());
