@@ -60,6 +60,10 @@ fn every_visible_verb_and_option_is_in_the_manual() {
     for verb in visible(&cli()) {
         let section = section(&page, verb.get_name());
         assert!(!section.is_empty(), "kxl(1) says nothing about \"{}\"", verb.get_name());
+        for alias in verb.get_visible_aliases() {
+            let said = format!("\n.Cm {alias}\n");
+            assert!(section.contains(&said), "kxl(1), {}: no {alias}", verb.get_name());
+        }
         let named = options(&section);
         for option in verb.get_arguments().filter(|option| !option.is_hide_set()) {
             let short = option.get_short().map(|letter| letter.to_string());

@@ -97,3 +97,19 @@ fn nic(nic: &Nic) -> String {
 fn path(path: &std::path::Path) -> String {
     path.display().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_configuration_means_is_shown_in_lines() {
+        let text = "name = 'web'\nkernel = '/boot/vmlinuz'\nmemory = 256\nmaxmem = 512\n\
+                    vcpus = 2\ncmdline = 'console=ttyS0'\ncpus = '0-1'\n\
+                    disk = ['/srv/web.qcow2,qcow2,xvda,w', ',raw,hdc,cdrom']\n\
+                    vif = ['mac=00:16:3E:01:02:03,bridge=br0', 'user']\n\
+                    on_crash = 'preserve'\nlimit_pids = 64\n";
+        let config = kxl_domain::config::parse("web.cfg", text, &[]).unwrap().config;
+        insta::assert_snapshot!(render(&config));
+    }
+}

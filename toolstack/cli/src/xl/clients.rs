@@ -189,3 +189,10 @@ fn command_line_and_numbers_of_xen_tools_arrive() {
     assert!(value.get("on_poweroff").is_none(), "the default is not printed");
     assert_eq!(value["on_crash"], "restart");
 }
+
+#[test]
+fn affinity_is_a_list_of_cpus_for_each_virtual_one() {
+    let text = "name = 'a'\nkernel = '/k'\nvcpus = 2\ncpus = '0'\n";
+    let value: serde_json::Value = serde_json::from_str(&dry_run(text)).unwrap();
+    assert_eq!(value["b_info"]["vcpu_hard_affinity"], serde_json::json!([[0], [0]]));
+}

@@ -68,7 +68,15 @@ pub(crate) fn list(session: &mut Session, args: &[String]) -> u8 {
             return Err(if xm { FAILURE } else { super::USAGE });
         }
         let (host, seen) = chosen(session, &line, xm || state.is_some())?;
-        let mut rows = table_rows(host.as_ref(), &seen);
+        let host = match host {
+            Some(facts) => {
+                let live = session.live()?;
+                let domains = live.iter().map(|row| row.memory_mib).sum();
+                Some(host_row(&facts, domains))
+            }
+            None => None,
+        };
+        let mut rows: Vec<Row> = host.into_iter().chain(seen.iter().map(row)).collect();
         if xm {
             rows.sort_by(|a, b| a.name.cmp(&b.name));
         }
@@ -76,7 +84,7 @@ pub(crate) fn list(session: &mut Session, args: &[String]) -> u8 {
             rows.retain(|row| matches_state(row, state));
         }
         if line.has('l') {
-            let text = long(session, host.as_ref(), &seen, &rows)?;
+            let text = long(session, &seen, &rows)?;
             return Ok(print(&text));
         }
         if xm {
@@ -152,21 +160,19 @@ pub(crate) fn shares(total: u64, available: u64, domains: u64) -> (u64, u64) {
     (total.saturating_sub(free).saturating_sub(domains), free)
 }
 
-fn table_rows(host: Option<&HostFacts>, seen: &[Seen]) -> Vec<Row> {
-    let live = seen.iter().filter(|domain| domain.domid.is_some());
-    let domains: u64 = live.map(|domain| domain.memory_mib).sum();
-    let host = host.map(|facts| Row {
+/// The row of domain 0, when the live domains have so much memory.
+fn host_row(facts: &HostFacts, domains_mib: u64) -> Row {
+    Row {
         name: DomainName::HOST.to_owned(),
         domid: Some(0),
         uuid: "00000000-0000-0000-0000-000000000000".to_owned(),
-        memory_mib: shares(facts.memory_mib, facts.available_mib, domains).0,
+        memory_mib: shares(facts.memory_mib, facts.available_mib, domains_mib).0,
         vcpus: facts.cpus,
         letters: "r-----".to_owned(),
         seconds: facts.busy_seconds,
         reason: None,
         state: State::Running,
-    });
-    host.into_iter().chain(seen.iter().map(row)).collect()
+    }
 }
 
 fn row(seen: &Seen) -> Row {
@@ -245,14 +251,9 @@ fn xm_table(rows: &[Row]) -> String {
 }
 
 /// `-l`: JSON and one more newline.
-fn long(
-    session: &mut Session,
-    host: Option<&HostFacts>,
-    seen: &[Seen],
-    rows: &[Row],
-) -> Result<String, u8> {
+fn long(session: &mut Session, seen: &[Seen], rows: &[Row]) -> Result<String, u8> {
     let mut items = Vec::new();
-    if let (Some(_), Some(row)) = (host, rows.iter().find(|row| row.domid == Some(0))) {
+    if let Some(row) = rows.iter().find(|row| row.domid == Some(0)) {
         items.push(item(Some(0), libxl_json::host(row.memory_mib)));
     }
     for domain in seen.iter().filter(|d| rows.iter().any(|row| row.uuid == d.row.uuid.to_string()))
@@ -297,7 +298,8 @@ pub(crate) mod tests {
         ended.reason = Some(Reason::Crash);
         ended.cpu_seconds = 12_345_678.4;
         let long = seen("a-guest-with-a-name-longer-than-forty-characters", 9, State::Paused);
-        table_rows(Some(&host), &[web, ended, long])
+        let domains = [&web, &ended, &long].iter().map(|domain| domain.memory_mib).sum();
+        [host_row(&host, domains), row(&web), row(&ended), row(&long)].to_vec()
     }
 
     #[test]
@@ -340,8 +342,7 @@ pub(crate) mod tests {
 
     #[test]
     fn xm_lists_dormant_domains_without_number_and_state() {
-        let rows =
-            table_rows(None, &[seen("web", 3, State::Running), seen("off", 0, State::Halted)]);
+        let rows = [row(&seen("web", 3, State::Running)), row(&seen("off", 0, State::Halted))];
         assert_eq!(
             xm_table(&rows),
             "Name                                        ID   Mem VCPUs      State   Time(s)\n\
