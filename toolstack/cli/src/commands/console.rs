@@ -28,9 +28,15 @@ pub(crate) fn console(args: &Console) -> Exit {
 /// # Errors
 /// As [`viewer::show`]; a domain that has ended already has no console and that is no failure.
 pub(crate) fn after_start(host: &mut Host, started: &Started) -> Result<(), Failure> {
-    let row = host.find(&started.uuid.to_string())?;
     let view = View { escape: escape::DEFAULT, write: true, steal: false };
-    show(host, &row, view).map(drop)
+    let shown = host.find(&started.uuid.to_string()).and_then(|row| show(host, &row, view));
+    match shown {
+        Err(failure) if matches!(failure.kind, Kind::NoSuchDomain | Kind::Denied) => {
+            report::note(&format!("domain \"{}\" has ended already", started.name));
+            Ok(())
+        }
+        other => other.map(drop),
+    }
 }
 
 fn show(host: &mut Host, row: &kxl_store::ListRow, view: View) -> Exit {

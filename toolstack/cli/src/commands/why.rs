@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use kxl_domain::{Reason, State};
+use kxl_domain::{DomainName, Reason, State};
 use kxl_engine::{Answering, Host, Seen, observe};
 use kxl_store::{EventQuery, EventRow};
 use serde_json::json;
@@ -19,6 +19,10 @@ const EVENTS: u32 = 5;
 
 /// How many of the last lines of an emulator's log are told.
 const LINES: usize = 10;
+
+/// Events after which a domain is still in the state it was in.
+const NO_CHANGE: &[&str] =
+    &["adopted", "affinity-missing", "asked", "destroying", "limit-missing", "no-core-dump"];
 
 /// Tells in one paragraph why a domain is in its state.
 pub(crate) fn why(args: &Why) -> Exit {
@@ -38,8 +42,18 @@ pub(crate) fn why(args: &Why) -> Exit {
         Some(seen) => tell(seen, &happened, now),
         None => gone(&args.name, &happened),
     };
-    let log = seen.as_ref().filter(|seen| emulator_matters(seen)).and_then(|seen| {
-        let path = host.paths.emulator_log(&seen.row.name);
+    let matters = match &seen {
+        Some(seen) => emulator_matters(seen),
+        None => happened.last().is_some_and(|row| {
+            row.event.what == "start-failed" || row.event.reason.is_some_and(blames_emulator)
+        }),
+    };
+    let name = match &seen {
+        Some(seen) => Some(seen.row.name.clone()),
+        None => DomainName::new(args.name.as_str()).ok(),
+    };
+    let log = name.filter(|_| matters).and_then(|name| {
+        let path = host.paths.emulator_log(&name);
         let lines = last_lines(&path).ok().filter(|lines| !lines.is_empty())?;
         Some((path, lines))
     });
@@ -75,18 +89,19 @@ fn tell(seen: &Seen, happened: &[EventRow], now_ms: u64) -> String {
     if let Some(op) = seen.status.op {
         text.push_str(&format!(" and busy {op}"));
     }
-    let since = happened.last().map(|row| row.event.time_ms).or(row.started_ms);
+    let change = happened.iter().rev().find(|row| !NO_CHANGE.contains(&row.event.what.as_str()));
+    let since = change.map(|row| row.event.time_ms).or(row.started_ms);
     if let Some(ms) = since {
         let ago = u64::try_from(ms).map_or(0, |ms| now_ms.saturating_sub(ms) / 1000);
         text.push_str(&format!(" since {} ({} ago)", when::moment(ms), when::span(ago)));
     }
-    match seen.reason {
-        Some(reason) => text.push_str(&format!(": {}.", because(reason))),
-        None => text.push('.'),
+    if let Some(reason) = seen.reason {
+        text.push_str(&format!(": {}", because(reason)));
     }
     if !row.detail.is_empty() {
-        text.push_str(&format!(" {}.", row.detail.trim_end().trim_end_matches('.')));
+        text.push_str(&format!(" ({})", row.detail.trim_end().trim_end_matches('.')));
     }
+    text.push('.');
     match seen.answering {
         Answering::No(why) => text.push_str(&format!(" It does not answer: {why}.")),
         Answering::NoMonitor => {
@@ -134,10 +149,12 @@ const fn because(reason: Reason) -> &'static str {
 fn emulator_matters(seen: &Seen) -> bool {
     seen.status.state == State::Failed
         || matches!(seen.answering, Answering::No(_))
-        || matches!(
-            seen.reason,
-            Some(Reason::Crash | Reason::StartFailed | Reason::Unknown | Reason::Watchdog)
-        )
+        || seen.reason.is_some_and(blames_emulator)
+}
+
+/// Whether the emulator may have had a say in an end for this reason.
+const fn blames_emulator(reason: Reason) -> bool {
+    matches!(reason, Reason::Crash | Reason::StartFailed | Reason::Unknown | Reason::Watchdog)
 }
 
 /// The last lines of a log, without control characters.
@@ -178,6 +195,15 @@ mod tests {
             text.ends_with("(1 min 1 s ago): the guest switched itself off. It should be halted."),
             "{text}"
         );
+    }
+
+    #[test]
+    fn asking_a_guest_is_no_change_of_state() {
+        let domain = seen("web", 3, State::Running);
+        let (started, mut asked) = (event("started", None), event("asked", None));
+        asked.event.time_ms += 60_000;
+        let text = tell(&domain, &[started, asked], 1_785_000_061_000);
+        assert!(text.contains("(1 min 1 s ago)"), "{text}");
     }
 
     #[test]
