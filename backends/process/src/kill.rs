@@ -103,7 +103,7 @@ mod tests {
         assert!(identity.alive());
         drop(process);
         assert!(!identity.alive());
-        assert!(Process::open(identity).is_err());
+        Process::open(identity).expect_err("the pid names nobody");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! (SIMH and any other). The engine knows neither: it asks [`backend`] for a name.
 
 pub mod kill;
+pub mod listing;
 pub mod profile;
 pub mod program;
 
@@ -16,12 +17,15 @@ mod sockets;
 mod tap;
 mod template;
 mod terminal;
+#[cfg(test)]
+mod testing;
 
 use std::path::Path;
 
 use kxl_backend::{Backend, BackendError};
 use kxl_domain::DomainConfig;
 
+pub use listing::profiles;
 use profile::{ControlKind, Profile};
 
 /// The driver for `backend=name`: `auto`, `qemu`, `simh`, `any`, or a profile in `profiledir`.
@@ -59,4 +63,20 @@ pub fn choose<'a>(name: &'a str, _config: &DomainConfig) -> Result<&'a str, Back
 }
 
 #[cfg(test)]
-mod testing;
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn auto_is_qemu_and_the_native_machine_says_that_it_is_not_there() {
+        let spec = Scratch::new("choice").spec();
+        let name = |name: &str| {
+            backend(name, &spec.config, &spec.profiledir).map(|backend| backend.name().to_owned())
+        };
+        assert_eq!(name("auto").unwrap(), "qemu");
+        assert_eq!(name("simh").unwrap(), "simh");
+        let error = name("kvm").unwrap_err().to_string();
+        assert!(error.contains("backend \"kvm\" is not built yet"), "{error}");
+        name("vmware").unwrap_err();
+    }
+}

@@ -18,6 +18,12 @@ const NAME_MAX: usize = libc::IFNAMSIZ - 1;
 /// From linux/sockios.h; libc has it for other systems only.
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
 
+/// IFF_TAP, IFF_NO_PI and IFF_VNET_HDR of linux/if_tun.h in the width of the request's field.
+const TAP_FLAGS: libc::c_short = 0x0002 | 0x1000 | 0x4000;
+
+/// IFF_UP in the width of the request's field.
+const IFF_UP: libc::c_short = 0x1;
+
 /// A tap that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -72,8 +78,7 @@ pub(crate) fn make(wanted: &Wanted) -> Result<OwnedFd, BackendError> {
         BackendError::io(format!("interface {}: cannot {what}", wanted.name), error)
     };
     let mut request = named(&wanted.name);
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    request.ifr_ifru.ifru_flags = TAP_FLAGS;
     call(tun.as_raw_fd(), libc::TUNSETIFF, &mut request)
         .map_err(|error| failed("be made a tap", error))?;
 
@@ -85,7 +90,7 @@ pub(crate) fn make(wanted: &Wanted) -> Result<OwnedFd, BackendError> {
             .map_err(|error| failed(&format!("have the mtu {mtu}"), error))?;
     }
     enslave(control, wanted).map_err(|error| failed(&format!("join {}", wanted.bridge), error))?;
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = IFF_UP;
     call(control, libc::SIOCSIFFLAGS, &mut request).map_err(|error| failed("be set up", error))?;
     Ok(File::into(tun))
 }

@@ -10,6 +10,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use kxl_backend::{BackendError, LaunchSpec};
 
+/// What a template became, and the name of the value it begins with, if it does.
+type Expanded<'t> = (Vec<u8>, Option<&'t str>);
+
 /// The values of one domain, by name.
 #[derive(Debug)]
 pub(crate) struct Values {
@@ -88,10 +91,7 @@ impl Values {
     }
 
     /// The bytes, and the name of the value they begin with.
-    fn expand<'t>(
-        &self,
-        template: &'t str,
-    ) -> Result<Option<(Vec<u8>, Option<&'t str>)>, BackendError> {
+    fn expand<'t>(&self, template: &'t str) -> Result<Option<Expanded<'t>>, BackendError> {
         let wrong = |why: String| {
             let profile = &self.profile;
             BackendError::config("backend", format!("profile {profile}: {template:?}: {why}"))

@@ -56,6 +56,11 @@ pub(crate) fn path(config: &DomainConfig, arch: Arch) -> Result<PathBuf, Backend
             BackendError::file("device_model_override", own, "no executable file of that name")
         });
     }
+    installed(arch)
+}
+
+/// QEMU's program for an architecture.
+pub(crate) fn installed(arch: Arch) -> Result<PathBuf, BackendError> {
     let name = format!("qemu-system-{arch}");
     program::find(Path::new(&name)).ok_or_else(|| {
         let package = match arch {

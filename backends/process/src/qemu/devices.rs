@@ -29,7 +29,7 @@ pub(crate) fn all(spec: &LaunchSpec, plan: &Plan) -> Result<Vec<Item>, BackendEr
     }
     serial(&mut items, config)?;
     screen(&mut items, config, plan)?;
-    usb(&mut items, config)?;
+    usb(&mut items, config, plan)?;
     Ok(items)
 }
 
@@ -309,13 +309,18 @@ fn screen(items: &mut Vec<Item>, config: &DomainConfig, plan: &Plan) -> Result<(
     Ok(())
 }
 
-fn usb(items: &mut Vec<Item>, config: &DomainConfig) -> Result<(), BackendError> {
-    if !config.usb.enabled && config.usb.devices.is_empty() {
+fn usb(items: &mut Vec<Item>, config: &DomainConfig, plan: &Plan) -> Result<(), BackendError> {
+    let mut wanted: Vec<&str> = config.usb.devices.iter().map(String::as_str).collect();
+    if !plan.is_pc() && has_vnc(config) && wanted.is_empty() {
+        // A machine without PS/2 ports: a screen alone would be of little use.
+        wanted = vec!["keyboard", "tablet"];
+    }
+    if !config.usb.enabled && wanted.is_empty() {
         return Ok(());
     }
     device(items, Options::new("qemu-xhci").with("id", "usb"));
-    for (index, what) in config.usb.devices.iter().enumerate() {
-        let options = match what.as_str() {
+    for (index, what) in wanted.into_iter().enumerate() {
+        let options = match what {
             "tablet" => Options::new("usb-tablet"),
             "mouse" => Options::new("usb-mouse"),
             "keyboard" => Options::new("usb-kbd"),

@@ -427,19 +427,18 @@ async fn explained(
     BackendError::Launch { program: program.to_owned(), why }
 }
 
-/// The accelerator that `auto` and `qemu` use for this architecture here: `kvm` or `tcg`.
-pub(crate) fn accelerator(config: &DomainConfig) -> Option<&'static str> {
-    binary::arch(config).ok().map(|arch| binary::accelerator(arch).as_str())
-}
-
-/// Path and version of the emulator for this architecture.
-pub(crate) fn emulator(
-    config: &DomainConfig,
+/// The emulator for an architecture on this host.
+pub(crate) fn offer(
+    arch: kxl_domain::config::model::Arch,
     cachedir: &std::path::Path,
-) -> Result<(std::path::PathBuf, String)> {
-    let path = binary::path(config, binary::arch(config)?)?;
+) -> Result<crate::listing::Program> {
+    let path = binary::installed(arch)?;
     let emulator = Emulator::of(&path, cachedir)?;
-    Ok((emulator.path, emulator.version))
+    Ok(crate::listing::Program {
+        path: emulator.path,
+        version: Some(emulator.version),
+        accelerator: Some(binary::accelerator(arch).as_str()),
+    })
 }
 
 #[cfg(test)]

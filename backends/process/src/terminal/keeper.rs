@@ -152,9 +152,12 @@ impl Keeper {
         let (mut terminal_open, mut monitor_open) = (true, true);
         let mut look_again = false;
         let status = loop {
+            if !monitor_open {
+                self.printed.clear();
+            }
             let mut interest = Interest::READABLE;
             if !typed.is_empty() {
-                interest = interest | Interest::WRITABLE;
+                interest |= Interest::WRITABLE;
             }
             let monitor_interest = match (self.printed.is_empty(), typed.is_empty()) {
                 (true, true) => Some(Interest::READABLE),
@@ -168,7 +171,7 @@ impl Keeper {
                     let Ok(mut guard) = ready else { terminal_open = false; continue };
                     let fd = self.terminal.get_ref();
                     let mut done = guard.ready().is_readable().then(|| take(fd, &self.shared, &mut self.printed));
-                    if done.as_ref().is_some_and(|done| would_block(done)) {
+                    if done.as_ref().is_some_and(would_block) {
                         guard.clear_ready_matching(tokio::io::Ready::READABLE);
                         done = None;
                     }

@@ -24,6 +24,7 @@ use kxl_backend::{
     Attachments, Backend, BackendError, LaunchSpec, Live, Local, Process, Recorder, Result, spawn,
 };
 use kxl_domain::{CapabilitySet, DomainConfig, GuestEvent};
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
@@ -131,6 +132,7 @@ impl Driver {
         }
         let _absent = fs::remove_file(spec.rundir.join(ENDED));
         let (master, slave) = pty::open().map_err(failed)?;
+        let wires = Wires::of(&master).map_err(failed)?;
         let command = command(spec, &plan, &master, slave).map_err(failed)?;
         tracing::info!(command = command.line(), "launch");
         let gated = spawn::spawn(command).map_err(failed)?;
@@ -146,33 +148,26 @@ impl Driver {
         let process = if spec.paused { gated.open_stopped() } else { gated.open() };
         let process = Doomed::new(process.map_err(failed)?);
 
-        let mut terminal =
-            self.assemble(spec, process, master, Phase::Starting, VecDeque::new())?;
+        let terminal = self.assemble(spec, process.keep(), master, wires, Phase::Starting);
+        let mut guard = Guard(Some(Rc::clone(&terminal.process)));
         if !spec.paused {
-            self.ready(&terminal.0, &program).await?;
+            self.ready(&terminal, &program).await?;
         }
-        terminal.1.disarm();
-        Ok(Box::new(terminal.0))
+        guard.disarm();
+        Ok(Box::new(terminal))
     }
 
-    /// Puts handle and task together. The guard kills the process unless disarmed.
+    /// Puts handle and task together.
     fn assemble(
         &self,
         spec: &LaunchSpec,
-        process: Doomed,
+        process: Process,
         master: OwnedFd,
+        wires: Wires,
         phase: Phase,
-        printed: VecDeque<u8>,
-    ) -> Result<(Terminal, Guard)> {
-        let failed = |error| BackendError::io("cannot set up the console", error);
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
-        for end in [&ours, &theirs] {
-            end.set_nonblocking(true).map_err(failed)?;
-        }
+    ) -> Terminal {
         let (events, receiver) = mpsc::unbounded_channel();
         let (told, exit) = watch::channel(None);
-        let terminal = pty::watched(&master).map_err(failed)?;
-        let monitor = UnixStream::from_std(ours).map_err(failed)?;
         let shared = Rc::new(Shared {
             master,
             profile: self.profile.clone(),
@@ -182,26 +177,24 @@ impl Driver {
             events,
             note: spec.rundir.join(ENDED),
         });
-        let process = Rc::new(process.keep());
+        let process = Rc::new(process);
         let keeper = Keeper {
             process: Rc::clone(&process),
             shared: Rc::clone(&shared),
-            terminal,
-            monitor,
-            printed,
+            terminal: wires.terminal,
+            monitor: wires.ours,
+            printed: VecDeque::new(),
         };
         let pace = spec.config.console.pace_ms.or(self.profile.console.pace_ms);
-        let guard = Guard(Some(Rc::clone(&process)));
-        let terminal = Terminal {
+        Terminal {
             process,
             shared,
             receiver: Some(receiver),
-            console: Some(OwnedFd::from(theirs)),
+            console: Some(wires.theirs),
             exit,
             keeper: tokio::task::spawn_local(keeper.run(told)),
             pace: pace.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into())),
-        };
-        Ok((terminal, guard))
+        }
     }
 
     /// Waits until the guest runs, or says why it does not.
@@ -259,14 +252,9 @@ impl Driver {
             .stat()
             .is_some_and(|stat| stat.state == kxl_backend::process::RunState::Stopped);
         let at_rest = self.profile.control.prompt.is_some() && pty::cooked(&master);
-        // The process is not ours to kill when something below fails.
-        let process = Doomed::new(process);
-        let (terminal, mut guard) =
-            match self.assemble(spec, process, master, Phase::Running, VecDeque::new()) {
-                Ok(parts) => parts,
-                Err(error) => return Err(error),
-            };
-        guard.disarm();
+        let wires = Wires::of(&master)
+            .map_err(|error| BackendError::io("cannot set up the console", error))?;
+        let terminal = self.assemble(spec, process, master, wires, Phase::Running);
         if at_rest {
             Self::find_out(spec, &terminal.shared, stopped).await;
         }
@@ -293,6 +281,10 @@ impl Driver {
         // Stopped and silent: it was launched paused and has not begun.
         if meaning.is_some() || !(stopped && shared.transcript.borrow().is_empty()) {
             shared.phase.set(Phase::AtPrompt(meaning));
+            if let Some(how) = shared.ended() {
+                // Whether the earlier monitor still acted on it, the engine's record knows.
+                let _nobody_listens = shared.events.send(kxl_backend::Event::GuestEnded(how));
+            }
         } else {
             shared.phase.set(Phase::Starting);
         }
@@ -327,6 +319,23 @@ impl Backend for Driver {
         attachments: &'a Attachments,
     ) -> Local<'a, Result<Box<dyn Live>>> {
         Box::pin(self.take_up(spec, identity, attachments))
+    }
+}
+
+/// The console's two ends between us and the monitor, and the terminal to wait on.
+struct Wires {
+    ours: UnixStream,
+    theirs: OwnedFd,
+    terminal: AsyncFd<OwnedFd>,
+}
+
+impl Wires {
+    fn of(master: &OwnedFd) -> std::io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let (ours, terminal) = (UnixStream::from_std(ours)?, pty::watched(master)?);
+        Ok(Self { ours, theirs: theirs.into(), terminal })
     }
 }
 

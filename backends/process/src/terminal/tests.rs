@@ -28,7 +28,7 @@ fn counter(spec: &mut LaunchSpec, machine: &str, start: &str) -> bool {
 }
 
 /// Both simulators, where they are installed.
-fn each(test: impl AsyncFn(&LaunchSpec)) {
+fn each(test: &impl AsyncFn(&LaunchSpec)) {
     for (machine, start) in [("pdp11", "1000"), ("vax780", "400")] {
         let scratch = Scratch::new("simh");
         let mut spec = scratch.spec();
@@ -47,7 +47,7 @@ async fn launched(spec: &LaunchSpec, name: &str) -> (Box<dyn Live>, Identity, At
 
 #[test]
 fn a_simulator_counts_stands_still_and_goes_on() {
-    each(async |spec| {
+    each(&async |spec| {
         let (mut live, identity, _) = launched(spec, "simh").await;
         let mut events = live.events().unwrap();
         let mut console = Typist::new(live.console().unwrap());
@@ -73,7 +73,7 @@ fn a_simulator_counts_stands_still_and_goes_on() {
 
 #[test]
 fn a_halt_of_the_guest_is_its_end_and_outlives_the_monitor() {
-    each(async |spec| {
+    each(&async |spec| {
         let (mut live, identity, attachments) = launched(spec, "simh").await;
         let mut events = live.events().unwrap();
         let mut console = Typist::new(live.console().unwrap());
@@ -94,7 +94,7 @@ fn a_halt_of_the_guest_is_its_end_and_outlives_the_monitor() {
 
 #[test]
 fn a_halt_that_nobody_was_there_to_read_is_found_by_the_next_monitor() {
-    each(async |spec| {
+    each(&async |spec| {
         let (mut live, identity, attachments) = launched(spec, "simh").await;
         let mut console = Typist::new(live.console().unwrap());
         console.lines(1).await;
@@ -114,7 +114,7 @@ fn a_halt_that_nobody_was_there_to_read_is_found_by_the_next_monitor() {
 
 #[test]
 fn a_later_monitor_takes_the_console_back() {
-    each(async |spec| {
+    each(&async |spec| {
         let (mut live, identity, attachments) = launched(spec, "simh").await;
         let mut console = Typist::new(live.console().unwrap());
         console.lines(1).await;
@@ -134,7 +134,7 @@ fn a_later_monitor_takes_the_console_back() {
 
 #[test]
 fn the_attention_key_stops_the_machine_without_ending_it() {
-    each(async |spec| {
+    each(&async |spec| {
         let (mut live, ..) = launched(spec, "simh").await;
         let mut events = live.events().unwrap();
         let mut console = Typist::new(live.console().unwrap());
@@ -152,7 +152,7 @@ fn the_attention_key_stops_the_machine_without_ending_it() {
 
 #[test]
 fn a_machine_launched_paused_begins_when_told() {
-    each(async |spec| {
+    each(&async |spec| {
         let spec = LaunchSpec { paused: true, ..spec.clone() };
         let (mut live, identity, attachments) = launched(&spec, "simh").await;
         assert_eq!(live.query().await.unwrap().state, State::Paused);
@@ -250,7 +250,7 @@ fn a_guest_cannot_fake_its_own_end() {
         console.until("sim> ").await;
         // Longer than the second look takes.
         tokio::time::sleep(keeper::SETTLE * 4).await;
-        assert!(events.try_recv().is_err());
+        events.try_recv().expect_err("nothing happened");
         assert_eq!(live.query().await.unwrap().state, State::Running);
         live.destroy().await.unwrap();
     });

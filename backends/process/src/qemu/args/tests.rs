@@ -287,6 +287,17 @@ fn a_screen_is_there_when_asked_for_or_usual() {
         spec.config.display.vnc = Some(false);
     });
     assert_eq!(none, [""; 0]);
+    let arm = added(&arm(), |spec| spec.config.display.vnc = Some(true));
+    assert_eq!(
+        arm,
+        [
+            "-device virtio-gpu-pci,id=video0",
+            "-vnc 127.0.0.1:0,to=99",
+            "-device qemu-xhci,id=usb",
+            "-device usb-kbd,bus=usb.0,id=usb-0",
+            "-device usb-tablet,bus=usb.0,id=usb-1",
+        ]
+    );
 }
 
 #[test]
