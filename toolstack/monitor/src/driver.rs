@@ -137,7 +137,7 @@ impl Driver {
                 tracing::error!(%failure, "the domain is not up");
                 ready.failed(&failure);
                 // After a failed launch the record is settled; a failed adoption leaves the domain.
-                return if mission == Mission::Launch { Next::Over } else { self.take_streams() };
+                return if mission == Mission::Launch { Next::Over } else { self.retake_streams() };
             }
             Err(answer) => {
                 let next = self.destroy(answer).await;
@@ -152,7 +152,10 @@ impl Driver {
             return next;
         }
         let up = Ready::Up { domid: row.domid };
-        self.take_streams();
+        match mission {
+            Mission::Launch => drop(self.take_streams()),
+            Mission::Adopt => drop(self.retake_streams()),
+        }
         ready.say(&up);
         give_back_memory();
         Next::Continue
@@ -160,11 +163,27 @@ impl Driver {
 
     /// Takes the events and the console of a new emulator.
     fn take_streams(&mut self) -> Next {
-        self.events = self.domain.events();
         let row = self.domain.row();
         let marker = format!("domain {} (domid {}) started", row.name, row.domid);
+        self.connect_streams(&marker)
+    }
+
+    /// Takes those of an adopted emulator. What its guest said while nobody listened is lost, and
+    /// the log says so; what was said before is read back from the log.
+    fn retake_streams(&mut self) -> Next {
+        self.hub.recall();
+        let row = self.domain.row();
+        let marker = format!(
+            "domain {} (domid {}) adopted by a new monitor, output may be missing here",
+            row.name, row.domid
+        );
+        self.connect_streams(&marker)
+    }
+
+    fn connect_streams(&mut self, marker: &str) -> Next {
+        self.events = self.domain.events();
         if let Some(console) = self.domain.console() {
-            self.hub.connect(console, &marker);
+            self.hub.connect(console, marker);
         }
         Next::Continue
     }

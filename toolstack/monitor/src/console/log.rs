@@ -2,7 +2,7 @@
 //! an index of times beside it.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,19 @@ impl Log {
     /// Writes a line of kxl's own.
     pub(super) fn marker(&mut self, text: &str) {
         self.write(format!("\r\n--- kxl: {text} ---\r\n").as_bytes());
+    }
+
+    /// The last bytes of the present file, `most` at the most.
+    ///
+    /// # Errors
+    /// When there is no log or it cannot be read.
+    pub(super) fn tail(&self, most: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(&self.path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(most as u64)))?;
+        let mut bytes = Vec::with_capacity(most.min(usize::try_from(size).unwrap_or(most)));
+        file.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -131,6 +144,17 @@ mod tests {
         assert_eq!(files, 6, "three logs and their indices");
         let size = fs::metadata(&path).unwrap().len();
         assert!(size <= 1024 + 512, "{size}");
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_tail_is_what_was_written_last() {
+        let path = scratch("tail");
+        let mut log = Log::new(path.clone(), 1 << 20, 1);
+        assert!(log.tail(4).is_err(), "nothing was logged yet");
+        log.write(b"one two");
+        assert_eq!(log.tail(3).unwrap(), b"two");
+        assert_eq!(log.tail(100).unwrap(), b"one two");
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 

@@ -69,6 +69,15 @@ impl Hub {
         }))
     }
 
+    /// Fills the ring with the end of the log, for a monitor that comes after another one.
+    pub(crate) fn recall(&self) {
+        let mut inner = self.0.borrow_mut();
+        match inner.log.tail(RING) {
+            Ok(bytes) => inner.ring = bytes.into(),
+            Err(error) => tracing::info!(%error, "the past of the console is not shown"),
+        }
+    }
+
     /// Connects the console of a new emulator; `marker` goes into the log.
     pub(crate) fn connect(self: &Rc<Self>, console: ConsoleEnd, marker: &str) {
         let mut inner = self.0.borrow_mut();
