@@ -19,5 +19,12 @@ pub(crate) fn choose(paths: &Paths, config: &DomainConfig) -> Result<Box<dyn Bac
 
 /// Prints one JSON line for each backend and profile (`kxl info --backends` renders them).
 pub(crate) fn list() -> Result<(), Failure> {
+    let paths = Paths::from_env()
+        .map_err(|error| Failure::because(Kind::Failed, "cannot use this host's places", &error))?;
+    for profile in kxl_process::profiles(&paths.profile_dir(), &paths.cache_dir()) {
+        let line = serde_json::to_string(&profile)
+            .map_err(|error| Failure::because(Kind::Internal, "cannot write JSON", &error))?;
+        crate::say(&line);
+    }
     Ok(())
 }

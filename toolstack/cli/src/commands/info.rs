@@ -90,14 +90,20 @@ struct BackendLine {
     description: String,
     #[serde(default)]
     capabilities: Vec<String>,
-    /// The program it would run.
+    /// The programs that were found.
     #[serde(default)]
-    emulator: Option<String>,
-    #[serde(default)]
-    version: Option<String>,
+    programs: Vec<Program>,
     /// What is not there, and what to install.
     #[serde(default)]
-    missing: Option<String>,
+    missing: Vec<String>,
+}
+
+/// An emulator on this host.
+#[derive(Debug, Deserialize, Serialize)]
+struct Program {
+    path: String,
+    version: Option<String>,
+    accelerator: Option<String>,
 }
 
 /// Asks the monitor program, which links the backends; this one does not.
@@ -128,17 +134,28 @@ fn backends(as_json: bool) -> Exit {
 fn table(lines: &[BackendLine]) -> String {
     let mut text = String::new();
     for line in lines {
-        text.push_str(&format!("{:<12} {}\n", line.name, line.description));
-        text.push_str(&format!("{:<12} offers: {}\n", "", line.capabilities.join(" ")));
-        match (&line.missing, &line.emulator) {
-            (Some(missing), _) => text.push_str(&format!("{:<12} missing: {missing}\n", "")),
-            (None, Some(emulator)) => {
-                let version = line.version.as_deref().unwrap_or_default();
-                text.push_str(format!("{:<12} runs: {emulator} {version}", "").trim_end());
-                text.push('\n');
-            }
-            (None, None) => {}
+        text.push_str(format!("{:<12} {}", line.name, line.description).trim_end());
+        text.push('\n');
+        let mut put = |label: &str, value: &str| {
+            text.push_str(&format!("{:<12} {label}: {value}\n", ""));
+        };
+        put("offers", &line.capabilities.join(" "));
+        // Those of which nothing but the place is known share a line.
+        let (plain, known): (Vec<_>, Vec<_>) = line
+            .programs
+            .iter()
+            .partition(|program| program.version.is_none() && program.accelerator.is_none());
+        for program in known {
+            let parts =
+                [Some(&program.path), program.version.as_ref(), program.accelerator.as_ref()];
+            let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+            put("runs", &parts.join(" "));
         }
+        if !plain.is_empty() {
+            let paths: Vec<&str> = plain.iter().map(|program| program.path.as_str()).collect();
+            put("runs", &paths.join(" "));
+        }
+        line.missing.iter().for_each(|missing| put("missing", missing));
     }
     text
 }
@@ -150,8 +167,8 @@ mod tests {
     #[test]
     fn a_backend_says_what_it_offers_and_what_is_missing() {
         let lines: Vec<BackendLine> = [
-            r#"{"name":"qemu","description":"QEMU","capabilities":["pause","powerdown"],"emulator":"/usr/bin/qemu-system-x86_64","version":"7.2.0"}"#,
-            r#"{"name":"simh","description":"SIMH","capabilities":["pause"],"missing":"pdp11: apt install simh","later":"x"}"#,
+            r#"{"name":"qemu","description":"QEMU","capabilities":["pause","powerdown"],"programs":[{"path":"/usr/bin/qemu-system-x86_64","version":"7.2.0","accelerator":"kvm"}],"missing":[]}"#,
+            r#"{"name":"simh","description":"SIMH","capabilities":["pause"],"missing":["pdp11: apt install simh"],"later":"x"}"#,
         ]
         .iter()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -159,7 +176,7 @@ mod tests {
         assert_eq!(
             table(&lines),
             "qemu         QEMU\n             offers: pause powerdown\n             \
-             runs: /usr/bin/qemu-system-x86_64 7.2.0\n\
+             runs: /usr/bin/qemu-system-x86_64 7.2.0 kvm\n\
              simh         SIMH\n             offers: pause\n             \
              missing: pdp11: apt install simh\n"
         );

@@ -23,7 +23,7 @@ use kxl_store::ListRow;
 pub(crate) use list::config as config_of;
 
 use crate::args::{Cli, Command};
-use crate::report;
+use crate::{out, report};
 
 /// How long a command waits for the backend of a domain that it starts; the start goes on after
 /// it. Firmware under emulation on a loaded host takes tens of seconds at most.
@@ -53,9 +53,19 @@ pub(crate) fn main() -> u8 {
 
 /// Help goes to standard output with status 0, a wrong command line to standard error with 2.
 fn usage(error: &clap::Error) -> u8 {
-    // Nobody is left to tell when even this cannot be printed.
-    drop(error.print());
-    if error.use_stderr() { Kind::Usage.exit_code() } else { 0 }
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        let text = text.strip_prefix("error: ").map(|rest| format!("kxl: {rest}")).unwrap_or(text);
+        out::complain(&text);
+        return Kind::Usage.exit_code();
+    }
+    match out::print(&text) {
+        Ok(()) => 0,
+        Err(failure) => {
+            report::failure(&failure);
+            failure.kind.exit_code()
+        }
+    }
 }
 
 fn run(command: Command) -> Exit {

@@ -269,3 +269,43 @@ pub(crate) fn print(text: &str) -> u8 {
         Err(failure) => fail(&failure),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> u8 {
+        main(Flavour::Xl, line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn wrong_global_options_and_unknown_commands_are_status_1() {
+        for line in ["-Q list", "--help", "--version", "c", "nosuch", "-N list", "-vvv -N pause 1"]
+        {
+            assert_eq!(run(line), FAILURE, "xl {line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_or_belongs_to_xen_fails() {
+        for line in ["save web f", "migrate web host", "rename a b", "remus web", "debug-keys h"] {
+            assert_eq!(run(line), FAILURE, "xl {line}");
+        }
+    }
+
+    #[test]
+    fn wrong_command_lines_are_status_2_and_create_has_its_own() {
+        for line in ["list -X", "list --state", "create a b", "setenforce", "console -e"] {
+            assert_eq!(run(line), USAGE, "xl {line}");
+        }
+        assert_eq!(run("create"), 6);
+        assert_eq!(run("create name=\"x\""), 6, "words alone are no configuration to xl");
+        assert_eq!(run("create /nonexistent"), 3);
+    }
+
+    #[test]
+    fn shutdown_wants_a_domain_or_all() {
+        assert_eq!(run("shutdown"), FAILURE);
+        assert_eq!(run("reboot -w"), FAILURE);
+    }
+}
