@@ -129,6 +129,47 @@ fn call(fd: RawFd, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Resu
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A network to try things in.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Runs a test in a thread, and what that starts, with a network of its own and one bridge in
+    /// it, so that the host's stays as it is.
+    pub(crate) fn beside(bridge_name: &'static str, test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(move || {
+            if bridge(bridge_name) {
+                test();
+            }
+        });
+        thread.join().unwrap();
+    }
+
+    /// Says what is missing where that cannot be done.
+    fn bridge(name: &str) -> bool {
+        // SAFETY: affects this thread only.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+            println!("skipped: no network namespace: {}", io::Error::last_os_error());
+            return false;
+        }
+        let control = control().unwrap();
+        let mut bytes = [0u8; libc::IFNAMSIZ];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        // SAFETY: SIOCBRADDBR of linux/sockios.h takes a name of IFNAMSIZ bytes.
+        let rc = unsafe { libc::ioctl(control.as_raw_fd(), 0x89a0 as _, bytes.as_ptr()) };
+        if rc < 0 || !Path::new("/dev/net/tun").exists() {
+            println!("skipped: no bridge or no tun: {}", io::Error::last_os_error());
+            return false;
+        }
+        true
+    }
+
+    /// Whether an interface is there.
+    pub(crate) fn exists(name: &str) -> bool {
+        index(name).is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,20 +190,11 @@ mod tests {
 
     #[test]
     fn a_tap_is_in_its_bridge_and_gone_with_its_descriptor() {
-        // A network of this thread's own, so that the host's stays as it is.
-        if let Err(error) = unshare_network() {
-            println!("skipped: no network namespace: {error}");
-            return;
-        }
+        testing::beside("kxb0", tap_comes_and_goes);
+    }
+
+    fn tap_comes_and_goes() {
         let control = control().unwrap();
-        let mut name = [0u8; libc::IFNAMSIZ];
-        name[..4].copy_from_slice(b"kxb0");
-        // SAFETY: SIOCBRADDBR takes a name of IFNAMSIZ bytes.
-        let rc = unsafe { libc::ioctl(control.as_raw_fd(), 0x89a0 as _, name.as_ptr()) };
-        if rc < 0 || !Path::new("/dev/net/tun").exists() {
-            println!("skipped: no bridge or no tun: {}", io::Error::last_os_error());
-            return;
-        }
         let wanted = wanted("vif7.0", "kxb0");
         check(&wanted).unwrap();
         let tap = make(&wanted).unwrap();
@@ -178,11 +210,5 @@ mod tests {
         assert!(error.contains("vif7.0"), "the name is taken: {error}");
         drop(tap);
         assert!(index("vif7.0").is_err(), "the kernel takes it away");
-    }
-
-    fn unshare_network() -> io::Result<()> {
-        // SAFETY: affects this thread only.
-        let rc = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

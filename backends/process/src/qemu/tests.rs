@@ -362,3 +362,29 @@ fn the_emulator_accepts_every_kind_of_device() {
         }
     }
 }
+
+#[test]
+fn a_tap_lives_as_long_as_the_emulator_whatever_becomes_of_the_monitor() {
+    tap::testing::beside("kxb1", emulator_with_a_tap);
+}
+
+fn emulator_with_a_tap() {
+    let Some(arch) = installed().first().copied() else { return };
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    (spec.config.arch, spec.default_bridge) = (Some(arch), Some("kxb1".into()));
+    spec.config.nics = vec![Nic { mtu: Some(1400), ..Nic::default() }];
+    if nix::unistd::geteuid().is_root() {
+        spec.run_as = Some(kxl_backend::RunAs { uid: 65534, gid: 65534 });
+    }
+    monitor(async {
+        let (live, identity, attachments) = launched(&spec).await;
+        assert_eq!(attachments.taps, ["vif7.0"]);
+        drop(live);
+        assert!(tap::testing::exists("vif7.0"), "the monitor held nothing of it");
+        let process = Process::open(identity).unwrap();
+        process.signal(Signal::SIGKILL).unwrap();
+        process.gone().await.unwrap();
+        assert!(!tap::testing::exists("vif7.0"), "the kernel took it away");
+    });
+}

@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -23,10 +23,14 @@ use tokio::sync::{mpsc, watch};
 use super::pty;
 use super::transcript::Transcript;
 use crate::ending::Status;
+use crate::files;
 use crate::profile::{Meaning, Profile};
 
 /// Output kept for a monitor that does not read; the oldest goes first, the emulator never waits.
 const BACKLOG: usize = 1 << 20;
+
+/// Size at which the log is turned over.
+const LOG_LIMIT: u64 = 1 << 20;
 
 /// Time for an emulator to finish changing its terminal after it printed its prompt.
 pub(crate) const SETTLE: Duration = Duration::from_millis(50);
@@ -51,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) destroyed: Cell<bool>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) note: PathBuf,
+    /// The emulator's log: its terminal is the console, so only its end goes there.
+    pub(crate) log: PathBuf,
 }
 
 impl Shared {
@@ -114,6 +120,14 @@ impl Shared {
     fn remember(&self, how: GuestEvent) {
         if let Err(error) = std::fs::write(&self.note, how.as_str()) {
             tracing::warn!(%error, "how the guest ended will not be known after a crash of ours");
+        }
+    }
+
+    fn log(&self, text: &str) {
+        let logged = files::open_log(&self.log, LOG_LIMIT)
+            .map(|(mut log, _)| log.write_all(format!("{text}\n").as_bytes()));
+        if let Err(error) = logged {
+            tracing::warn!(%error, "the end is not in the emulator's log");
         }
     }
 
@@ -206,6 +220,7 @@ impl Keeper {
         self.shared.look();
         self.pass_on();
         let exit = self.shared.exit(status);
+        self.shared.log(&exit.text);
         told.send_replace(Some(exit.clone()));
         self.shared.tell(Event::Exited(exit));
     }

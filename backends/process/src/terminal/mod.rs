@@ -176,6 +176,7 @@ impl Driver {
             destroyed: Cell::new(false),
             events,
             note: spec.rundir.join(ENDED),
+            log: spec.emulator_log.clone(),
         });
         let process = Rc::new(process);
         let keeper = Keeper {

@@ -227,6 +227,8 @@ fn any_program_is_asked_by_signal_and_understood_by_its_status() {
             let Event::Exited(exit) = next(&mut events).await else { panic!("the end") };
             assert_eq!(exit.meaning, Some(how), "{}", exit.text);
             assert!(exit.text.ends_with(": up"), "{}", exit.text);
+            let log = std::fs::read_to_string(&spec.emulator_log).unwrap();
+            assert_eq!(log, format!("{}\n", exit.text));
             let error = live.reset().await.unwrap_err();
             assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
         });
