@@ -1,0 +1,55 @@
+//! The figures, one file each.
+
+mod create;
+mod list;
+mod live;
+mod monitor;
+mod stopped;
+mod version;
+mod writers;
+
+use crate::error::BenchError;
+use crate::host::Lab;
+use crate::table::Table;
+
+/// One thing that is measured.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    /// What it is, in a line.
+    pub(crate) about: &'static str,
+    /// Measures it and adds its lines to the table, or why there are none.
+    pub(crate) measure: fn(&Lab, &mut Table) -> Result<(), BenchError>,
+}
+
+/// All of them, the cheap ones first.
+pub(crate) const ALL: &[Row] = &[
+    Row { name: "version", about: "kxl --version beside /bin/true", measure: version::measure },
+    Row {
+        name: "create",
+        about: "kxl create beside raw QEMU and virsh start",
+        measure: create::measure,
+    },
+    Row {
+        name: "list",
+        about: "kxl list of 1,000 and 10,000 managed domains beside virsh list --all",
+        measure: list::measure,
+    },
+    Row { name: "live", about: "kxl list of 1,000 live mock domains", measure: live::measure },
+    Row {
+        name: "stopped",
+        about: "one stopped emulator among 20 live domains",
+        measure: stopped::measure,
+    },
+    Row {
+        name: "monitor",
+        about: "memory and wake-ups of the monitor of an idle domain",
+        measure: monitor::measure,
+    },
+    Row {
+        name: "writers",
+        about: "1,000 processes that write lifecycle rows at once",
+        measure: writers::measure,
+    },
+];
