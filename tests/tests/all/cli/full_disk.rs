@@ -1,0 +1,115 @@
+//! A full disk refuses starts with a reason, and keeps nobody from ending domains.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::run::run;
+use crate::support::skip::skip;
+use crate::support::{Host, Output, guest, wait};
+
+/// A mount namespace in which the root of a host is a small file system of its own.
+struct Small {
+    holder: Child,
+}
+
+impl Small {
+    fn make(root: &Path) -> Result<Self, String> {
+        let mut holder = Command::new("unshare")
+            .args(["-m", "--propagation", "private", "sh", "-c"])
+            .arg("mount -t tmpfs -o size=6m,mode=0755 kxl-test \"$1\" && touch \"$1/mounted\" && exec sleep 600")
+            .arg("sh")
+            .arg(root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("unshare: {error}"))?;
+        let seen = || {
+            Path::new(&format!("/proc/{}/root", holder.id()))
+                .join(root.strip_prefix("/").unwrap())
+                .join("mounted")
+        };
+        let seen = seen();
+        let mut ended = None;
+        wait::eventually("the small file system is there", || {
+            ended = holder.try_wait().unwrap();
+            ended.is_some() || seen.exists()
+        });
+        match ended {
+            Some(status) => {
+                Err(format!("this user may not mount in a namespace of its own ({status})"))
+            }
+            None => Ok(Self { holder }),
+        }
+    }
+
+    /// Runs a command of the host inside.
+    fn run(&self, host: &Host, args: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["-m", "-t", &self.holder.id().to_string(), "--"]);
+        command.args(args);
+        let path = format!("{}:{}", host.bin().display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path);
+        host.settle_env(&mut command);
+        run(&mut command, Duration::from_secs(60))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        drop(self.holder.kill());
+        drop(self.holder.wait());
+    }
+}
+
+#[test]
+fn on_a_full_disk_starts_are_refused_with_the_reason_and_ends_go_on() {
+    let host = Host::new();
+    let small = match Small::make(&host.root) {
+        Ok(small) => small,
+        Err(reason) => return skip("a full disk", &reason),
+    };
+    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
+    let listed = |name: &str| {
+        let text = kxl(&["list", "--json"]).expect(0).stdout;
+        let all: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        all.into_iter().find(|domain| domain["name"] == name)
+    };
+    let file = |name: &str| {
+        host.file(&format!("{name}.cfg"), &guest::mock(name, "tick=0")).display().to_string()
+    };
+    kxl(&["new", &file("kept")]).expect(0);
+    kxl(&["start", "kept"]).expect(0);
+    kxl(&["create", &file("asked")]).expect(0);
+    kxl(&["create", &file("ended")]).expect(0);
+
+    let fill = format!("cat /dev/zero > {}/fill; sync", host.root.display());
+    drop(small.run(&host, &["sh", "-c", &fill]));
+
+    let output = kxl(&["create", &file("late")]).expect(1);
+    let says = output.stderr.to_lowercase();
+    assert!(says.contains("space") || says.contains("full"), "{output}");
+    assert!(listed("late").is_none());
+    wait::eventually("nothing of the refused one is left", || {
+        host.processes().iter().all(|process| !process.args.iter().any(|arg| arg == "late"))
+    });
+    kxl(&["pause", "kept"]).expect(0);
+    kxl(&["unpause", "kept"]).expect(0);
+    kxl(&["shutdown", "-ww", "asked"]).expect(0);
+    kxl(&["destroy", "ended"]).expect(0);
+    kxl(&["destroy", "kept"]).expect(0);
+    wait::eventually("every emulator has ended", || host.emulators().is_empty());
+
+    let empty = format!("rm {}/fill", host.root.display());
+    small.run(&host, &["sh", "-c", &empty]).expect(0);
+    kxl(&["recover"]).expect(0);
+    wait::eventually("the records are true again", || {
+        listed("kept").is_some_and(|kept| kept["state"] == "halted")
+            && listed("asked").is_none()
+            && listed("ended").is_none()
+    });
+    kxl(&["create", &file("late")]).expect(0);
+    kxl(&["start", "kept"]).expect(0);
+    kxl(&["destroy", "late", "kept"]).expect(0);
+}

@@ -1,0 +1,46 @@
+//! One domain that hangs delays nobody else.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Host, guest};
+
+#[test]
+fn one_stopped_emulator_among_twenty_is_told_apart_and_holds_nobody_up() {
+    let host = Host::new();
+    for index in 0..20 {
+        let name = format!("web{index}");
+        host.create(&name, &guest::mock(&name, "tick=0"));
+    }
+    let hung = host.emulator_of(&host.domain("web7"));
+    hung.signal(Signal::SIGSTOP);
+    let domains = host.domains();
+    assert_eq!(domains.len(), 20);
+    for domain in &domains {
+        let expected = domain.text("name") != Some("web7");
+        assert_eq!(domain.0["answering"], expected, "{domain:?}");
+    }
+    let silent = host.domain("web7");
+    assert_eq!(silent.text("silent_because"), Some("its emulator is stopped by a signal"));
+    let text = host.ok(["list"]);
+    let marked: Vec<_> = text.lines().filter(|line| line.contains("not answering")).collect();
+    assert!(marked.len() == 1 && marked[0].starts_with("web7"), "{text}");
+    // xl shows the letters it knew last, and no other format.
+    let table = host.xl(&["list"]).expect(0).stdout;
+    assert_eq!(table.lines().count(), 22, "{table}");
+    for name in ["web6", "web8"] {
+        host.ok(["pause", name]);
+        host.ok(["unpause", name]);
+        host.ok(["destroy", name]);
+    }
+    // Asking the one that hangs fails by its own deadline, and ends nothing.
+    let begun = Instant::now();
+    let output = host.kxl(["pause", "web7"]);
+    assert!(matches!(output.code(), Some(1 | 6)), "{output}");
+    // A guard against waiting for ever, not a measurement: the verb's deadline is 30 s.
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(hung.alive());
+    host.ok(["destroy", "web7"]);
+    assert!(!hung.alive());
+}

@@ -1,0 +1,8 @@
+//! The commands as people and scripts meet them: statuses, texts, descriptors, formats.
+
+mod clients;
+mod exits;
+mod full_disk;
+mod handover;
+mod hung;
+mod xl;

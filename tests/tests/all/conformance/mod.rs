@@ -1,0 +1,105 @@
+//! One suite over every backend: what each of them owes the engine, and that what it cannot do is
+//! refused and changes nothing. A backend that this host lacks is skipped aloud.
+
+mod cases;
+
+use crate::support::Host;
+use crate::support::guest::{self, Counter};
+use crate::support::skip;
+
+/// A backend under test.
+pub(crate) struct Subject {
+    /// Its configuration, for a domain called `it`.
+    config: String,
+    /// How its guest shows that it runs; `None` where it only echoes.
+    counter: Option<Counter>,
+    /// What its guest says when it is up.
+    greeting: Option<&'static str>,
+    /// What is typed, and what comes back of it.
+    echo: (&'static str, &'static str),
+    /// Capabilities it has, by name; the verbs that need others are refused.
+    offers: &'static [&'static str],
+}
+
+const LINUX: &[&str] = &["pause", "powerdown", "reset", "console"];
+
+fn suite(name: &str, config: Result<String, String>, subject: impl FnOnce(String) -> Subject) {
+    match config {
+        Ok(config) => {
+            let subject = subject(config);
+            eprintln!("conformance {name}");
+            for case in cases::ALL {
+                eprintln!("  {}", case.name);
+                (case.run)(&Host::deep(), &subject);
+            }
+        }
+        Err(reason) => skip::skip(&format!("conformance {name}"), &reason),
+    }
+}
+
+#[test]
+fn the_mock_conforms() {
+    suite("mock", Ok(guest::mock("it", "")), |config| Subject {
+        config,
+        counter: Some(Counter::Linux),
+        greeting: Some("READY"),
+        echo: ("hello\r", "hello"),
+        offers: LINUX,
+    });
+}
+
+#[test]
+fn qemu_with_an_x86_64_guest_conforms() {
+    let _slot = guest::slot();
+    suite("qemu x86_64", guest::qemu("x86_64", "it", "tick=200", ""), linux);
+}
+
+#[test]
+fn qemu_with_an_aarch64_guest_conforms() {
+    let _slot = guest::slot();
+    suite("qemu aarch64", guest::qemu("aarch64", "it", "tick=200", ""), linux);
+}
+
+/// The test guest: it answers what it does not understand.
+fn linux(config: String) -> Subject {
+    Subject {
+        config,
+        counter: Some(Counter::Linux),
+        greeting: Some("READY"),
+        echo: ("z", "? 7a"),
+        offers: LINUX,
+    }
+}
+
+#[test]
+fn a_pdp11_on_simh_conforms() {
+    suite("simh pdp11", guest::simh("pdp11", "it"), |config| Subject {
+        config,
+        counter: Some(Counter::Pdp11),
+        greeting: None,
+        echo: ("q", "q"),
+        offers: &["pause", "console"],
+    });
+}
+
+#[test]
+fn a_vax_on_simh_conforms() {
+    suite("simh vax780", guest::simh("vax780", "it"), |config| Subject {
+        config,
+        counter: Some(Counter::Vax),
+        greeting: None,
+        echo: ("q", "q"),
+        offers: &["pause", "console"],
+    });
+}
+
+#[test]
+fn any_program_conforms() {
+    suite("any", guest::any("it"), |config| Subject {
+        config,
+        counter: None,
+        greeting: None,
+        echo: ("hello\r", "hello"),
+        offers: &["pause", "powerdown", "console"],
+    });
+}

@@ -1,0 +1,7 @@
+//! What the verbs do, what follows when guests end, and what a death of kxl costs: nothing.
+
+mod adopt;
+mod crash;
+mod policy;
+mod race;
+mod verbs;

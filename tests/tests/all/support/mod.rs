@@ -1,0 +1,13 @@
+//! What the tests share: a host of their own, the commands, consoles, processes, guests.
+
+pub(crate) mod console;
+pub(crate) mod guest;
+pub(crate) mod host;
+pub(crate) mod process;
+pub(crate) mod run;
+pub(crate) mod skip;
+pub(crate) mod wait;
+
+pub(crate) use console::Console;
+pub(crate) use host::{Domain, Host};
+pub(crate) use run::Output;

@@ -1,0 +1,130 @@
+//! The processes of one `KXL_ROOT`, as `/proc` shows them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use kxl_backend::Identity;
+use kxl_backend::process::{Process, RunState, Stat};
+use nix::sys::signal::Signal;
+
+/// What a process is in a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// `kxl` and its other names.
+    Command,
+    /// `kxl-monitor`.
+    Monitor,
+    /// Whatever runs a guest.
+    Emulator,
+}
+
+/// A process that lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Proc {
+    pub(crate) role: Role,
+    pub(crate) identity: Identity,
+    pub(crate) args: Vec<String>,
+}
+
+impl Proc {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> i32 {
+        self.identity.pid
+    }
+
+    /// Sends a signal; a process that is gone already is none to worry about.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Ok(process) = Process::open(self.identity.clone()) {
+            drop(process.signal(signal));
+        }
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+        super::wait::eventually("a killed process goes", || !self.alive());
+    }
+
+    /// Whether it lives.
+    pub(crate) fn alive(&self) -> bool {
+        self.identity.alive()
+    }
+
+    /// What `/proc/PID/stat` tells.
+    pub(crate) fn stat(&self) -> Stat {
+        Stat::read(self.pid()).unwrap()
+    }
+
+    /// What its descriptors point at: number and target.
+    pub(crate) fn fds(&self) -> Vec<(i32, String)> {
+        let dir = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let mut fds: Vec<_> = dir
+            .flatten()
+            .filter_map(|entry| {
+                let number = entry.file_name().to_str()?.parse().ok()?;
+                let target = fs::read_link(entry.path()).ok()?;
+                Some((number, target.to_string_lossy().into_owned()))
+            })
+            .collect();
+        fds.sort();
+        fds
+    }
+}
+
+/// Every living process of the host at `root`, but for this one: its environment names the root,
+/// its command line does, or it holds a file below it.
+pub(crate) fn of_root(root: &Path) -> Vec<Proc> {
+    let own = i32::try_from(std::process::id()).unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if pid != own && belongs(&entry.path(), root) {
+            found.extend(look(pid));
+        }
+    }
+    found
+}
+
+fn look(pid: i32) -> Option<Proc> {
+    let identity = Identity::of(pid).ok()?;
+    if Stat::read(pid).ok()?.state == RunState::Dead {
+        return None;
+    }
+    let args: Vec<String> = fs::read(format!("/proc/{pid}/cmdline"))
+        .ok()?
+        .split(|byte| *byte == 0)
+        .map(|arg| String::from_utf8_lossy(arg).into_owned())
+        .collect();
+    let program = Path::new(args.first()?).file_name()?.to_string_lossy().into_owned();
+    let role = match program.as_str() {
+        "kxl" | "xl" | "xm" | "xen" => Role::Command,
+        "kxl-monitor" => Role::Monitor,
+        _ => Role::Emulator,
+    };
+    Some(Proc { role, identity, args })
+}
+
+fn belongs(proc: &Path, root: &Path) -> bool {
+    let below = [root.as_os_str().as_bytes(), b"/"].concat();
+    let exact = [b"KXL_ROOT=", root.as_os_str().as_bytes()].concat();
+    let environ = fs::read(proc.join("environ")).unwrap_or_default();
+    let cmdline = fs::read(proc.join("cmdline")).unwrap_or_default();
+    environ.split(|byte| *byte == 0).any(|entry| entry == exact)
+        || cmdline.split(|byte| *byte == 0).any(|arg| arg.starts_with(&below))
+        || holds(proc, root)
+}
+
+fn holds(proc: &Path, root: &Path) -> bool {
+    let Ok(fds) = fs::read_dir(proc.join("fd")) else { return false };
+    fds.flatten().any(|fd| {
+        fs::read_link(fd.path()).is_ok_and(|target| {
+            // A removed file keeps its path, with a word behind it.
+            let bytes = target.into_os_string().into_vec();
+            PathBuf::from(OsString::from_vec(bytes)).starts_with(root)
+        })
+    })
+}
