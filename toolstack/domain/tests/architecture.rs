@@ -76,8 +76,9 @@ fn quoted(page: &str) -> impl Iterator<Item = &str> {
 fn every_path_the_page_names_exists() {
     let page = page();
     let folders = ["toolstack/", "backends/", "tests/", "domain-configs/", "man/"];
-    let paths: Vec<_> =
-        quoted(&page).filter(|text| folders.iter().any(|folder| text.starts_with(folder))).collect();
+    let paths: Vec<_> = quoted(&page)
+        .filter(|text| folders.iter().any(|folder| text.starts_with(folder)))
+        .collect();
     assert!(paths.len() > 10, "only {paths:?}");
     for path in paths {
         assert!(top().join(path).exists(), "{path} does not exist");
