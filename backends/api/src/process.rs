@@ -55,7 +55,9 @@ impl Stat {
     /// # Errors
     /// `NotFound` when there is no such process.
     pub fn read(pid: i32) -> io::Result<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
+        // The name is any bytes, cut at the fifteenth: often in the middle of a character.
+        let bytes = fs::read(format!("/proc/{pid}/stat"))?;
+        Self::parse(&String::from_utf8_lossy(&bytes))
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "odd /proc/PID/stat"))
     }
 
@@ -299,13 +301,35 @@ mod tests {
     }
 
     #[test]
+    fn a_program_whose_name_is_cut_within_a_character_is_alive() {
+        let name = "éééééééé"; // 16 bytes, of which the kernel keeps 15
+        let dir = std::env::temp_dir().join(format!("kxl-process-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        // The kernel takes the name from the link, the program finds its own in argv[0].
+        std::os::unix::fs::symlink("/bin/sleep", dir.join(name)).unwrap();
+        let mut command = std::process::Command::new(dir.join(name));
+        std::os::unix::process::CommandExt::arg0(&mut command, "sleep");
+        let mut child = command.arg("600").spawn().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let raw = fs::read(format!("/proc/{pid}/stat")).unwrap();
+        let identity = Identity::of(pid);
+        let alive = identity.as_ref().is_ok_and(Identity::alive);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::str::from_utf8(&raw).expect_err("the kernel has cut the name within a character");
+        assert!(alive, "{identity:?}");
+        assert!(!identity.unwrap().alive(), "it has been killed");
+    }
+
+    #[test]
     fn our_own_process_is_alive_under_its_start_time_and_no_other() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let identity = Identity::of(pid).unwrap();
         assert!(identity.alive());
         let other = Identity { start_time: identity.start_time + 1, ..identity.clone() };
         assert!(!other.alive(), "a reused pid must not pass");
-        assert!(Process::open(other).is_err());
+        assert_eq!(Process::open(other).unwrap_err().kind(), io::ErrorKind::NotFound);
         let yesterday = Identity { boot_id: "another".into(), ..identity };
         assert!(!yesterday.alive(), "a pid of another boot must not pass");
     }

@@ -12,11 +12,23 @@
 
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use crate::process::{Identity, Process};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::process::{Identity, Process, RunState};
+
+/// How long a child may take from the opened gate to exec: a program on a file system that hangs,
+/// or a frozen control group, must not hold its maker for ever.
+const EXEC_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a child may take to end by itself, and again after a KILL.
+const END_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A process to be made.
 #[derive(Debug)]
@@ -150,15 +162,20 @@ impl Gated {
         &self.identity
     }
 
-    /// Lets the child exec and waits until it has.
+    /// Lets the child exec and waits until it has, for at most 10 s. Blocks the thread.
     ///
     /// # Errors
-    /// The error of `exec` (or of a step before it); the child is gone then.
-    pub fn open(mut self) -> io::Result<Process> {
-        let unborn = || io::Error::other("the child ended before exec");
-        let gate = self.gate.take().ok_or_else(unborn)?;
-        nix::unistd::write(&gate, b"g").map_err(|_| unborn())?;
-        drop(gate);
+    /// The error of `exec` (or of a step before it); `TimedOut` when it has not come to exec in
+    /// time. The child is gone then, or has been sent a KILL that ends it when the kernel lets it.
+    pub fn open(self) -> io::Result<Process> {
+        self.open_within(EXEC_DEADLINE)
+    }
+
+    fn open_within(mut self, deadline: Duration) -> io::Result<Process> {
+        self.go(b"g")?;
+        if !readable(self.errors.as_fd(), deadline)? {
+            return Err(self.late(deadline));
+        }
         let mut errno = [0u8; 4];
         let n = nix::unistd::read(&self.errors, &mut errno)?;
         if n == 4 {
@@ -166,6 +183,25 @@ impl Gated {
         }
         self.process.take().ok_or_else(unborn)
     }
+
+    /// Opens the gate.
+    fn go(&mut self, word: &[u8]) -> io::Result<()> {
+        let gate = self.gate.take().ok_or_else(unborn)?;
+        nix::unistd::write(&gate, word).map(drop).map_err(|_| unborn())
+    }
+
+    /// Kills a child that did not come to exec in time; dropping it waits for its end.
+    fn late(&self, deadline: Duration) -> io::Error {
+        if let Some(process) = &self.process {
+            kill(process);
+        }
+        let text = format!("the program was not executed within {} s", deadline.as_secs());
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    }
+}
+
+fn unborn() -> io::Error {
+    io::Error::other("the child ended before exec")
 }
 
 impl Drop for Gated {
@@ -174,8 +210,49 @@ impl Drop for Gated {
         drop(self.gate.take());
         if let Some(process) = self.process.take() {
             use nix::sys::wait::{Id, WaitPidFlag, waitid};
-            // It reads the closed gate, or has failed already: it ends at once.
+            // It reads the closed gate, or has failed already: it ends at once, unless somebody
+            // holds it.
+            if !ends(&process) {
+                kill(&process);
+                if !ends(&process) {
+                    let pid = process.identity().pid;
+                    tracing::warn!(pid, "a child that was killed before exec does not end");
+                    return;
+                }
+            }
             let _reaped = waitid(Id::PIDFd(process.pidfd()), WaitPidFlag::WEXITED);
+        }
+    }
+}
+
+/// Whether the process has ended within its time.
+fn ends(process: &Process) -> bool {
+    readable(process.pidfd(), END_DEADLINE).unwrap_or(false)
+}
+
+/// Sends a KILL and thaws: under the first version of the freezer a frozen process ends only then.
+fn kill(process: &Process) {
+    if let Err(error) = process.signal(Signal::SIGKILL) {
+        tracing::debug!(%error, "a child before exec is not killed");
+    }
+    if let Err(error) = process.thaw() {
+        tracing::debug!(%error, "a child before exec is not thawed");
+    }
+}
+
+/// Waits until `fd` can be read or is at its end; whether that came in time.
+fn readable(fd: BorrowedFd<'_>, deadline: Duration) -> io::Result<bool> {
+    let until = Instant::now() + deadline;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        // Rounded up: the last millisecond is waited for, not spun through.
+        let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -187,17 +264,17 @@ impl Gated {
     /// An error of `exec` cannot be seen here: it shows as exit status 127 after the CONT.
     ///
     /// # Errors
-    /// When the child has ended.
+    /// When the child has ended, or `TimedOut` as in [`open`](Self::open).
     pub fn open_stopped(mut self) -> io::Result<Process> {
-        let unborn = || io::Error::other("the child ended before exec");
-        let gate = self.gate.take().ok_or_else(unborn)?;
-        nix::unistd::write(&gate, b"s").map_err(|_| unborn())?;
-        let process = self.process.take().ok_or_else(unborn)?;
+        self.go(b"s")?;
+        let until = Instant::now() + EXEC_DEADLINE;
         // It stops itself where it would exec, so that it holds nothing of ours by then.
         loop {
-            match process.identity().stat().map(|stat| stat.state) {
-                Some(crate::process::RunState::Stopped) => return Ok(process),
-                Some(_) => std::thread::sleep(std::time::Duration::from_micros(100)),
+            match self.identity.stat().map(|stat| stat.state) {
+                Some(RunState::Stopped) => return self.process.take().ok_or_else(unborn),
+                Some(_) if Instant::now() >= until => return Err(self.late(EXEC_DEADLINE)),
+                // The kernel tells nobody but the parent's waitid of a stop: it is looked for.
+                Some(_) => std::thread::sleep(Duration::from_micros(100)),
                 None => return Err(unborn()),
             }
         }
@@ -374,70 +451,4 @@ pub unsafe fn inherited(fd: RawFd) -> OwnedFd {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-
-    fn out(script: &str) -> (Command, std::fs::File) {
-        let (read, write) = pipe().unwrap();
-        let mut command = Command::new(Path::new("/bin/sh")).unwrap();
-        command.arg("-c").unwrap().arg(script).unwrap().fd(write, 1);
-        (command, read.into())
-    }
-
-    #[test]
-    fn the_child_runs_only_after_the_gate_is_opened() {
-        let (command, mut read) = out("echo born; echo $$");
-        let gated = spawn(command).unwrap();
-        let pid = gated.identity().pid;
-        let process = gated.open().unwrap();
-        let mut text = String::new();
-        read.read_to_string(&mut text).unwrap();
-        assert_eq!(text, format!("born\n{pid}\n"));
-        assert_eq!(process.identity().pid, pid);
-    }
-
-    #[test]
-    fn a_child_whose_gate_closes_ends_without_exec() {
-        let (command, mut read) = out("echo born");
-        drop(spawn(command).unwrap());
-        let mut text = String::new();
-        read.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "");
-    }
-
-    #[test]
-    fn exec_errors_come_back_to_the_parent() {
-        let command = Command::new(Path::new("/nonexistent/emulator")).unwrap();
-        let error = spawn(command).unwrap().open().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    }
-
-    #[test]
-    fn a_child_opened_stopped_execs_after_it_is_continued() {
-        let (command, mut read) = out("echo born");
-        let process = spawn(command).unwrap().open_stopped().unwrap();
-        let stat = process.identity().stat().unwrap();
-        assert_eq!(stat.state, crate::process::RunState::Stopped);
-        let held = std::fs::read_dir(format!("/proc/{}/fd", process.identity().pid)).unwrap();
-        assert_eq!(held.count(), 3, "its output and the two pipes, nothing else of ours");
-        process.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
-        let mut text = String::new();
-        read.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "born\n");
-    }
-
-    #[test]
-    fn the_child_holds_the_descriptors_it_was_given_and_no_others() {
-        let stray = std::fs::File::open("/proc/self/status").unwrap();
-        let kept = nix::unistd::dup(&stray).unwrap(); // no close-on-exec
-        let (command, mut read) = out("ls /proc/self/fd");
-        spawn(command).unwrap().open().unwrap();
-        let mut text = String::new();
-        read.read_to_string(&mut text).unwrap();
-        // 1 is ours; ls itself opens the directory on the lowest free number.
-        let numbers: Vec<i32> = text.lines().map(|l| l.parse().unwrap()).collect();
-        assert!(numbers.iter().all(|n| *n < 4), "{numbers:?}");
-        drop(kept);
-    }
-}
+mod tests;

@@ -1,0 +1,94 @@
+use super::*;
+use std::io::Read;
+
+fn out(script: &str) -> (Command, std::fs::File) {
+    let (read, write) = pipe().unwrap();
+    let mut command = Command::new(Path::new("/bin/sh")).unwrap();
+    command.arg("-c").unwrap().arg(script).unwrap().fd(write, 1);
+    (command, read.into())
+}
+
+#[test]
+fn the_child_runs_only_after_the_gate_is_opened() {
+    let (command, mut read) = out("echo born; echo $$");
+    let gated = spawn(command).unwrap();
+    let pid = gated.identity().pid;
+    let process = gated.open().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, format!("born\n{pid}\n"));
+    assert_eq!(process.identity().pid, pid);
+}
+
+#[test]
+fn a_child_whose_gate_closes_ends_without_exec() {
+    let (command, mut read) = out("echo born");
+    drop(spawn(command).unwrap());
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "");
+}
+
+#[test]
+fn exec_errors_come_back_to_the_parent() {
+    let command = Command::new(Path::new("/nonexistent/emulator")).unwrap();
+    let error = spawn(command).unwrap().open().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+}
+
+#[test]
+fn a_child_that_does_not_come_to_exec_in_time_is_killed() {
+    let (command, mut read) = out("echo born");
+    let gated = spawn(command).unwrap();
+    let identity = gated.identity().clone();
+    // Held where a hanging file system would hold it.
+    gated.process.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
+    let error = gated.open_within(Duration::from_millis(20)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let gone = crate::process::Stat::read(identity.pid);
+    assert!(gone.is_err_and(|e| e.kind() == io::ErrorKind::NotFound), "killed and reaped");
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "");
+}
+
+#[test]
+fn a_child_that_is_held_while_its_gate_closes_is_killed() {
+    let (command, mut read) = out("echo born");
+    let gated = spawn(command).unwrap();
+    let identity = gated.identity().clone();
+    gated.process.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
+    drop(gated);
+    assert!(!identity.alive());
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "");
+}
+
+#[test]
+fn a_child_opened_stopped_execs_after_it_is_continued() {
+    let (command, mut read) = out("echo born");
+    let process = spawn(command).unwrap().open_stopped().unwrap();
+    let stat = process.identity().stat().unwrap();
+    assert_eq!(stat.state, RunState::Stopped);
+    let held = std::fs::read_dir(format!("/proc/{}/fd", process.identity().pid)).unwrap();
+    assert_eq!(held.count(), 3, "its output and the two pipes, nothing else of ours");
+    process.signal(Signal::SIGCONT).unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "born\n");
+}
+
+#[test]
+fn the_child_holds_the_descriptors_it_was_given_and_no_others() {
+    let stray = std::fs::File::open("/proc/self/status").unwrap();
+    let kept = nix::unistd::dup(&stray).unwrap(); // no close-on-exec
+    let (command, mut read) = out("ls /proc/self/fd");
+    spawn(command).unwrap().open().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    // 1 is ours; ls itself opens the directory on the lowest free number.
+    let numbers: Vec<i32> = text.lines().map(|l| l.parse().unwrap()).collect();
+    assert!(numbers.iter().all(|n| *n < 4), "{numbers:?}");
+    drop(kept);
+}
