@@ -71,11 +71,15 @@ impl Host {
     ) -> Result<Charge, Failure> {
         let until = Instant::now() + MONITOR_DEADLINE;
         let mut pause = Duration::from_millis(1);
+        let mut failed = None;
         loop {
             let lock = DomainLock::try_acquire(&self.paths, uuid)
                 .map_err(|e| stored(format!("cannot lock domain \"{name}\""), &e))?;
             match lock {
                 Some(lock) => {
+                    if let Some(failure) = failed {
+                        return Err(failure);
+                    }
                     let live = self
                         .store
                         .live(uuid)
@@ -83,7 +87,9 @@ impl Host {
                     if live.is_none() {
                         return Ok(Charge::Ours(lock));
                     }
-                    self.adopt(lock, uuid, name)?;
+                    // A monitor that cannot take a hung emulator up stays all the same: it refuses
+                    // what it cannot do, and can always destroy.
+                    failed = self.adopt(lock, uuid, name).err();
                 }
                 None => {
                     if let Ok(stream) = socket::connect(&self.paths.control_socket(uuid)) {
@@ -227,9 +233,15 @@ impl Host {
             if !ours || known.contains(&name) {
                 continue;
             }
-            let held = File::open(entry.path().join("lock"))
-                .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err());
-            if !held && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            let lock = File::open(entry.path().join("lock"))
+                .map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+            // Held while the directory goes, so that a claim of this moment sees that it went.
+            let _lock = match lock {
+                Ok(Err(_)) => continue,
+                Ok(Ok(lock)) => Some(lock),
+                Err(_) => None,
+            };
+            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
                 tracing::warn!(%error, dir = %entry.path().display(), "a stale directory stays");
             }
         }
@@ -237,12 +249,35 @@ impl Host {
     }
 
     fn recover_one(&mut self, uuid: DomainUuid, name: &DomainName) -> Result<Recovery, Failure> {
-        let lock = DomainLock::try_acquire(&self.paths, uuid)
-            .map_err(|e| stored(format!("cannot lock domain \"{name}\""), &e))?;
-        match lock {
-            None => Ok(Recovery::Attended),
-            Some(lock) => self.adopt(lock, uuid, name),
+        let until = Instant::now() + MONITOR_DEADLINE;
+        loop {
+            let lock = DomainLock::try_acquire(&self.paths, uuid)
+                .map_err(|e| stored(format!("cannot lock domain \"{name}\""), &e))?;
+            match lock {
+                Some(lock) => {
+                    let live = self.store.live(uuid);
+                    let live = live.map_err(|e| stored("cannot read the live domains", &e))?;
+                    // It may have come to rest since it was listed.
+                    return match live {
+                        Some(_) => self.adopt(lock, uuid, name),
+                        None => Ok(Recovery::Attended),
+                    };
+                }
+                None if self.has_monitor(uuid) || Instant::now() > until => {
+                    return Ok(Recovery::Attended);
+                }
+                // A monitor that is killed stops listening a moment before it lets its lock go.
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
         }
+    }
+
+    /// Whether somebody listens for this domain; one that does not answer in time does listen.
+    fn has_monitor(&self, uuid: DomainUuid) -> bool {
+        let Ok(stream) = socket::connect(&self.paths.control_socket(uuid)) else { return false };
+        let call = Call::Status { probe: false };
+        let answer = Client::new(stream).call(call, Some(Duration::from_secs(1)), |_| ());
+        answer.map_or_else(|failure| failure.kind == Kind::TimedOut, |_| true)
     }
 }
 

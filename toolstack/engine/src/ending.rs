@@ -7,8 +7,8 @@ use kxl_domain::lifecycle::{self, Seen};
 use kxl_domain::policy::{PolicyRule, Then, policy_of};
 use kxl_domain::state::Status;
 use kxl_domain::{
-    Action, Capability, DomainConfig, DomainName, DomainUuid, Failure, GuestEvent, Kind, Op, Reason,
-    State, Verb, Wanted,
+    Action, Capability, DomainConfig, DomainName, DomainUuid, Failure, GuestEvent, Kind, Op,
+    Reason, State, Verb, Wanted,
 };
 use kxl_store::{Asked, Claim, DomainLock, LiveChange, Severity, StoreError};
 
@@ -20,6 +20,9 @@ use crate::steps::{Step, reach};
 /// A guest that ends again this soon after its start is restarted only after [`RESTART_GAP`], so
 /// that a crash loop does not become a busy loop.
 const SHORT_RUN: Duration = Duration::from_secs(10);
+
+/// How many remains of one domain may come from one minute.
+const MOST_KEPT: u32 = 99;
 
 /// xl's pause between the end of a domain and its restart.
 const RESTART_GAP: Duration = Duration::from_secs(2);
@@ -65,13 +68,17 @@ impl LiveDomain {
         }
         let (event, rule, by_person) = self.policy(event);
         let then = self.overruled(rule.standing, event, by_person);
-        self.last_end = Some((self.row.domid, event.reason()));
-        // What was asked stays written until the policy is carried out: a monitor that takes over
-        // half-way has to come to the same decision.
-        self.rest(State::Shutdown, Some(event.reason()), LiveChange::default());
-        reach(Step::EndSeen, self.row.process.as_ref().map(|p| p.pid));
+        self.record_end(event, LiveChange::default());
         self.announce(event, rule, then, "");
         self.carry_out(then, event, by_person, "").await
+    }
+
+    /// Writes that the run has ended. What was asked stays written until the policy is carried
+    /// out: a monitor that takes over half-way has to come to the same decision.
+    fn record_end(&mut self, event: GuestEvent, more: LiveChange) {
+        self.note_end(event.reason());
+        self.rest(State::Shutdown, Some(event.reason()), more);
+        reach(Step::EndSeen, self.row.process.as_ref().map(|p| p.pid));
     }
 
     /// Carries out what follows from an end that an earlier monitor has written: it may have died
@@ -99,8 +106,7 @@ impl LiveDomain {
         }
         let (event, rule, by_person) = self.policy(exit.meaning.unwrap_or(GuestEvent::Crash));
         let then = self.overruled(rule.gone, event, by_person);
-        self.row.reason = Some(event.reason());
-        self.last_end = Some((self.row.domid, event.reason()));
+        self.record_end(event, LiveChange { process: Some(None), ..LiveChange::default() });
         self.announce(event, rule, then, &exit.text);
         self.carry_out(then, event, by_person, &exit.text).await
     }
@@ -215,7 +221,10 @@ impl LiveDomain {
                     let attempt = format!("cannot reset domain \"{}\"", self.row.name);
                     Failure::because(crate::live::error_kind(&error), attempt, &error)
                 })?;
-                self.rest(State::Running, None, LiveChange::default());
+                // The guest has done what it was asked: its next end means what it says.
+                self.row.asked = None;
+                let more = LiveChange { asked: Some(None), ..LiveChange::default() };
+                self.rest(State::Running, None, more);
                 Ok(Next::Continue)
             }
             Then::Restart => {
@@ -244,11 +253,17 @@ impl LiveDomain {
             process: Some(None),
             ..LiveChange::default()
         });
-        let renewed = self.store.renew_domid(self.row.uuid);
-        self.row.domid = renewed.map_err(|error| {
-            let attempt = format!("cannot restart domain \"{}\"", self.row.name);
-            Failure::because(Kind::Failed, attempt, &error)
-        })?;
+        match self.store.renew_domid(self.row.uuid) {
+            Ok(domid) => self.row.domid = domid,
+            Err(error) => {
+                let attempt = format!("cannot restart domain \"{}\"", self.row.name);
+                let failure = Failure::because(Kind::Failed, attempt, &error);
+                let text = failure.to_string();
+                self.event(Severity::Alert, "start-failed", None, &text);
+                self.settle(State::Failed, Reason::StartFailed, &text, None);
+                return Err(failure);
+            }
+        }
         self.publish();
         reach(Step::Renewed, None);
         // A crash loop must not become a busy loop; a destroy cancels the wait.
@@ -268,9 +283,19 @@ impl LiveDomain {
         let old = self.row.clone();
         let attempt = format!("cannot keep the remains of domain \"{}\"", old.name);
         let failed = |error: &StoreError| Failure::because(Kind::Failed, &attempt, error);
-        let name = corpse_name(&old.name, u64::try_from(kxl_store::now_ms()).unwrap_or(0));
+        let now = u64::try_from(kxl_store::now_ms()).unwrap_or(0);
         let uuid = DomainUuid::random();
-        self.store.rekey(old.uuid, uuid, &name).map_err(|error| failed(&error))?;
+        // The stamp counts minutes; a domain that ends more often gets a number behind it.
+        let mut name = corpse_name(&old.name, now, 1);
+        for count in 2.. {
+            match self.store.rekey(old.uuid, uuid, &name) {
+                Ok(()) => break,
+                Err(StoreError::NameTaken { .. }) if count <= MOST_KEPT => {
+                    name = corpse_name(&old.name, now, count);
+                }
+                Err(error) => return Err(failed(&error)),
+            }
+        }
         // What is kept is kept for good: whoever adopts it must not start one more from it.
         let config = kept(&old.config, &name);
         (self.row.uuid, self.row.name, self.row.managed) = (uuid, name, false);
@@ -299,7 +324,8 @@ impl LiveDomain {
         };
         self.store.claim(&claim).map_err(|error| failed(&error))?;
         // Nobody waits here: how the start ended is in the new domain's own record and events.
-        start_monitor(lock, old.uuid, &old.name, Mission::Launch).map(drop)?;
+        let monitor = start_monitor(lock, old.uuid, &old.name, Mission::Launch)?.into_process();
+        tokio::task::spawn_local(async move { monitor.wait().await.map(drop) });
         Ok(Next::Continue)
     }
 

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kxl_backend::Process;
 use kxl_backend::spawn::{Command, spawn};
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind};
 use kxl_store::DomainLock;
@@ -84,6 +85,7 @@ pub fn monitor_program() -> Result<PathBuf, Failure> {
 #[derive(Debug)]
 pub(crate) struct Rising {
     ready: OwnedFd,
+    process: Process,
     name: DomainName,
 }
 
@@ -101,7 +103,7 @@ pub(crate) fn start_monitor(
     let failed = |error: &std::io::Error| {
         Failure::because(Kind::Failed, format!("cannot start {}", program.display()), error)
     };
-    let build = || -> std::io::Result<OwnedFd> {
+    let build = || -> std::io::Result<(OwnedFd, Process)> {
         let (ready, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let null: OwnedFd = File::options().read(true).write(true).open("/dev/null")?.into();
         let mut command = Command::new(&program)?;
@@ -118,14 +120,19 @@ pub(crate) fn start_monitor(
             }
         }
         // Recorded by its own hand: the row names the emulator, the lock stands for the monitor.
-        spawn(command)?.open()?;
-        Ok(ready)
+        let process = spawn(command)?.open()?;
+        Ok((ready, process))
     };
-    let ready = build().map_err(|error| failed(&error))?;
-    Ok(Rising { ready, name: name.clone() })
+    let (ready, process) = build().map_err(|error| failed(&error))?;
+    Ok(Rising { ready, process, name: name.clone() })
 }
 
 impl Rising {
+    /// The monitor itself, for a parent that stays and has to reap it.
+    pub(crate) fn into_process(self) -> Process {
+        self.process
+    }
+
     /// Waits for the monitor's ready line and returns it.
     ///
     /// The monitor goes on when the wait ends early: a start is not undone by a client that left.

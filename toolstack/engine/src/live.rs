@@ -54,8 +54,10 @@ pub struct Snapshot {
     pub started_ms: u64,
     /// VNC address.
     pub vnc: Option<String>,
-    /// The last end of a run: its domid, and why. Waiters compare it with what they saw before.
+    /// The last end of a run: its domid, and why.
     pub last_end: Option<(DomId, Reason)>,
+    /// How many runs have ended. Waiters compare it with what they saw before.
+    pub ends: u64,
     /// Nothing follows: the domain has no emulator any more.
     pub over: bool,
 }
@@ -80,7 +82,8 @@ pub struct LiveDomain {
     pub(crate) row: LiveRow,
     pub(crate) live: Option<Box<dyn Live>>,
     pub(crate) attachments: Attachments,
-    pub(crate) last_end: Option<(DomId, Reason)>,
+    last_end: Option<(DomId, Reason)>,
+    ends: u64,
     /// The next reset that the emulator reports is our own.
     pub(crate) reset_by_us: bool,
     /// The end that could not be written yet.
@@ -118,6 +121,7 @@ impl LiveDomain {
             started_ms: started(&row),
             vnc: None,
             last_end: None,
+            ends: 0,
             over: false,
         };
         let (publisher, _) = watch::channel(snapshot);
@@ -135,6 +139,7 @@ impl LiveDomain {
             live: None,
             attachments,
             last_end: None,
+            ends: 0,
             reset_by_us: false,
             unsettled: None,
             publisher,
@@ -209,7 +214,9 @@ impl LiveDomain {
             self.event(Severity::Warning, "affinity-missing", None, &warning);
         }
         let state = if spec.paused { State::Paused } else { State::Running };
-        self.rest(state, None, LiveChange::default());
+        // The wish goes into the record of a managed domain here: it is the last one by now.
+        let more = LiveChange { wanted: Some(self.row.wanted), ..LiveChange::default() };
+        self.rest(state, None, more);
         reach(Step::Started, Some(pid));
         self.event(Severity::Info, "started", None, "");
         Ok(())
@@ -306,6 +313,12 @@ impl LiveDomain {
         self.publish();
     }
 
+    /// Notes the end of this run for those who wait for it; published with the next change.
+    pub(crate) fn note_end(&mut self, reason: Reason) {
+        self.last_end = Some((self.row.domid, reason));
+        self.ends += 1;
+    }
+
     pub(crate) fn publish(&self) {
         let row = &self.row;
         self.publisher.send_replace(Snapshot {
@@ -322,6 +335,7 @@ impl LiveDomain {
             started_ms: started(row),
             vnc: self.attachments.vnc.clone(),
             last_end: self.last_end,
+            ends: self.ends,
             over: !row.state.is_live() && row.op.is_none(),
         });
     }
@@ -359,11 +373,12 @@ impl LiveDomain {
         self.row.state = state;
         self.row.op = None;
         self.row.reason = Some(reason);
-        self.last_end = Some((self.row.domid, reason));
+        if self.last_end.is_none_or(|(domid, _)| domid != self.row.domid) {
+            self.note_end(reason);
+        }
         if let Some(wanted) = wanted {
             self.row.wanted = wanted;
         }
-        reach(Step::Resting, None);
         self.unsettled =
             Some(Settle { state, reason: Some(reason), detail: detail.to_owned(), wanted });
         self.settle_again();
@@ -414,6 +429,18 @@ impl LiveDomain {
             }
         };
         Ok((Verdict::Go(rule), next))
+    }
+
+    /// Writes down that what the policy wants could not be done; the domain rests as it is.
+    pub fn policy_failed(&mut self, failure: &Failure) {
+        self.event(Severity::Alert, "policy-failed", None, &failure.to_string());
+    }
+
+    /// The emulator that could not be adopted (it hangs), so that somebody watches for its end.
+    #[must_use]
+    pub fn orphan(&self) -> Option<Process> {
+        let row = self.row.process.as_ref().filter(|_| self.live.is_none())?;
+        Process::open(identity_of(row)).ok()
     }
 
     fn require(&self, verb: Verb, need: Capability) -> Result<(), Failure> {
@@ -498,17 +525,27 @@ impl LiveDomain {
             return Err(self.cannot(Verb::Reset, &error));
         }
         self.row.wanted = Wanted::Running;
-        let more = LiveChange { wanted: Some(Wanted::Running), ..LiveChange::default() };
+        self.row.asked = None;
+        let more = LiveChange {
+            wanted: Some(Wanted::Running),
+            asked: Some(None),
+            ..LiveChange::default()
+        };
         self.rest(State::Running, None, more);
         self.event(Severity::Info, "reset", None, "");
         Ok(Next::Continue)
     }
 
     async fn destroy(&mut self) -> Result<Next, Failure> {
+        let (state, reason) = (self.row.state, self.row.reason);
         self.row.wanted = Wanted::Halted;
         self.begin_stopping();
-        self.event(Severity::Info, "destroying", None, "");
-        self.finish_stopping().await
+        let destroyed = self.finish_stopping().await;
+        if destroyed.is_err() {
+            // It stands where it stood, and its end is still followed when it comes.
+            self.rest(state, reason, LiveChange::default());
+        }
+        destroyed
     }
 
     /// Writes op `stopping`.
@@ -563,7 +600,8 @@ impl LiveDomain {
 
     /// Whether the emulator answers within its query deadline; updates what it reports.
     pub async fn probe(&mut self) -> bool {
-        let Some(live) = self.live.as_mut() else { return true };
+        // One that could not be adopted does not answer.
+        let Some(live) = self.live.as_mut() else { return self.row.process.is_none() };
         match live.query().await {
             Ok(report) => {
                 let memory = report.memory_mib.unwrap_or(self.row.memory_mib);
@@ -589,9 +627,16 @@ impl LiveDomain {
 async fn kill(identity: Identity) -> Result<(), BackendError> {
     let Ok(process) = Process::open(identity) else { return Ok(()) };
     let failed = |error| BackendError::io("kill the emulator", error);
-    process.signal(Signal::SIGKILL).map_err(failed)?;
-    // A frozen process takes the signal only when it is thawed.
-    process.thaw().map_err(|error| BackendError::io("thaw the emulator", error))?;
+    // Each may find it gone already; whether it is gone is what is waited for.
+    for signal in [Signal::SIGKILL, Signal::SIGCONT] {
+        if let Err(error) = process.signal(signal) {
+            tracing::debug!(%error, %signal, "not signalled");
+        }
+    }
+    // A frozen process takes the signals only when it is thawed.
+    if let Err(error) = process.thaw() {
+        tracing::debug!(%error, "not thawed");
+    }
     match tokio::time::timeout(KILL_DEADLINE, process.gone()).await {
         Ok(gone) => gone.map_err(failed),
         Err(_) => Err(BackendError::TimedOut {

@@ -12,7 +12,9 @@ use kxl_control::{Answer, Body, Call, MonitorStatus};
 use kxl_domain::state::{Activity, Status, letters};
 use kxl_domain::{DomId, Reason, State};
 use kxl_store::{ListRow, Paths, socket};
+use nix::libc::{EMFILE, ENFILE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::recorder::identity_of;
 
@@ -70,8 +72,22 @@ impl Seen {
 #[must_use]
 pub fn observe(paths: &Paths, rows: Vec<ListRow>, budget: Duration) -> Vec<Seen> {
     let mut seen: Vec<Seen> = rows.into_iter().map(from_host).collect();
+    make_room(&seen);
     ask_monitors(paths, &mut seen, budget);
     seen
+}
+
+/// One connection for each live domain may be more than the usual soft limit of 1024 descriptors.
+fn make_room(seen: &[Seen]) {
+    let live = seen.iter().filter(|domain| domain.domid.is_some()).count();
+    if live < 500 {
+        return;
+    }
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 /// What row and `/proc` tell.
@@ -133,6 +149,9 @@ fn ask_monitors(paths: &Paths, seen: &mut [Seen], budget: Duration) {
                 domain.answering = Answering::No("its monitor does not answer");
                 domain.monitor = socket::peer_pid(client.stream()).ok();
                 asked.push(Asked { index, client });
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+                domain.answering = Answering::No("kxl has no descriptor left to ask it");
             }
             // A full backlog means that it is there and busy.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -9,11 +9,11 @@ use kxl_domain::{
     DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Verdict, Wanted,
     decide,
 };
-use kxl_store::{Claim, DomainLock, ListRow, Severity};
+use kxl_store::{Claim, DomainLock, ListRow, ManagedChange, Severity};
 
 use crate::asking::parse_ready;
 use crate::error::denied;
-use crate::handover::{Mission, start_monitor};
+use crate::handover::{Mission, monitor_program, start_monitor};
 use crate::host::{Host, stored};
 use crate::steps::{Step, reach};
 
@@ -195,17 +195,29 @@ impl Host {
         opts: StartOpts,
     ) -> Result<Started, Failure> {
         let name = config.name.clone();
+        monitor_program()?;
+        let wanted = if opts.paused { Wanted::Paused } else { Wanted::Running };
+        let attempt = format!("cannot {verb} domain \"{name}\"");
+        if managed {
+            // The wish outlives the boot; where it cannot be written nothing is started.
+            let wish = ManagedChange { wanted: Some(wanted), ..ManagedChange::default() };
+            self.store.set_managed(uuid, wish).map_err(|e| stored(&attempt, &e))?;
+        }
         let claim = Claim {
             uuid,
             name: name.clone(),
             managed,
             backend: config.backend.clone(),
             config,
-            wanted: if opts.paused { Wanted::Paused } else { Wanted::Running },
+            wanted,
             op: Op::Starting,
         };
-        let attempt = format!("cannot {verb} domain \"{name}\"");
-        self.store.claim(&claim).map_err(|e| taken(&attempt, &name, &e))?;
+        if let Err(error) = self.store.claim(&claim) {
+            if !managed && let Err(error) = lock.remove_rundir(&self.paths, uuid) {
+                tracing::warn!(%error, "an unused directory stays");
+            }
+            return Err(taken(&attempt, &name, &error));
+        }
         reach(Step::Claimed, None);
         let rising = start_monitor(lock, uuid, &name, Mission::Launch)?;
         match parse_ready(&rising.wait(opts.deadline)?)? {

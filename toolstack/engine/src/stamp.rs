@@ -3,9 +3,13 @@
 
 use kxl_domain::DomainName;
 
-/// `NAME-YYYYmmddTHHMMZ`, shortened where the name would become too long.
-pub(crate) fn corpse_name(name: &DomainName, now_ms: u64) -> DomainName {
-    let stamp = utc_minute(now_ms / 1000);
+/// `NAME-YYYYmmddTHHMMZ`, from the second one of that minute on with `-2`, …; shortened where the
+/// name would become too long.
+pub(crate) fn corpse_name(name: &DomainName, now_ms: u64, count: u32) -> DomainName {
+    let mut stamp = utc_minute(now_ms / 1000);
+    if count > 1 {
+        stamp.push_str(&format!("-{count}"));
+    }
     let keep = name.as_str().len().min(128 - stamp.len() - 1);
     DomainName::new(format!("{}-{stamp}", &name.as_str()[..keep]))
         .expect("a name, a dash, digits, T and Z")
@@ -43,6 +47,7 @@ mod tests {
     #[test]
     fn a_long_name_is_cut_rather_than_refused() {
         let long = DomainName::new("x".repeat(128)).unwrap();
-        assert_eq!(corpse_name(&long, 0).as_str().len(), 128);
+        assert_eq!(corpse_name(&long, 0, 1).as_str().len(), 128);
+        assert_eq!(corpse_name(&long, 0, 12).as_str().len(), 128);
     }
 }

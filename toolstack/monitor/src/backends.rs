@@ -1,20 +1,66 @@
 //! The composition root: the one place that knows concrete backends by name.
 
-use kxl_backend::Backend;
-use kxl_domain::{DomainConfig, Failure, Kind};
+use kxl_backend::{
+    Attachments, Backend, BackendError, Identity, LaunchSpec, Live, Local, Recorder,
+};
+use kxl_domain::{CapabilitySet, DomainConfig, Failure, Kind};
 use kxl_store::Paths;
 
-/// The backend of a configuration.
-pub(crate) fn choose(paths: &Paths, config: &DomainConfig) -> Result<Box<dyn Backend>, Failure> {
+/// The backend of a configuration. One that cannot be had (a profile that was removed) still gives
+/// a backend, which refuses everything with the reason: a domain that was started with it can be
+/// settled and destroyed.
+pub(crate) fn choose(paths: &Paths, config: &DomainConfig) -> Box<dyn Backend> {
     let mock = kxl_mock::backend();
     if config.backend == mock.name() {
-        return Ok(Box::new(mock));
+        return Box::new(mock);
     }
-    kxl_process::backend(&config.backend, config, &paths.profile_dir()).map_err(|error| {
-        let attempt = format!("cannot use backend \"{}\"", config.backend);
-        Failure::because(Kind::Failed, attempt, &error)
-            .hint("kxl info --backends shows what this host offers")
+    kxl_process::backend(&config.backend, config, &paths.profile_dir()).unwrap_or_else(|error| {
+        let why = format!("{error}; kxl info --backends shows what this host offers");
+        Box::new(Absent { name: config.backend.clone(), why })
     })
+}
+
+/// A backend that cannot be had.
+struct Absent {
+    name: String,
+    why: String,
+}
+
+impl Absent {
+    fn refusal(&self) -> BackendError {
+        BackendError::config("backend", self.why.clone())
+    }
+}
+
+impl Backend for Absent {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn capabilities(&self, _config: &DomainConfig) -> CapabilitySet {
+        CapabilitySet::default()
+    }
+
+    fn check(&self, _spec: &LaunchSpec) -> Result<(), BackendError> {
+        Err(self.refusal())
+    }
+
+    fn launch<'a>(
+        &'a self,
+        _spec: &'a LaunchSpec,
+        _recorder: &'a mut dyn Recorder,
+    ) -> Local<'a, Result<Box<dyn Live>, BackendError>> {
+        Box::pin(async { Err(self.refusal()) })
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        _spec: &'a LaunchSpec,
+        _identity: Identity,
+        _attachments: &'a Attachments,
+    ) -> Local<'a, Result<Box<dyn Live>, BackendError>> {
+        Box::pin(async { Err(self.refusal()) })
+    }
 }
 
 /// Prints one JSON line for each backend and profile (`kxl info --backends` renders them).

@@ -1,16 +1,17 @@
 //! The one task that owns the domain. Requests and the emulator's events come in through queues
 //! and are handled one after the other; only a destroy interrupts what is in flight.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kxl_backend::Event;
+use kxl_backend::{Event, Process};
 use kxl_control::Ready;
 use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict, decide};
 use kxl_engine::{Host, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
-use kxl_store::{DomainLock, socket};
+use kxl_store::{DomainLock, Paths, Store, socket};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -37,6 +38,7 @@ pub(crate) async fn attend(
     let (mut driver, desk) = match Driver::new(host, uuid) {
         Ok(made) => made,
         Err(failure) => {
+            clear_away(&paths, lock, uuid);
             ready.failed(&failure);
             return Err(failure);
         }
@@ -59,8 +61,7 @@ pub(crate) async fn attend(
     if end == End::Over {
         driver.insist_on_record().await;
         // Waiters and viewers hear of the end before the socket goes.
-        desk.hub.end(&driver.last_words());
-        let _late = tokio::time::timeout(LAST_WORDS, desk.open.drained()).await;
+        driver.say_goodbye(&desk).await;
         // What rename-restart keeps goes under another uuid than the one it began with.
         let row = driver.domain.row();
         let _gone = std::fs::remove_file(paths.control_socket(row.uuid));
@@ -71,6 +72,21 @@ pub(crate) async fn attend(
         }
     }
     Ok(())
+}
+
+/// The runtime directory of a domain that never came to be, and that nobody knows of any more.
+fn clear_away(paths: &Paths, lock: DomainLock, uuid: DomainUuid) {
+    let known = Store::open(paths)
+        .and_then(|store| Ok(store.live(uuid)?.is_some() || store.managed(uuid)?.is_some()));
+    match known {
+        Ok(true) => {}
+        Ok(false) => {
+            if let Err(error) = lock.remove_rundir(paths, uuid) {
+                tracing::warn!(%error, "the runtime directory stays");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the runtime directory stays"),
+    }
 }
 
 fn io_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
@@ -89,19 +105,22 @@ enum End {
 struct Driver {
     domain: LiveDomain,
     jobs: mpsc::UnboundedReceiver<Job>,
+    /// What was asked while the domain was being adopted.
+    kept: VecDeque<Job>,
     events: Option<mpsc::UnboundedReceiver<Event>>,
+    /// The emulator, where it could not be adopted (it hangs).
+    orphan: Option<Process>,
     snapshots: watch::Receiver<Snapshot>,
     hub: Rc<Hub>,
 }
 
 impl Driver {
-    fn new(mut host: Host, uuid: DomainUuid) -> Result<(Self, Desk), Failure> {
+    fn new(host: Host, uuid: DomainUuid) -> Result<(Self, Desk), Failure> {
         let row = host.store.live(uuid);
         let row = row
             .map_err(|error| Failure::because(Kind::Failed, "cannot read the live row", &error))?
             .ok_or_else(|| Failure::new(Kind::Internal, "there is no live row to attend"))?;
         let backend = backends::choose(&host.paths, &row.config);
-        let backend = backend.map_err(|failure| refuse(&mut host, &row, failure))?;
         let hub = Rc::new(Hub::new(host.paths.console_log(&row.name), &row.config.console));
         let Host { paths, store, conf } = host;
         let domain = LiveDomain::new(paths, store, conf, backend, row);
@@ -113,7 +132,8 @@ impl Driver {
             hub: Rc::clone(&hub),
             open: Rc::new(OpenCalls::default()),
         };
-        Ok((Self { domain, jobs, events: None, snapshots, hub }, desk))
+        let (kept, events, orphan) = (VecDeque::new(), None, None);
+        Ok((Self { domain, jobs, kept, events, orphan, snapshots, hub }, desk))
     }
 
     /// The first step: launch or adopt, and the word to the command that waits.
@@ -124,11 +144,11 @@ impl Driver {
                     let launched = self.domain.launch().await;
                     launched.map(|()| Next::Relaunched)
                 };
-                interruptible(&mut self.jobs, &self.snapshots, launch).await
+                interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), launch).await
             }
             Mission::Adopt => {
                 let adopt = self.domain.adopt();
-                interruptible(&mut self.jobs, &self.snapshots, adopt).await
+                interruptible(&mut self.jobs, Meanwhile::Keep(&mut self.kept), adopt).await
             }
         };
         let next = match begun {
@@ -137,7 +157,12 @@ impl Driver {
                 tracing::error!(%failure, "the domain is not up");
                 ready.failed(&failure);
                 // After a failed launch the record is settled; a failed adoption leaves the domain.
-                return if mission == Mission::Launch { Next::Over } else { self.retake_streams() };
+                return if mission == Mission::Launch {
+                    Next::Over
+                } else {
+                    self.orphan = self.domain.orphan();
+                    Next::Continue
+                };
             }
             Err(answer) => {
                 let next = self.destroy(answer).await;
@@ -198,15 +223,13 @@ impl Driver {
         let _interrupt = signal(SignalKind::interrupt());
         loop {
             let next = tokio::select! {
-                job = self.jobs.recv() => match job {
+                job = next_job(&mut self.kept, &mut self.jobs) => match job {
                     Some(Job::Verb(verb, answer)) => self.verb(verb, answer).await,
-                    Some(Job::Probe(answer)) => {
-                        let _left = answer.send(self.domain.probe().await);
-                        Next::Continue
-                    }
+                    Some(Job::Probe(answer)) => self.probe(answer).await,
                     Some(Job::Release) | None => return End::Released,
                 },
                 event = next_event(&mut self.events) => self.event(event).await,
+                () = end_of(self.orphan.as_ref()) => self.adopt_again().await.unwrap_or(Next::Continue),
                 _ = term.recv() => return End::Released,
             };
             match next {
@@ -217,12 +240,58 @@ impl Driver {
         }
     }
 
+    /// Tries once more to take up an emulator that did not answer, or settles its end.
+    async fn adopt_again(&mut self) -> Result<Next, Failure> {
+        let next = self.domain.adopt().await?;
+        self.orphan = None;
+        if next != Next::Over {
+            self.retake_streams();
+        }
+        Ok(if next == Next::Over { Next::Over } else { Next::Continue })
+    }
+
+    /// Asks the emulator whether it answers, once for all who want to know. A destroy does not wait
+    /// for that, and whoever has given up is not asked for.
+    async fn probe(&mut self, answer: oneshot::Sender<bool>) -> Next {
+        if answer.is_closed() {
+            return Next::Continue;
+        }
+        let probe = self.domain.probe();
+        match interruptible(&mut self.jobs, Meanwhile::Keep(&mut self.kept), probe).await {
+            Ok(answering) => {
+                let _left = answer.send(answering);
+                for job in std::mem::take(&mut self.kept) {
+                    match job {
+                        Job::Probe(answer) => drop(answer.send(answering)),
+                        job => self.kept.push_back(job),
+                    }
+                }
+                Next::Continue
+            }
+            Err(destroy) => self.destroy(destroy).await,
+        }
+    }
+
     async fn verb(&mut self, verb: Verb, answer: Answer) -> Next {
         if verb == Verb::Destroy {
             return self.destroy(answer).await;
         }
+        if self.orphan.is_some() {
+            match self.adopt_again().await {
+                Ok(Next::Over) => {
+                    let _left = answer.send(decided(&self.snapshots.borrow(), verb));
+                    return Next::Over;
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    let _left = answer.send(Err(failure));
+                    return Next::Continue;
+                }
+            }
+        }
         let act = self.domain.verb(verb);
-        let (result, next) = match interruptible(&mut self.jobs, &self.snapshots, act).await {
+        let meanwhile = Meanwhile::Refuse(&self.snapshots);
+        let (result, next) = match interruptible(&mut self.jobs, meanwhile, act).await {
             Ok(Ok((Verdict::Already, next))) => (Ok(Outcome::Already), next),
             Ok(Ok((_, next))) => (Ok(Outcome::Done), next),
             Ok(Err(failure)) => (Err(failure), Next::Continue),
@@ -253,10 +322,11 @@ impl Driver {
             return Next::Continue;
         };
         let follow = self.domain.on_event(event);
-        match interruptible(&mut self.jobs, &self.snapshots, follow).await {
+        match interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), follow).await {
             Ok(Ok(next)) => next,
             Ok(Err(failure)) => {
                 tracing::error!(%failure, "the policy could not be carried out");
+                self.domain.policy_failed(&failure);
                 if self.snapshots.borrow().over { Next::Over } else { Next::Continue }
             }
             Err(destroy) => self.destroy(destroy).await,
@@ -269,20 +339,33 @@ impl Driver {
         let mut pause = Duration::from_millis(250);
         while !self.domain.settle_again() {
             pause = (pause * 2).min(Duration::from_secs(10));
-            let answer = async {
-                loop {
-                    match self.jobs.recv().await {
-                        Some(Job::Verb(verb, answer)) => {
-                            let now = self.snapshots.borrow();
-                            let _left = answer.send(decided(&now, verb));
-                        }
-                        Some(Job::Probe(_) | Job::Release) => {}
-                        None => std::future::pending().await,
-                    }
-                }
-            };
-            let _time_is_up: Result<(), _> = tokio::time::timeout(pause, answer).await;
+            let _time_is_up = tokio::time::timeout(pause, self.answer_late_comers()).await;
         }
+    }
+
+    /// Answers by the table alone what is asked of a domain that is at rest. Never returns.
+    async fn answer_late_comers(&mut self) {
+        loop {
+            match next_job(&mut self.kept, &mut self.jobs).await {
+                Some(Job::Verb(verb, answer)) => {
+                    let _left = answer.send(decided(&self.snapshots.borrow(), verb));
+                }
+                Some(Job::Probe(_) | Job::Release) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Lets the last answers and the viewers' last frames leave.
+    async fn say_goodbye(&mut self, desk: &Desk) {
+        desk.hub.end(&self.last_words());
+        let drained = async {
+            tokio::select! {
+                () = desk.open.drained() => {}
+                () = self.answer_late_comers() => {}
+            }
+        };
+        let _late = tokio::time::timeout(LAST_WORDS, drained).await;
     }
 
     fn last_words(&self) -> String {
@@ -299,20 +382,13 @@ fn give_back_memory() {
     unsafe { nix::libc::malloc_trim(0) };
 }
 
-/// A domain whose backend cannot be had comes to rest; the failure is passed on.
-fn refuse(host: &mut Host, row: &kxl_store::LiveRow, failure: Failure) -> Failure {
-    if row.process.is_none() {
-        let settle = kxl_store::Settle {
-            state: kxl_domain::State::Failed,
-            reason: Some(kxl_domain::Reason::StartFailed),
-            detail: failure.to_string(),
-            wanted: None,
-        };
-        if let Err(error) = host.store.settle(row.uuid, &settle) {
-            tracing::error!(%error, "the record stays as it is");
-        }
+/// Waits for the end of an emulator that nobody holds.
+async fn end_of(orphan: Option<&Process>) {
+    match orphan {
+        // Where it cannot be watched, the next command finds out.
+        Some(process) if process.gone().await.is_ok() => {}
+        _ => std::future::pending().await,
     }
-    failure
 }
 
 async fn next_event(events: &mut Option<mpsc::UnboundedReceiver<Event>>) -> Option<Event> {
@@ -322,11 +398,30 @@ async fn next_event(events: &mut Option<mpsc::UnboundedReceiver<Event>>) -> Opti
     }
 }
 
-/// Waits for `work` and answers what comes meanwhile; a destroy ends the wait, dropping `work`, and
-/// is given back.
+/// The oldest request that was kept, else the next one that comes.
+async fn next_job(
+    kept: &mut VecDeque<Job>,
+    jobs: &mut mpsc::UnboundedReceiver<Job>,
+) -> Option<Job> {
+    match kept.pop_front() {
+        Some(job) => Some(job),
+        None => jobs.recv().await,
+    }
+}
+
+/// What becomes of verbs that come while something is in flight.
+enum Meanwhile<'a> {
+    /// They are refused: somebody else's command is at work.
+    Refuse(&'a watch::Receiver<Snapshot>),
+    /// They wait: what is in flight is nobody's command.
+    Keep(&'a mut VecDeque<Job>),
+}
+
+/// Waits for `work` and deals with what comes meanwhile; a destroy ends the wait, dropping `work`,
+/// and is given back.
 async fn interruptible<T>(
     jobs: &mut mpsc::UnboundedReceiver<Job>,
-    snapshots: &watch::Receiver<Snapshot>,
+    mut meanwhile: Meanwhile<'_>,
     work: impl Future<Output = T>,
 ) -> Result<T, Answer> {
     let mut work = pin!(work);
@@ -334,14 +429,17 @@ async fn interruptible<T>(
         tokio::select! {
             biased;
             done = &mut work => return Ok(done),
-            Some(job) = jobs.recv() => match job {
-                Job::Verb(Verb::Destroy, answer) => return Err(answer),
-                Job::Verb(verb, answer) => {
+            Some(job) = jobs.recv() => match (job, &mut meanwhile) {
+                (Job::Verb(Verb::Destroy, answer), _) => return Err(answer),
+                (job @ (Job::Verb(..) | Job::Probe(_)), Meanwhile::Keep(kept)) => {
+                    kept.push_back(job);
+                }
+                (Job::Verb(verb, answer), Meanwhile::Refuse(snapshots)) => {
                     let _left = answer.send(Err(busy(&snapshots.borrow(), verb)));
                 }
                 // Not asked while something is in flight: dropping the sender says so.
-                Job::Probe(_) => {}
-                Job::Release => tracing::info!("not leaving in the middle of an operation"),
+                (Job::Probe(_), Meanwhile::Refuse(_)) => {}
+                (Job::Release, _) => tracing::info!("not leaving in the middle of an operation"),
             },
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kxl_control::{
     Answer, Attach, Body, Call, MAX_LINE, MonitorStatus, Reply, Request, Until, VERSION,
 };
-use kxl_domain::{DomId, Failure, Kind, Reason, State, Verb};
+use kxl_domain::{DomId, Failure, Kind, State, Verb};
 use kxl_engine::{Outcome, Snapshot};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,6 +17,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::console::Hub;
+
+/// Longest wait in milliseconds, a year: a clock that far ahead still counts.
+const LONGEST_WAIT_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// Most connections at once; the next one is closed at once.
+const MOST_CONNECTIONS: usize = 512;
 
 /// How long the emulator may take to say that it is there, when somebody asks.
 const PROBE: Duration = Duration::from_millis(150);
@@ -76,15 +82,20 @@ impl Drop for OpenCall {
 
 /// Accepts connections for as long as the monitor lives.
 pub(crate) async fn serve(listener: UnixListener, desk: Desk) {
+    let connections = Rc::new(());
     loop {
         match listener.accept().await {
+            Ok(_) if Rc::strong_count(&connections) > MOST_CONNECTIONS => {
+                tracing::warn!("too many connections at once: one was refused");
+            }
             Ok((stream, _)) => {
                 if kxl_store::socket::peer_allowed(&stream).unwrap_or(false) {
-                    let desk = desk.clone();
+                    let (desk, connection) = (desk.clone(), Rc::clone(&connections));
                     tokio::task::spawn_local(async move {
                         if let Err(error) = converse(stream, desk).await {
                             tracing::debug!(%error, "a connection broke");
                         }
+                        drop(connection);
                     });
                 } else {
                     tracing::warn!("a connection of another user was refused");
@@ -128,8 +139,20 @@ async fn converse(stream: UnixStream, desk: Desk) -> std::io::Result<()> {
         if let Call::Console(attach) = request.call {
             return attach_console(read, write, id, attach, &desk, open).await;
         }
-        let body = answer(&request, &desk).await;
+        let body = tokio::select! {
+            body = answer(&request, &desk) => body,
+            // Whoever has hung up waits no more. Bytes that come meanwhile are the next request.
+            () = hung_up(&mut read) => return Ok(()),
+        };
         reply(&mut write, id, body).await?;
+    }
+}
+
+/// Returns when the other side has closed its end.
+async fn hung_up(read: &mut BufReader<OwnedReadHalf>) {
+    match read.fill_buf().await {
+        Ok(more) if !more.is_empty() => std::future::pending().await,
+        _ => {}
     }
 }
 
@@ -150,7 +173,11 @@ async fn answer(request: &Request, desk: &Desk) -> Body {
         },
         Call::Wait(until) => {
             let mut snapshots = desk.snapshots.clone();
-            wait(&mut snapshots, *until).await
+            let deadline = Duration::from_millis(request.deadline_ms.min(LONGEST_WAIT_MS));
+            let waited = tokio::time::timeout(deadline, wait(&mut snapshots, *until)).await;
+            waited.unwrap_or_else(|_| {
+                Body::Failed(Failure::new(Kind::TimedOut, "the domain has not come to that"))
+            })
         }
         Call::Release => {
             // Answered first: the queue's end comes after this connection's last line.
@@ -199,7 +226,8 @@ async fn status(probe: bool, desk: &Desk) -> MonitorStatus {
 async fn wait(snapshots: &mut watch::Receiver<Snapshot>, until: Until) -> Body {
     let (domid, before) = {
         let now = snapshots.borrow_and_update();
-        (now.domid, now.last_end.filter(|_| now.state != State::Shutdown))
+        // A guest that has ended and is kept has ended for this wait as well.
+        (now.domid, now.ends - u64::from(now.state == State::Shutdown && now.ends > 0))
     };
     loop {
         {
@@ -214,18 +242,14 @@ async fn wait(snapshots: &mut watch::Receiver<Snapshot>, until: Until) -> Body {
     }
 }
 
-fn ended(
-    now: &Snapshot,
-    domid: DomId,
-    before: Option<(DomId, Reason)>,
-    until: Until,
-) -> Option<Answer> {
+fn ended(now: &Snapshot, domid: DomId, before: u64, until: Until) -> Option<Answer> {
     let over = now.over || now.domid != domid;
-    let shut = now.last_end.is_some() && now.last_end != before;
+    let shut = now.ends > before;
     let done = match until {
         Until::Shutdown => over || shut,
         Until::Gone => over,
-        Until::Restarted => now.over || (now.domid != domid && now.op.is_none()),
+        // Kept or reset in place, it has come to its end without a new domid.
+        Until::Restarted => now.over || ((now.domid != domid || shut) && now.op.is_none()),
     };
     let reason = now.last_end.filter(|(of, _)| *of == domid).map(|(_, reason)| reason);
     let state = match until {

@@ -1,7 +1,9 @@
 //! One viewer of a console, on its connection.
 
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use kxl_control::frame::{Frame, HEAD, MAX_PAYLOAD};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
@@ -10,6 +12,12 @@ use tokio::sync::mpsc;
 
 use super::Hub;
 use crate::server::OpenCall;
+
+/// How long a viewer may take to accept one frame.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many chunks a viewer may have typed ahead of the emulator.
+const MOST_TYPED: usize = 4096;
 
 /// An attached viewer; detached when dropped.
 #[derive(Debug)]
@@ -43,49 +51,69 @@ impl Viewer {
         _open: OpenCall,
     ) -> io::Result<()> {
         let (hub, id) = (Rc::clone(&self.hub), self.id);
-        let outwards = async {
-            while let Some(frame) = self.frames.recv().await {
-                write.write_all(&frame.encode()).await?;
-                if matches!(frame, Frame::End(_)) {
-                    return Ok(());
-                }
-            }
-            let text = "detached: this viewer could not follow the output".to_owned();
-            write.write_all(&Frame::End(text).encode()).await
-        };
-        let inwards = async {
-            let mut buffer = Vec::new();
-            let mut chunk = [0u8; 1024];
-            loop {
-                match read.read(&mut chunk).await? {
-                    0 => return Ok(()),
-                    n => buffer.extend(&chunk[..n]),
-                }
-                if buffer.len() > MAX_PAYLOAD + HEAD {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                while let Some(frame) = Frame::take(&mut buffer)? {
-                    take(&hub, id, frame).await;
-                }
-            }
-        };
         tokio::select! {
-            done = outwards => done,
-            done = inwards => done,
+            done = outwards(&mut self.frames, &mut write) => done,
+            done = inwards(&hub, id, &mut read) => done,
         }
     }
 }
 
-async fn take(hub: &Hub, id: u64, frame: Frame) {
-    match frame {
-        Frame::Data(bytes) => {
-            if let Some(input) = hub.input_of(id) {
-                // Waits while the emulator is slow; the domain going away ends the wait.
-                let _gone = input.send(bytes).await;
+async fn outwards(
+    frames: &mut mpsc::Receiver<Frame>,
+    write: &mut OwnedWriteHalf,
+) -> io::Result<()> {
+    while let Some(frame) = frames.recv().await {
+        send(write, &frame).await?;
+        if matches!(frame, Frame::End(_)) {
+            return Ok(());
+        }
+    }
+    let text = "detached: this viewer could not follow the output".to_owned();
+    send(write, &Frame::End(text)).await
+}
+
+async fn send(write: &mut OwnedWriteHalf, frame: &Frame) -> io::Result<()> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    tokio::time::timeout(PATIENCE, write.write_all(&frame.encode())).await.map_err(late)?
+}
+
+/// Takes what the viewer types and passes it on as fast as the emulator takes it. Goes on reading
+/// meanwhile: a viewer that hangs up is noticed also while the emulator stands still.
+async fn inwards(hub: &Hub, id: u64, read: &mut BufReader<OwnedReadHalf>) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    let mut chunk = [0u8; 1024];
+    let mut typed: VecDeque<Vec<u8>> = VecDeque::new();
+    loop {
+        let input = if typed.is_empty() { None } else { hub.input_of(id) };
+        tokio::select! {
+            count = read.read(&mut chunk) => match count? {
+                0 => return Ok(()),
+                n => buffer.extend(&chunk[..n]),
+            },
+            room = room(input.as_ref()) => match (room, typed.pop_front()) {
+                (Some(room), Some(bytes)) => room.send(bytes),
+                _ => typed.clear(),
+            },
+        }
+        while let Some(frame) = Frame::take(&mut buffer)? {
+            match frame {
+                // Typing by somebody who may only read goes nowhere.
+                Frame::Data(bytes) if hub.input_of(id).is_some() => typed.push_back(bytes),
+                Frame::Window(rows, columns) => hub.resized(id, (rows, columns)),
+                Frame::Data(_) | Frame::Notice(_) | Frame::End(_) => {}
             }
         }
-        Frame::Window(rows, columns) => hub.resized(id, (rows, columns)),
-        Frame::Notice(_) | Frame::End(_) => {}
+        if typed.len() > MOST_TYPED || buffer.len() > MAX_PAYLOAD + HEAD {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
+/// Room for one more chunk in the emulator's input; `None` when that emulator is gone.
+async fn room(input: Option<&mpsc::Sender<Vec<u8>>>) -> Option<mpsc::Permit<'_, Vec<u8>>> {
+    match input {
+        Some(input) => input.reserve().await.ok(),
+        None => std::future::pending().await,
     }
 }
 
