@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use kxl_control::{Answer, Call, Until};
-use kxl_domain::{DomId, Failure, Kind, Reason, Verb};
+use kxl_domain::{DomId, Failure, Kind, Reason, State, Verb};
 use kxl_engine::{Host, Outcome};
 use kxl_store::ListRow;
 
@@ -86,7 +86,8 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
         let row = &rows[index];
         match outcome {
             Ok(Answer::Ended { state, .. })
-                if what.wait == Some(Until::Restarted) && !state.is_live() =>
+                if what.wait == Some(Until::Restarted)
+                    && !matches!(state, State::Running | State::Paused) =>
             {
                 let text = format!("domain \"{}\" ended and did not come back", row.name);
                 let failure = Failure::new(Kind::Failed, text);
