@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_frame_that_claims_too_much_is_an_error_not_an_allocation() {
-        assert!(Frame::take(&mut vec![b'd', 0xff, 0xff, 0xff, 0xff]).is_err());
-        assert!(Frame::take(&mut vec![b'?', 0, 0, 0, 0]).is_err());
+        for bytes in [[b'd', 0xff, 0xff, 0xff, 0xff], [b'?', 0, 0, 0, 0]] {
+            let error = Frame::take(&mut bytes.to_vec()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
     }
 }
