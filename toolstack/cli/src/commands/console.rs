@@ -1,7 +1,10 @@
 //! `kxl console`.
 
-use kxl_domain::{Failure, Kind};
+use std::path::PathBuf;
+
+use kxl_domain::{DomainName, Failure, Kind};
 use kxl_engine::{Host, Started};
+use kxl_store::ListRow;
 
 use super::Exit;
 use crate::args::Console;
@@ -12,15 +15,27 @@ use crate::{facts, out, report, transcript, view};
 /// Attaches to a console, or prints its log.
 pub(crate) fn console(args: &Console) -> Exit {
     let mut host = Host::open()?;
-    let row = host.find(&args.name)?;
+    let found = host.find(&args.name);
     if args.log {
-        let path = host.paths.console_log(&row.name);
+        let path = log_of(&host, found, &args.name)?;
         let from = since(args.since.as_deref())?;
         transcript::print(&path, from, args.follow)?;
         return Ok(0);
     }
+    let row = found?;
     let view = View { escape: args.escape, write: !args.read_only, steal: args.steal };
     show(&mut host, &row, view)
+}
+
+/// The console log of a domain; what a transient one has said is there after its end, by name.
+fn log_of(host: &Host, found: Result<ListRow, Failure>, who: &str) -> Result<PathBuf, Failure> {
+    match found {
+        Ok(row) => Ok(host.paths.console_log(&row.name)),
+        Err(failure) => {
+            let left = DomainName::new(who).ok().map(|name| host.paths.console_log(&name));
+            left.filter(|path| path.exists()).ok_or(failure)
+        }
+    }
 }
 
 /// The console of a domain that was just started.
@@ -39,7 +54,7 @@ pub(crate) fn after_start(host: &mut Host, started: &Started) -> Result<(), Fail
     }
 }
 
-fn show(host: &mut Host, row: &kxl_store::ListRow, view: View) -> Exit {
+fn show(host: &mut Host, row: &ListRow, view: View) -> Exit {
     if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         report::note(&format!(
             "console of domain \"{}\"; {} leaves",

@@ -22,11 +22,15 @@ const LINES: usize = 10;
 
 /// Events after which a domain is still in the state it was in.
 const NO_CHANGE: &[&str] =
-    &["adopted", "affinity-missing", "asked", "destroying", "limit-missing", "no-core-dump"];
+    &["adopted", "affinity-missing", "asked", "limit-missing", "no-core-dump", "policy-failed"];
 
 /// Tells in one paragraph why a domain is in its state.
 pub(crate) fn why(args: &Why) -> Exit {
     let mut host = Host::open()?;
+    if let Err(failure) = host.find(&args.name).and_then(|row| host.attend(&row)) {
+        // It is gone, or hangs: why says so with more words.
+        tracing::debug!(%failure, "not attended to");
+    }
     let mut query = EventQuery { limit: Some(EVENTS), ..EventQuery::default() };
     events::narrow(&mut host, &mut query, &args.name)?;
     let happened = host.store.events(&query).map_err(|e| events::unreadable(&e))?;
