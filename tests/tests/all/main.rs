@@ -11,7 +11,10 @@
 )]
 
 mod cli;
+mod configs;
 mod conformance;
+mod docs;
 mod forgotten;
+mod layering;
 mod lifecycle;
 mod support;

@@ -7,9 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, fs};
 
+use kxl_backend::Identity;
 use kxl_domain::State;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -27,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) root: PathBuf,
     /// The directory that is removed with it.
     top: PathBuf,
+    /// Every emulator that was ever listed.
+    known: Mutex<Vec<Identity>>,
 }
 
 /// A domain as `kxl list --json` shows it.
@@ -71,7 +75,7 @@ impl Host {
         for name in ["kxl", "xl", "xm", "xen"] {
             symlink(programs().join("kxl"), bin.join(name)).unwrap();
         }
-        Self { root, top }
+        Self { root, top, known: Mutex::default() }
     }
 
     /// A directory with `kxl`, `xl`, `xm` and `xen` in it.
@@ -162,7 +166,15 @@ impl Host {
     pub(crate) fn domains(&self) -> Vec<Domain> {
         let text = self.ok(["list", "--json"]);
         let values: Vec<Value> = serde_json::from_str(&text).unwrap();
-        values.into_iter().map(Domain).collect()
+        let domains: Vec<Domain> = values.into_iter().map(Domain).collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for pid in domains.iter().filter_map(Domain::pid) {
+            // One that has just gone needs no watching.
+            let new = Identity::of(pid).ok().filter(|new| !known.contains(new));
+            known.extend(new);
+        }
+        drop(known);
+        domains
     }
 
     /// The domain of this name, if there is one. Looking at it brings no monitor back.
@@ -189,7 +201,8 @@ impl Host {
 
     /// The processes of this host.
     pub(crate) fn processes(&self) -> Vec<Proc> {
-        process::of_root(&self.root)
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        process::of_root(&self.root, &known)
     }
 
     /// The monitors that live.

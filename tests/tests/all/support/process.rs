@@ -74,16 +74,34 @@ impl Proc {
 }
 
 /// Every living process of the host at `root`, but for this one: its environment names the root,
-/// its command line does, or it holds a file below it.
-pub(crate) fn of_root(root: &Path) -> Vec<Proc> {
+/// its command line does, it holds a file below it, or its parent is such a monitor. Of emulators
+/// that show none of this and have lost their monitor, `known` tells.
+pub(crate) fn of_root(root: &Path, known: &[Identity]) -> Vec<Proc> {
     let own = i32::try_from(std::process::id()).unwrap();
-    let mut found = Vec::new();
+    let mut found: Vec<Proc> = Vec::new();
+    let mut others = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         if pid != own && belongs(&entry.path(), root) {
             found.extend(look(pid));
+        } else {
+            others.push(pid);
+        }
+    }
+    let monitors: Vec<i32> =
+        found.iter().filter(|one| one.role == Role::Monitor).map(Proc::pid).collect();
+    let ours = |pid: &i32| {
+        known.iter().any(|one| one.pid == *pid && one.alive())
+            || Stat::read(*pid).is_ok_and(|stat| monitors.contains(&stat.ppid))
+    };
+    found.extend(others.into_iter().filter(ours).filter_map(look));
+    for process in &mut found {
+        // A program that is to start paused stands before its exec, and looks like its parent.
+        let parent = Stat::read(process.pid()).map(|stat| stat.ppid);
+        if process.role == Role::Monitor && parent.is_ok_and(|pid| monitors.contains(&pid)) {
+            process.role = Role::Emulator;
         }
     }
     found
