@@ -1,5 +1,6 @@
 //! A console attached through `kxl console`, with pipes for keyboard and screen.
 
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
@@ -22,7 +23,8 @@ impl Console {
     /// Attaches to the console of a domain.
     pub(crate) fn attach(host: &Host, name: &str) -> Self {
         let mut command = host.command("kxl", ["console", name]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let errors = OpenOptions::new().create(true).append(true).open(host.complaints()).unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap();
         let screen = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&screen);

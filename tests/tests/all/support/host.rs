@@ -88,6 +88,11 @@ impl Host {
         &self.top
     }
 
+    /// What attached consoles had to say on standard error.
+    pub(crate) fn complaints(&self) -> PathBuf {
+        self.top.join("console.err")
+    }
+
     /// A command of this host, called as `program`.
     pub(crate) fn command<S: AsRef<OsStr>>(
         &self,
@@ -315,6 +320,7 @@ impl Host {
             let tail = &text[text.len().saturating_sub(3000)..];
             eprintln!("--- {}\n{}", log.display(), String::from_utf8_lossy(tail));
         }
+        eprintln!("--- consoles\n{}", fs::read_to_string(self.complaints()).unwrap_or_default());
         for process in self.processes() {
             eprintln!("--- {:?} {} {:?}", process.role, process.pid(), process.args);
         }
