@@ -5,6 +5,7 @@
 //! acts. The engine knows backends only through the [`kxl_backend::Backend`] trait and never names
 //! one.
 
+mod adoption;
 mod affinity;
 mod asking;
 mod cgroup;
@@ -19,6 +20,7 @@ mod resting;
 mod spec;
 mod stamp;
 pub mod steps;
+mod verbs;
 
 pub use asking::{Outcome, Recovered, Recovery};
 pub use error::denied;

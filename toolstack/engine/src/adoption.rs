@@ -1,0 +1,100 @@
+//! Taking up what an earlier monitor left.
+
+use kxl_backend::{BackendError, Identity, Process};
+use kxl_domain::{Failure, Op, State, Verb, Wanted};
+use kxl_store::{LiveChange, Severity};
+
+use crate::live::{LiveDomain, Next, error_kind};
+use crate::recorder::identity_of;
+use crate::spec::launch_spec;
+
+impl LiveDomain {
+    /// Takes up the emulator that an earlier monitor left, or settles the record when there is
+    /// none. What the policy says about a guest that ended meanwhile is done by the events that
+    /// the backend reports next.
+    ///
+    /// # Errors
+    /// When the emulator lives and cannot be taken up; the domain is left as it is.
+    pub async fn adopt(&mut self) -> Result<Next, Failure> {
+        let identity = self.row.process.clone().map(|row| identity_of(&row));
+        let Some(identity) = identity.filter(Identity::alive) else {
+            return self.emulator_was_lost().await;
+        };
+        let spec = launch_spec(&self.paths, &self.conf, &self.row, Vec::new());
+        let attachments = self.attachments.clone();
+        match self.backend.adopt(&spec, identity, &attachments).await {
+            Ok(live) => {
+                self.live = Some(live);
+                self.take_stock().await
+            }
+            Err(BackendError::Exited { .. }) => self.emulator_was_lost().await,
+            Err(error) => Err(Failure::because(
+                error_kind(&error),
+                format!("cannot adopt domain \"{}\"", self.row.name),
+                &error,
+            )
+            .hint(format!("kxl destroy {}", self.row.name))),
+        }
+    }
+
+    /// Asks the adopted emulator where it stands and writes that down.
+    async fn take_stock(&mut self) -> Result<Next, Failure> {
+        let interrupted = self.row.op;
+        let Some(live) = self.live.as_mut() else { return Ok(Next::Continue) };
+        let seen = match live.query().await {
+            Ok(report) => report.state,
+            // It is stopped or slow: what was recorded stays the best knowledge.
+            Err(error) if error.is_timeout() && self.row.state.is_live() => self.row.state,
+            Err(error) if error.is_timeout() => State::Running,
+            Err(error) => {
+                let attempt = format!("cannot adopt domain \"{}\"", self.row.name);
+                return Err(Failure::because(error_kind(&error), attempt, &error));
+            }
+        };
+        if interrupted == Some(Op::Stopping) {
+            // A destroy that was cut off between its record and its signal is carried through.
+            self.event(Severity::Info, "adopted", None, "finishing what was cut off");
+            return self.go_on_stopping().await;
+        }
+        let mut state = seen;
+        if interrupted == Some(Op::Starting) && self.row.wanted != Wanted::Paused {
+            // The launch was cut off before its last step, which lets the guest run.
+            if let (State::Paused, Some(live)) = (seen, self.live.as_mut())
+                && live.unpause().await.is_ok()
+            {
+                state = State::Running;
+            }
+        }
+        // A guest's end is written by the event that follows, with its reason.
+        if state != State::Shutdown {
+            self.rest(state, None, LiveChange::default());
+        }
+        self.event(Severity::Warning, "adopted", None, "its monitor had died");
+        if state == State::Shutdown && self.row.state == State::Shutdown {
+            // The end is written already, so its event is passed over; what follows may not be.
+            return self.follow_recorded_end().await;
+        }
+        Ok(Next::Continue)
+    }
+
+    /// Op `stopping` of an earlier monitor: a person's destroy, or the clean-up after a guest that
+    /// had ended, which its policy may want to be followed by a restart.
+    pub(crate) async fn go_on_stopping(&mut self) -> Result<Next, Failure> {
+        let ended = self.row.reason.filter(|_| self.row.state == State::Shutdown);
+        match ended {
+            Some(_) if self.row.wanted != Wanted::Halted => self.follow_recorded_end().await,
+            Some(reason) => {
+                self.end_emulator(Verb::Destroy).await?;
+                Ok(self.settle(State::Halted, reason, "", Some(Wanted::Halted)))
+            }
+            None => self.finish_stopping(None).await,
+        }
+    }
+
+    /// The emulator that could not be adopted (it hangs), so that somebody watches for its end.
+    #[must_use]
+    pub fn orphan(&self) -> Option<Process> {
+        let row = self.row.process.as_ref().filter(|_| self.live.is_none())?;
+        Process::open(identity_of(row)).ok()
+    }
+}
