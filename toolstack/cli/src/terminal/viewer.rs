@@ -27,6 +27,11 @@ use crate::{out, signals};
 /// How long a monitor may take to answer the request to attach.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How often, and after how long each time, a viewer that has lost its monitor tries again where the
+/// connection to the next one breaks.
+const RETRIES: u32 = 10;
+const RETRY: Duration = Duration::from_millis(20);
+
 /// Input waits in standard input while this much has not been taken by the monitor.
 const OUTGOING_LIMIT: usize = 64 * 1024;
 
@@ -71,8 +76,18 @@ pub(crate) fn show(
 ) -> Result<Left, Failure> {
     let caught = Caught::new().map_err(|e| broken("cannot catch signals", &e))?;
     let mut replay = true;
+    let mut retries = 0;
     loop {
-        let (stream, buffer, writer) = attach(host, row, view, replay)?;
+        let (stream, buffer, writer) = match attach(host, row, view, replay) {
+            // A monitor that is killed may still take a connection that it will never serve.
+            Err(failure) if failure.kind == Kind::Failed && retries > 0 => {
+                retries -= 1;
+                std::thread::sleep(RETRY);
+                continue;
+            }
+            attached => attached?,
+        };
+        retries = RETRIES;
         if view.write && !writer {
             tell("another console is writing: this one only shows; --steal takes over");
         }
