@@ -98,9 +98,11 @@ pub(crate) fn of_root(root: &Path, known: &[Identity]) -> Vec<Proc> {
     };
     found.extend(others.into_iter().filter(ours).filter_map(look));
     for process in &mut found {
-        // A program that is to start paused stands before its exec, and looks like its parent.
-        let parent = Stat::read(process.pid()).map(|stat| stat.ppid);
-        if process.role == Role::Monitor && parent.is_ok_and(|pid| monitors.contains(&pid)) {
+        // A program that is to start paused stands stopped before its exec, and looks like its
+        // parent; a monitor that another one has started does not stand.
+        let waits = Stat::read(process.pid())
+            .is_ok_and(|stat| stat.state == RunState::Stopped && monitors.contains(&stat.ppid));
+        if waits {
             process.role = Role::Emulator;
         }
     }
