@@ -98,7 +98,7 @@ impl Store {
     /// boot, a power cut may damage them. None of their processes is left, so nothing is lost
     /// with them but the names of transient domains.
     fn drop_damaged(&self, path: &Path) -> Result<()> {
-        let _names = NamesLock::acquire(&self.paths)?;
+        let _names = NamesLock::acquire(&self.paths, self.patience())?;
         // Another process may have been here first; what is open here is the file it removed.
         self.live_db().close();
         if !self.is_of_another_boot()? {

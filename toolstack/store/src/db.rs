@@ -15,10 +15,6 @@ use crate::lock;
 use crate::netfs;
 use crate::paths::{Paths, open_private};
 
-/// Writers queue up before SQLite sees them; what is left to wait for is a checkpoint or the
-/// recovery of a write-ahead log.
-const BUSY: Duration = Duration::from_secs(10);
-
 /// What one database is.
 #[derive(Debug)]
 pub(crate) struct Spec {
@@ -49,6 +45,8 @@ pub(crate) enum Synchronous {
 pub(crate) struct Db {
     spec: &'static Spec,
     path: PathBuf,
+    /// How long one wait for others lasts.
+    patience: Duration,
     open: Option<Open>,
 }
 
@@ -60,7 +58,19 @@ struct Open {
 
 impl Db {
     pub(crate) fn new(spec: &'static Spec, paths: &Paths) -> Self {
-        Self { spec, path: (spec.path)(paths), open: None }
+        Self { spec, path: (spec.path)(paths), patience: lock::PATIENCE, open: None }
+    }
+
+    /// Sets how long one wait for others lasts.
+    pub(crate) fn set_patience(&mut self, patience: Duration) -> Result<(), StoreError> {
+        self.patience = patience;
+        match &self.open {
+            Some(open) => open
+                .connection
+                .busy_timeout(busy(patience))
+                .map_err(|error| self.explain("set the busy timeout", error)),
+            None => Ok(()),
+        }
     }
 
     /// Closes the connection; the next use opens it again.
@@ -114,7 +124,7 @@ impl Db {
         let (spec, path) = (self.spec, &self.path);
         let fault = |fault| explain(spec, path, attempt, fault);
         let open = self.open.as_mut().expect("opened above");
-        let _turn = Turn::take(&open.queue, path)?;
+        let _turn = Turn::take(&open.queue, path, self.patience)?;
         let transaction = open
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -135,14 +145,14 @@ impl Db {
         let queue = open_private(&queue_path)
             .map_err(|error| StoreError::io("open the writer queue", &queue_path, error))?;
         if !self.exists()? {
-            let _turn = Turn::take(&queue, &self.path)?;
+            let _turn = Turn::take(&queue, &self.path, self.patience)?;
             if !self.exists()? {
                 self.make(dir)?;
             }
         }
         let mut connection = self.connect(&self.path, self.spec.synchronous)?;
         if self.version(&connection)? < self.newest() {
-            let _turn = Turn::take(&queue, &self.path)?;
+            let _turn = Turn::take(&queue, &self.path, self.patience)?;
             self.migrate(&mut connection)?;
         }
         self.open = Some(Open { connection, queue });
@@ -185,7 +195,7 @@ impl Db {
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(BUSY)?;
+            connection.busy_timeout(busy(self.patience))?;
             // Small, because every monitor has one of these open now and then.
             connection.execute_batch(&format!(
                 "PRAGMA synchronous = {};
@@ -251,6 +261,12 @@ fn explain(spec: &Spec, path: &Path, attempt: &'static str, fault: Fault) -> Sto
     }
 }
 
+/// Writers queue up before SQLite sees them; what is left to wait for is a checkpoint or the
+/// recovery of a write-ahead log. SQLite counts in milliseconds, up to 24 days.
+fn busy(patience: Duration) -> Duration {
+    patience.min(Duration::from_millis(i32::MAX as u64))
+}
+
 /// The file by which the writers of a database queue up.
 pub(crate) fn queue_path(db: &Path) -> PathBuf {
     beside(db, ".writer")
@@ -278,12 +294,16 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// A writer's turn. Unlocked, not merely closed, at its end: a child forked meanwhile may hold a
 /// copy of the descriptor.
-struct Turn<'a>(&'a File);
+struct Turn<'a> {
+    queue: &'a File,
+    /// What holds the lock where it had to be waited for.
+    handed: Option<File>,
+}
 
 impl<'a> Turn<'a> {
-    fn take(queue: &'a File, path: &Path) -> Result<Self, StoreError> {
-        lock::wait_for(queue, path)?;
-        Ok(Self(queue))
+    fn take(queue: &'a File, db: &Path, patience: Duration) -> Result<Self, StoreError> {
+        let handed = lock::wait_for(queue, &queue_path(db), patience)?;
+        Ok(Self { queue, handed })
     }
 }
 
@@ -294,7 +314,9 @@ impl Drop for Turn<'_> {
         // as a change of attributes, of one alone as a modification.)
         let now = std::time::SystemTime::now();
         let now = fs::FileTimes::new().set_accessed(now).set_modified(now);
-        if let Err(error) = self.0.set_times(now).and_then(|()| self.0.unlock()) {
+        let locked = self.handed.as_ref().unwrap_or(self.queue);
+        // Unlocked even where it cannot be touched.
+        if let Err(error) = self.queue.set_times(now).and(locked.unlock()) {
             tracing::warn!(%error, "cannot end the turn of a writer; it ends with the process");
         }
     }

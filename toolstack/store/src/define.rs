@@ -18,7 +18,7 @@ impl Store {
     /// `NameTaken`, `UuidTaken`, `AlreadyLive`.
     pub fn define(&self, config: &DomainConfig, uuid: DomainUuid) -> Result<Defined> {
         self.ready()?;
-        let names = NamesLock::acquire(&self.paths)?;
+        let names = NamesLock::acquire(&self.paths, self.patience())?;
         self.refuse_live(uuid)?;
         self.check_free(&names, uuid, &config.name)?;
         self.registry()
@@ -31,7 +31,7 @@ impl Store {
     /// `AlreadyLive` while it has a process.
     pub fn undefine(&self, uuid: DomainUuid) -> Result<bool> {
         self.ready()?;
-        let _names = NamesLock::acquire(&self.paths)?;
+        let _names = NamesLock::acquire(&self.paths, self.patience())?;
         self.refuse_live(uuid)?;
         if self.managed_light(uuid)?.is_none() {
             return Ok(false);

@@ -47,12 +47,13 @@ pub enum StoreError {
         /// Why.
         source: rusqlite::Error,
     },
-    /// Another process kept the database to itself for longer than the busy timeout.
+    /// Another process kept a lock that is held for milliseconds to itself for longer than the
+    /// patience of the store: it is stopped or hangs.
     #[error(
-        "the database {path} is kept busy by another process; if that lasts, find it with fuser {path}"
+        "{path} is kept locked by another process; find it with lslocks, then let it go on (kill -CONT) or end it"
     )]
     Busy {
-        /// The database.
+        /// The lock file, or the database.
         path: PathBuf,
     },
     /// The file system is full, or the quota is.

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::Result;
 use crate::db::Db;
 use crate::events::{self, Event, EventQuery, EventRow};
+use crate::lock::PATIENCE;
 use crate::paths::Paths;
 use crate::tail::EventTail;
 use crate::{clock, live, registry};
@@ -15,7 +17,9 @@ use crate::{clock, live, registry};
 /// Making one opens nothing; each database is opened by the first call that needs it. Reading
 /// what does not exist yet gives nothing and makes nothing. Safe to share between threads; calls
 /// on the same database wait for each other, here and across processes, for milliseconds. Every
-/// call blocks its thread and is complete when it returns: there is nothing to cancel.
+/// call blocks its thread and is complete when it returns: there is nothing to cancel. A process
+/// that keeps a lock to itself (one that was stopped in the middle of a write) is waited for as
+/// long as [`set_patience`](Self::set_patience) tells.
 ///
 /// # Errors
 /// Common to all calls: `Unsafe` or `NetworkFs` for a place that cannot be used, `Corrupt` or
@@ -30,6 +34,7 @@ pub struct Store {
     registry: Mutex<Db>,
     live: Mutex<Db>,
     events: Mutex<Db>,
+    patience: Mutex<Duration>,
 }
 
 impl Store {
@@ -45,6 +50,7 @@ impl Store {
             registry: Mutex::new(Db::new(&registry::SPEC, paths)),
             live: Mutex::new(Db::new(&live::SPEC, paths)),
             events: Mutex::new(Db::new(&events::SPEC, paths)),
+            patience: Mutex::new(PATIENCE),
         })
     }
 
@@ -66,6 +72,24 @@ impl Store {
         for db in [&self.registry, &self.live, &self.events] {
             hold(db).close();
         }
+    }
+
+    /// Sets how long each single wait for another process lasts before the call fails with
+    /// `Busy`; 30 s where nobody does. A call that needs several locks may wait once for each.
+    ///
+    /// # Errors
+    /// `Database` when an open connection refuses it.
+    pub fn set_patience(&self, patience: Duration) -> Result<()> {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+        for db in [&self.registry, &self.live, &self.events] {
+            hold(db).set_patience(patience)?;
+        }
+        Ok(())
+    }
+
+    /// How long each single wait for another process lasts.
+    pub(crate) fn patience(&self) -> Duration {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Db> {
@@ -135,7 +159,7 @@ impl Store {
     /// See [`Store`]; `Io` when the kernel has no inotify watch left.
     pub fn follow_events(&self, query: EventQuery) -> Result<EventTail> {
         self.ready_if_possible();
-        EventTail::new(&self.paths, query)
+        EventTail::new(&self.paths, self.patience(), query)
     }
 }
 

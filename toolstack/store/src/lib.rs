@@ -10,7 +10,8 @@
 //! judges a process: identities of processes are plain numbers to this crate.
 //!
 //! Locks are always taken in this order: domain lock, names lock, then the writer queue of the
-//! registry, of the live rows, of the events. A call takes and releases all but the first itself.
+//! registry, of the live rows, of the events. A call takes and releases all but the first itself, and
+//! waits for none of them for longer than [`Store::set_patience`] tells.
 
 mod boot;
 mod clock;
@@ -33,6 +34,7 @@ pub mod socket;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod waiter;
 
 pub use clock::{boot_id, now_ms};
 pub use error::StoreError;

@@ -21,7 +21,7 @@ impl Store {
     /// `NameTaken`, `UuidTaken`, `AlreadyLive`; `NotManaged` when the record is gone.
     pub fn claim(&self, claim: &Claim) -> Result<LiveRow> {
         self.ready()?;
-        let names = NamesLock::acquire(&self.paths)?;
+        let names = NamesLock::acquire(&self.paths, self.patience())?;
         self.check_free(&names, claim.uuid, &claim.name)?;
         let uuid = claim.uuid;
         let rest = match (self.managed_light(uuid)?, claim.managed) {
@@ -169,7 +169,7 @@ impl Store {
         new_name: &DomainName,
     ) -> Result<()> {
         self.ready()?;
-        let names = NamesLock::acquire(&self.paths)?;
+        let names = NamesLock::acquire(&self.paths, self.patience())?;
         self.check_free(&names, new_uuid, new_name)?;
         if let Some(light) = self.managed_light(new_uuid)? {
             let name = light.row.name.to_string();
@@ -227,13 +227,18 @@ impl Store {
     /// # Errors
     /// See [`Store`].
     pub fn settle(&self, uuid: DomainUuid, settle: &Settle) -> Result<()> {
-        self.ready_if_possible();
         self.settle_record(uuid, settle)?;
         self.remove_live(uuid)
     }
 
-    /// The first half of [`settle`](Self::settle).
-    pub(crate) fn settle_record(&self, uuid: DomainUuid, settle: &Settle) -> Result<()> {
+    /// The first half of [`settle`](Self::settle), for who has something to do between the two:
+    /// writes the durable record of a managed domain and leaves the live row. Nothing to do for a
+    /// transient one. The second half is [`remove_live`](Self::remove_live).
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn settle_record(&self, uuid: DomainUuid, settle: &Settle) -> Result<()> {
+        self.ready_if_possible();
         if self.managed_light(uuid)?.is_none() {
             return Ok(());
         }

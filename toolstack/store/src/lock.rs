@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,10 @@ use kxl_domain::DomainUuid;
 
 use crate::error::StoreError;
 use crate::paths::{Paths, open_private};
+use crate::waiter;
+
+/// How long a lock that is held for milliseconds is waited for, where nobody has said otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The right to act on one domain.
 ///
@@ -69,13 +73,13 @@ impl DomainLock {
         uuid: DomainUuid,
         deadline: Duration,
     ) -> Result<Self, StoreError> {
-        let end = Instant::now() + deadline;
+        let end = Instant::now().checked_add(deadline);
         let mut pause = Duration::from_millis(1);
         loop {
             if let Some(lock) = Self::try_acquire(paths, uuid)? {
                 return Ok(lock);
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.map_or(pause, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 let path = paths.lock_file(uuid);
                 return Err(StoreError::LockTimeout { path, waited: deadline });
@@ -142,17 +146,18 @@ pub struct NamesLock {
 }
 
 impl NamesLock {
-    /// Takes the lock, waiting in the kernel for who holds it.
+    /// Takes the lock, waiting in the kernel's queue for who holds it, for at most `patience`.
+    /// Blocks the thread.
     ///
     /// # Errors
-    /// `Unsafe`, `NetworkFs`, `Io` or `NoSpace`.
-    pub fn acquire(paths: &Paths) -> Result<Self, StoreError> {
+    /// `Busy` when it was not free in time; `Unsafe`, `NetworkFs`, `Io` or `NoSpace`.
+    pub fn acquire(paths: &Paths, patience: Duration) -> Result<Self, StoreError> {
         paths.prepare()?;
         crate::netfs::refuse(paths.state_dir())?;
         let path = paths.names_lock();
         let file = open_private(&path)
             .map_err(|error| StoreError::io("open the names lock", &path, error))?;
-        Ok(Self { held: Held::lock(file, &path)? })
+        Ok(Self { held: Held::lock(file, &path, patience)? })
     }
 }
 
@@ -170,9 +175,9 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn lock(file: File, path: &Path) -> Result<Self, StoreError> {
-        wait_for(&file, path)?;
-        Ok(Self { file })
+    pub(crate) fn lock(file: File, path: &Path, patience: Duration) -> Result<Self, StoreError> {
+        let handed = wait_for(&file, path, patience)?;
+        Ok(Self { file: handed.unwrap_or(file) })
     }
 }
 
@@ -184,15 +189,21 @@ impl Drop for Held {
     }
 }
 
-/// flock(2) that goes on after a signal.
-pub(crate) fn wait_for(file: &File, path: &Path) -> Result<(), StoreError> {
-    loop {
-        match file.lock() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            other => {
-                return other.map_err(|error| StoreError::io("lock", PathBuf::from(path), error));
-            }
-        }
+/// Takes the flock(2) lock on `file`, waiting for at most `patience`. Where it had to wait, the
+/// lock is on the description that is given back, else on `file`.
+pub(crate) fn wait_for(
+    file: &File,
+    path: &Path,
+    patience: Duration,
+) -> Result<Option<File>, StoreError> {
+    let failed = |error| StoreError::io("lock", path, error);
+    match file.try_lock() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => match waiter::wait(file, patience).map_err(failed)? {
+            None => Err(StoreError::Busy { path: path.to_path_buf() }),
+            handed => Ok(handed),
+        },
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

@@ -30,7 +30,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, StoreError> {
     let failed = |error| StoreError::io("listen on the socket", path, error);
     let (dir, name) = open_parent(path).map_err(failed)?;
     let turn = dir.try_clone().map_err(failed)?;
-    let _turn = crate::lock::Held::lock(turn, path)?;
+    let _turn = crate::lock::Held::lock(turn, path, crate::lock::PATIENCE)?;
     clear_stale(path, &dir, &name)?;
     listen_in(&dir, &name).map_err(|error| failed(error.into()))
 }

@@ -29,9 +29,10 @@ pub struct EventTail {
 }
 
 impl EventTail {
-    pub(crate) fn new(paths: &Paths, mut query: EventQuery) -> Result<Self> {
+    pub(crate) fn new(paths: &Paths, patience: Duration, mut query: EventQuery) -> Result<Self> {
         paths.prepare()?;
         let mut db = Db::new(&events::SPEC, paths);
+        db.set_patience(patience)?;
         let fail = |error: Errno| StoreError::io("watch", paths.state_dir(), error.into());
         let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(fail)?;
         let flags =
@@ -70,7 +71,7 @@ impl EventTail {
     /// # Errors
     /// See [`Store`](crate::Store); `Io` when waiting fails.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Vec<EventRow>> {
-        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let found = self.read()?;
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -83,7 +84,7 @@ impl EventTail {
 
     /// Sleeps until something may have been recorded.
     fn wait(&self, left: Option<Duration>) -> Result<()> {
-        let end = left.map(|left| Instant::now() + left);
+        let end = left.and_then(|left| Instant::now().checked_add(left));
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             // Rounded up: a timeout of 0 would spin through the last millisecond.

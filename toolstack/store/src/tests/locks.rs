@@ -1,9 +1,17 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Host, uuid};
-use crate::{DomainLock, NamesLock, StoreError};
+use super::{Host, config, managed, uuid};
+use crate::db::queue_path;
+use crate::{DomainLock, Event, LiveChange, NamesLock, Severity, Store, StoreError};
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Long enough to be waited for, and no longer.
+const SOON: Duration = Duration::from_millis(10);
 
 fn taken(host: &Host) -> DomainLock {
     DomainLock::try_acquire(&host.paths, uuid(1)).unwrap().expect("the lock is free")
@@ -61,8 +69,7 @@ fn who_waits_gets_the_lock_when_it_is_let_go() {
     let host = Host::new();
     let lock = taken(&host);
     std::thread::scope(|scope| {
-        let waiter =
-            scope.spawn(|| DomainLock::acquire(&host.paths, uuid(1), Duration::from_secs(600)));
+        let waiter = scope.spawn(|| DomainLock::acquire(&host.paths, uuid(1), LONG));
         drop(lock);
         waiter.join().unwrap().unwrap();
     });
@@ -92,8 +99,7 @@ fn holders_that_remove_the_directory_never_hold_it_together() {
             scope.spawn(|| {
                 use std::sync::atomic::Ordering::SeqCst;
                 for _ in 0..50 {
-                    let wait = Duration::from_secs(600);
-                    let lock = DomainLock::acquire(&host.paths, uuid(1), wait).unwrap();
+                    let lock = DomainLock::acquire(&host.paths, uuid(1), LONG).unwrap();
                     assert_eq!(inside.fetch_add(1, SeqCst), 0, "two at once");
                     inside.fetch_sub(1, SeqCst);
                     lock.remove_rundir(&host.paths, uuid(1)).unwrap();
@@ -112,7 +118,7 @@ fn the_names_lock_lets_one_in_at_a_time() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..25 {
-                    let _names = NamesLock::acquire(&host.paths).unwrap();
+                    let _names = NamesLock::acquire(&host.paths, LONG).unwrap();
                     let count: u32 = fs::read_to_string(&file).unwrap().parse().unwrap();
                     fs::write(&file, (count + 1).to_string()).unwrap();
                 }
@@ -125,9 +131,67 @@ fn the_names_lock_lets_one_in_at_a_time() {
 #[test]
 fn the_names_lock_ends_with_its_scope_even_where_a_copy_lives_on() {
     let host = Host::new();
-    let names = NamesLock::acquire(&host.paths).unwrap();
+    let names = NamesLock::acquire(&host.paths, LONG).unwrap();
     let _copy = names.as_fd().try_clone_to_owned().unwrap();
     drop(names);
-    // Would wait for ever.
-    drop(NamesLock::acquire(&host.paths).unwrap());
+    // Would wait in vain.
+    drop(NamesLock::acquire(&host.paths, LONG).unwrap());
+}
+
+#[test]
+fn a_names_lock_that_is_not_free_in_time_is_named_with_the_next_step() {
+    let host = Host::new();
+    let names = NamesLock::acquire(&host.paths, LONG).unwrap();
+    for _ in 0..3 {
+        let error = NamesLock::acquire(&host.paths, SOON).unwrap_err();
+        assert!(matches!(&error, StoreError::Busy { path } if *path == host.names_lock()));
+        assert!(error.to_string().contains("lslocks"), "{error}");
+        assert_eq!(error.kind(), kxl_domain::Kind::TimedOut);
+    }
+    drop(names);
+    drop(NamesLock::acquire(&host.paths, LONG).unwrap());
+}
+
+#[test]
+fn patience_holds_for_names_for_each_writer_queue_and_for_sqlite() {
+    let host = Host::new();
+    let store = host.store();
+    managed(&store, "a", 1);
+    let event = Event::new(Severity::Info, "test");
+    store.event(&event).unwrap();
+    let busy = |result: crate::Result<()>, lock: &Path| {
+        let error = result.unwrap_err();
+        assert!(matches!(&error, StoreError::Busy { path } if path == lock), "{error}");
+    };
+    // Open already, and opened later.
+    for store in [store, host.store()] {
+        store.set_patience(SOON).unwrap();
+        let names = NamesLock::acquire(&host.paths, LONG).unwrap();
+        busy(store.define(&config("b"), uuid(2)).map(drop), &host.names_lock());
+        drop(names);
+        for db in [host.registry_db(), host.live_db(), host.events_db()] {
+            let write = |store: &Store| {
+                if db == host.registry_db() {
+                    return store.define(&config("c"), uuid(3)).map(drop);
+                }
+                if db == host.live_db() {
+                    return store.change_live(uuid(1), &LiveChange::default()).map(drop);
+                }
+                store.event(&event)
+            };
+            let queue = queue_path(&db);
+            let holder = fs::File::open(&queue).unwrap();
+            holder.lock().unwrap();
+            busy(write(&store), &queue);
+            holder.unlock().unwrap();
+            // Around the queue, as a program that is not kxl would do it.
+            let stranger = rusqlite::Connection::open(&db).unwrap();
+            stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+            busy(write(&store), &db);
+            drop(stranger);
+            store.set_patience(LONG).unwrap();
+            write(&store).unwrap();
+            store.set_patience(SOON).unwrap();
+        }
+    }
 }

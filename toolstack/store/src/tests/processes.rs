@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kxl_domain::{Reason, State};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Host, claim_of, config, name, transient, uuid};
 use crate::{
@@ -221,6 +223,46 @@ fn a_writer_killed_at_any_moment_leaves_true_records_and_a_free_queue() {
         let sound: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(sound, "ok");
     }
+}
+
+#[test]
+fn a_writer_stopped_in_the_middle_holds_nobody_up_for_longer_than_their_patience() {
+    let test = "a_writer_stopped_in_the_middle_holds_nobody_up_for_longer_than_their_patience";
+    if let Some((root, number)) = role() {
+        let (store, event) = (store_at(&root), Event::new(Severity::Info, "written"));
+        let turn = |db: &rusqlite::Transaction<'_>| {
+            answer(&root, number, "inside");
+            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
+            crate::events::append(db, std::iter::once((&event, None)))
+        };
+        store.events_db().write(&store.paths, "test", turn).unwrap();
+        return;
+    }
+    let host = Host::new();
+    let store = host.store();
+    store.event(&Event::new(Severity::Info, "before")).unwrap();
+    let mut writer = child(&host, test, 1).spawn().unwrap();
+    while !host.root().join("1.answer").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(writer.try_wait().unwrap().is_none(), "the writer has failed");
+    }
+    store.set_patience(Duration::from_millis(20)).unwrap();
+    let late = store.event(&Event::new(Severity::Info, "late"));
+    let seen = store.events(&EventQuery::default());
+    store.set_patience(Duration::from_secs(60)).unwrap();
+    // It may be about to stop: until it has ended, it is told again.
+    let pid = Pid::from_raw(i32::try_from(writer.id()).unwrap());
+    while writer.try_wait().unwrap().is_none() {
+        kill(pid, Signal::SIGCONT).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(writer.wait().unwrap().success());
+    assert!(matches!(late, Err(StoreError::Busy { .. })), "{late:?}");
+    assert_eq!(seen.unwrap().len(), 1, "readers go on");
+    store.event(&Event::new(Severity::Info, "after")).unwrap();
+    let events = store.events(&EventQuery::default()).unwrap();
+    let kinds: Vec<_> = events.iter().map(|row| row.event.what.as_str()).collect();
+    assert_eq!(kinds, ["before", "written", "after"]);
 }
 
 #[test]
