@@ -52,7 +52,7 @@ pub(crate) enum News<'a> {
 ///
 /// Interrupting the wait (Ctrl-C) leaves the guests asked: they go on shutting down.
 pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl FnMut(News<'_>)) {
-    let until = what.timeout.map(|wait| Instant::now() + wait);
+    let until = what.timeout.and_then(|wait| Instant::now().checked_add(wait));
     let mut asked = Crowd::new();
     let mut watched = Crowd::new();
     for (index, row) in rows.iter().enumerate() {
@@ -66,19 +66,7 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
             }
         }
     }
-    while let Some((index, outcome)) = asked.next(None) {
-        match outcome {
-            Ok(Answer::Already) => {
-                watched.forget(&index);
-                news(News::Already(&rows[index]));
-            }
-            Ok(_) => {}
-            Err(failure) => {
-                watched.forget(&index);
-                news(News::Failed(&failure));
-            }
-        }
-    }
+    passed_on(&mut asked, &mut watched, rows, Instant::now().checked_add(ASK_DEADLINE), &mut news);
     if watched.len() > 0 {
         news(News::Waiting(watched.len()));
     }
@@ -107,6 +95,39 @@ pub(crate) fn ask(host: &mut Host, rows: &[ListRow], what: Ask, mut news: impl F
     }
 }
 
+/// Hears from all that were asked whether the guest has been. A monitor that is stopped takes the
+/// question and never answers: it is given up at `until`, and nothing of it is waited for.
+fn passed_on(
+    asked: &mut Crowd<usize>,
+    watched: &mut Crowd<usize>,
+    rows: &[ListRow],
+    until: Option<Instant>,
+    news: &mut impl FnMut(News<'_>),
+) {
+    while let Some((index, outcome)) = asked.next(until) {
+        match outcome {
+            Ok(Answer::Already) => {
+                watched.forget(&index);
+                news(News::Already(&rows[index]));
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                watched.forget(&index);
+                news(News::Failed(&failure));
+            }
+        }
+    }
+    for index in asked.tags() {
+        watched.forget(index);
+        let name = &rows[*index].name;
+        let text = format!("the monitor of domain \"{name}\" did not answer in time");
+        let failure = Failure::new(Kind::TimedOut, text);
+        news(News::Failed(&failure.hint(format!(
+            "kxl list {name} shows whether it answers; kxl destroy {name} ends the domain"
+        ))));
+    }
+}
+
 fn ask_one(
     host: &mut Host,
     row: &ListRow,
@@ -125,4 +146,61 @@ fn ask_one(
     let client = host.connect(row)?;
     asked.ask(index, client, Call::Verb(what.verb), Some(ASK_DEADLINE))?;
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use kxl_control::client::Client;
+    use kxl_domain::{State, Wanted};
+
+    use super::*;
+
+    fn row(name: &str) -> ListRow {
+        ListRow {
+            uuid: "00000001-0000-4000-8000-000000000000".parse().unwrap(),
+            name: name.parse().unwrap(),
+            domid: Some(DomId(1)),
+            managed: true,
+            backend: "mock".into(),
+            memory_mib: 64,
+            vcpus: 1,
+            wanted: Wanted::Running,
+            state: State::Running,
+            reason: None,
+            detail: String::new(),
+            op: None,
+            process: None,
+            monitor: None,
+            started_ms: None,
+        }
+    }
+
+    #[test]
+    fn a_monitor_that_never_answers_is_told_of_and_not_waited_for() {
+        let rows = [row("stopped"), row("well")];
+        let (mut asked, mut watched) = (Crowd::new(), Crowd::new());
+        let mut ends: Vec<UnixStream> = Vec::new();
+        for crowd in [&mut asked, &mut watched] {
+            for index in 0..2 {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                crowd.ask(index, Client::new(ours), Call::Verb(Verb::Shutdown), None).unwrap();
+                ends.push(theirs);
+            }
+        }
+        ends[1].write_all(b"{\"id\":1,\"body\":{\"done\":\"ok\"}}\n").unwrap();
+        let mut failures = Vec::new();
+        let soon = Instant::now() + Duration::from_millis(50);
+        passed_on(&mut asked, &mut watched, &rows, Some(soon), &mut |news| {
+            if let News::Failed(failure) = news {
+                failures.push((failure.kind, failure.to_string()));
+            }
+        });
+        assert_eq!(failures.len(), 1);
+        assert_eq!(failures[0].0, Kind::TimedOut);
+        assert!(failures[0].1.contains("\"stopped\""), "{failures:?}");
+        assert_eq!(watched.tags().copied().collect::<Vec<_>>(), [1]);
+    }
 }

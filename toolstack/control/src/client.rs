@@ -24,7 +24,7 @@ impl Client {
     }
 
     /// Makes a call and waits for its end; `progress` sees the lines on the way.
-    /// `deadline: None` waits as long as the monitor lives.
+    /// `deadline: None`, or one beyond what the clock can tell, waits as long as the monitor lives.
     ///
     /// # Errors
     /// The monitor's own failure, [`Kind::TimedOut`] when the deadline passes, [`Kind::Failed`]
@@ -36,7 +36,7 @@ impl Client {
         mut progress: impl FnMut(&str),
     ) -> Result<Answer, Failure> {
         let id = self.send(call, deadline).map_err(|error| lost(&error))?;
-        let until = deadline.map(|wait| Instant::now() + wait);
+        let until = deadline.and_then(|wait| Instant::now().checked_add(wait));
         loop {
             let reply = self.receive(until).map_err(|error| lost(&error))?;
             match reply.body {

@@ -140,17 +140,22 @@ impl Rising {
     /// # Errors
     /// [`Kind::TimedOut`] after `deadline`, [`Kind::Failed`] when the monitor died without a word.
     pub(crate) fn wait(self, deadline: Duration) -> Result<Vec<u8>, Failure> {
-        let until = Instant::now() + deadline;
+        let until = Instant::now().checked_add(deadline);
         let mut pipe = File::from(self.ready);
         let mut line = Vec::new();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            // Rounded up: the last millisecond is waited for, not cut off.
+            let timeout = left.map_or(PollTimeout::NONE, |left| {
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            });
             let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, timeout) {
-                Ok(0) => return Err(self::late(&self.name, deadline)),
+                Ok(0) if left.is_some_and(|left| left.is_zero()) => {
+                    return Err(self::late(&self.name, deadline));
+                }
+                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
                 Ok(_) => {}
-                Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => {
                     return Err(Failure::because(Kind::Internal, "cannot wait", &error));
                 }

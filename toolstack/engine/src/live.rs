@@ -331,7 +331,11 @@ impl LiveDomain {
     /// be written.
     pub fn settle_again(&mut self) -> bool {
         let Some(settle) = &self.unsettled else { return true };
-        match self.store.settle(self.row.uuid, settle) {
+        let recorded = self.store.settle_record(self.row.uuid, settle).and_then(|()| {
+            reach(Step::Resting, None);
+            self.store.remove_live(self.row.uuid)
+        });
+        match recorded {
             Ok(()) => self.unsettled = None,
             Err(error) => {
                 tracing::error!(%error, name = %self.row.name, "the end is not recorded yet");

@@ -5,6 +5,7 @@ use kxl_backend::{
 };
 use kxl_domain::{CapabilitySet, DomainConfig, Failure, Kind};
 use kxl_store::Paths;
+use serde_json::json;
 
 /// The backend of a configuration. One that cannot be had (a profile that was removed) still gives
 /// a backend, which refuses everything with the reason: a domain that was started with it can be
@@ -72,5 +73,14 @@ pub(crate) fn list() -> Result<(), Failure> {
             .map_err(|error| Failure::because(Kind::Internal, "cannot write JSON", &error))?;
         crate::say(&line);
     }
+    let offered: Vec<_> = kxl_mock::OFFERED.iter().map(|capability| capability.as_str()).collect();
+    let mock = json!({
+        "name": kxl_mock::backend().name(),
+        "description": "A stand-in without a guest, for trying kxl and for its tests",
+        "capabilities": offered,
+        "programs": [],
+        "missing": [],
+    });
+    crate::say(&mock.to_string());
     Ok(())
 }

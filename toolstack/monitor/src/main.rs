@@ -12,6 +12,7 @@ mod ready;
 mod server;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind};
 use kxl_engine::{Host, LOCK_FD, Mission, READY_FD, steps};
@@ -22,6 +23,10 @@ use crate::ready::ReadyPipe;
 const USAGE: &str = "usage: kxl-monitor --launch|--adopt UUID NAME   (started by kxl)
        kxl-monitor --list-backends
        kxl-monitor --version";
+
+/// How long a monitor waits for its turn at a database: a command that is stopped in the middle of
+/// a write must not keep it from its domain.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     steps::arm(steps::Role::Monitor);
@@ -64,6 +69,9 @@ fn attend(mission: Mission, uuid: &str, name: &str) -> Result<(), Failure> {
         }
     };
     logging::to_file(&host.paths.monitor_log(&name));
+    if let Err(error) = host.store.set_patience(PATIENCE) {
+        tracing::warn!(%error, "waits for the databases are longer than they should be");
+    }
     let lock = match DomainLock::inherit(&host.paths, uuid, lock) {
         Ok(lock) => lock,
         Err(error) => {
