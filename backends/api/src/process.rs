@@ -4,8 +4,9 @@
 //! host's boot id, and signalled only through a pidfd that was checked against them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub struct Stat {
     pub cpu_ticks: u64,
     /// Parent.
     pub ppid: i32,
+    /// How many threads it has.
+    pub threads: u32,
 }
 
 impl Stat {
@@ -55,9 +58,11 @@ impl Stat {
     /// # Errors
     /// `NotFound` when there is no such process.
     pub fn read(pid: i32) -> io::Result<Self> {
+        // One read: the kernel gives the line at once, and a list reads thousands of them.
+        let mut line = [0; 1024];
+        let length = fs::File::open(format!("/proc/{pid}/stat"))?.read(&mut line)?;
         // The name is any bytes, cut at the fifteenth: often in the middle of a character.
-        let bytes = fs::read(format!("/proc/{pid}/stat"))?;
-        Self::parse(&String::from_utf8_lossy(&bytes))
+        Self::parse(&String::from_utf8_lossy(&line[..length]))
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "odd /proc/PID/stat"))
     }
 
@@ -77,17 +82,23 @@ impl Stat {
             ppid: fields.get(1)?.parse().ok()?,
             cpu_ticks: fields.get(11)?.parse::<u64>().ok()?
                 + fields.get(12)?.parse::<u64>().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             start_time: fields.get(19)?.parse().ok()?,
         })
     }
 }
 
-/// The boot id of this boot of the host.
+/// The boot id of this boot of the host; read once, as no process outlives a boot.
 ///
 /// # Errors
 /// When `/proc` is not mounted.
-pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+pub fn boot_id() -> io::Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(known) = BOOT.get() {
+        return Ok(known);
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    Ok(BOOT.get_or_init(|| id))
 }
 
 impl Identity {
@@ -96,7 +107,7 @@ impl Identity {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, start_time: Stat::read(pid)?.start_time, boot_id: boot_id()? })
+        Ok(Self { pid, start_time: Stat::read(pid)?.start_time, boot_id: boot_id()?.to_owned() })
     }
 
     /// What the host shows of exactly this process; `None` when it is gone (a zombie is gone).
@@ -297,7 +308,7 @@ mod tests {
     fn a_program_name_with_parentheses_does_not_shift_the_fields() {
         let line = format!("42 (a) b) (c) S 7 {}", "1 ".repeat(40));
         let stat = Stat::parse(&line).unwrap();
-        assert_eq!((stat.state, stat.ppid), (RunState::Sleeping, 7));
+        assert_eq!((stat.state, stat.ppid, stat.threads), (RunState::Sleeping, 7, 1));
     }
 
     #[test]

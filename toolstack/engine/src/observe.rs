@@ -117,7 +117,8 @@ fn from_host(row: ListRow) -> Seen {
         seen.cpu_seconds = seconds;
         seen.on_cpu = seen.status.state == State::Running
             && stat.state != RunState::Stopped
-            && (stat.state == RunState::Running || a_thread_runs(seen.row.process.as_ref()));
+            && (stat.state == RunState::Running
+                || (stat.threads > 1 && a_thread_runs(seen.row.process.as_ref())));
     }
     seen
 }
