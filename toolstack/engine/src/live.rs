@@ -136,6 +136,12 @@ impl LiveDomain {
         }
     }
 
+    /// Closes the databases and gives their memory back until they are used again. For a domain
+    /// that nothing happens to for a while.
+    pub fn idle(&self) {
+        self.store.release();
+    }
+
     /// A receiver of snapshots.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Snapshot> {

@@ -15,6 +15,7 @@ use kxl_store::{DomainLock, Paths, Store, socket};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::backends;
 use crate::console::Hub;
@@ -23,6 +24,9 @@ use crate::server::{Desk, Job, OpenCalls, serve};
 
 /// How long the last answers may take to leave before the monitor ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// After how long without work a monitor tidies up, once; it sleeps for good then.
+const QUIET: Duration = Duration::from_secs(2);
 
 type Answer = oneshot::Sender<Result<Outcome, Failure>>;
 
@@ -182,8 +186,14 @@ impl Driver {
             Mission::Adopt => drop(self.retake_streams()),
         }
         ready.say(&up);
-        give_back_memory();
+        self.tidy();
         Next::Continue
+    }
+
+    /// Keeps only what an idle monitor needs.
+    fn tidy(&self) {
+        self.domain.idle();
+        give_back_memory();
     }
 
     /// Takes the events and the console of a new emulator.
@@ -221,15 +231,30 @@ impl Driver {
         // A hang-up or an interrupt is meant for the command that started us.
         let _hangup = signal(SignalKind::hangup());
         let _interrupt = signal(SignalKind::interrupt());
+        // Nothing at first: the start has tidied up after itself.
+        let mut tidy_at = None;
         loop {
             let next = tokio::select! {
                 job = next_job(&mut self.kept, &mut self.jobs) => match job {
-                    Some(Job::Verb(verb, answer)) => self.verb(verb, answer).await,
+                    Some(Job::Verb(verb, answer)) => {
+                        let next = self.verb(verb, answer).await;
+                        tidy_at = Some(Instant::now() + QUIET);
+                        next
+                    }
                     Some(Job::Probe(answer)) => self.probe(answer).await,
                     Some(Job::Release) | None => return End::Released,
                 },
-                event = next_event(&mut self.events) => self.event(event).await,
+                event = next_event(&mut self.events) => {
+                    let next = self.event(event).await;
+                    tidy_at = Some(Instant::now() + QUIET);
+                    next
+                }
                 () = end_of(self.orphan.as_ref()) => self.adopt_again().await.unwrap_or(Next::Continue),
+                () = at(tidy_at) => {
+                    tidy_at = None;
+                    self.tidy();
+                    Next::Continue
+                }
                 _ = term.recv() => return End::Released,
             };
             match next {
@@ -375,7 +400,15 @@ impl Driver {
     }
 }
 
-/// Returns what the start needed to the kernel: one monitor stays resident for each domain.
+/// Comes at that moment; never when there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns what is not used any more to the kernel: one monitor stays resident for each domain.
 #[allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
 fn give_back_memory() {
     // SAFETY: takes a number, touches free memory only.

@@ -15,6 +15,9 @@ use crate::table::Table;
 
 const CROWD: u32 = 100;
 
+/// After what time without work a monitor counts as idle: it tidies up before.
+const SETTLED: Duration = Duration::from_secs(4);
+
 /// One monitor alone shares its pages with nobody; a hundred share the program's.
 pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
     let seconds = lab.rounds.of(30, 5);
@@ -34,6 +37,7 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
     host.clear()?;
 
     host.create_many(&config, "m", CROWD, &[])?;
+    std::thread::sleep(SETTLED);
     let pids = (1..=CROWD).map(|number| monitor(&host, &format!("m{number}")));
     let pids = pids.collect::<Result<Vec<i32>, BenchError>>()?;
     let mut pss = Series::new(Unit::Mib);
@@ -55,6 +59,7 @@ fn alone(
     seconds: u64,
     table: &mut Table,
 ) -> Result<(), BenchError> {
+    std::thread::sleep(SETTLED);
     let pid = monitor(host, name)?;
     let pss = Series::one(Unit::Mib, proportional_mib(pid)?);
     table.add(Figure::new(format!("monitor, PSS, one {kind} alone"), pss, Goal::AtMost(3.0)));
@@ -90,8 +95,6 @@ fn proportional_mib(pid: i32) -> Result<f64, BenchError> {
 
 /// How often these processes got a processor while nobody asked anything of them.
 fn wake_ups(pids: &[i32], seconds: u64) -> Result<Series, BenchError> {
-    // The last answer of a start, and what is cleared away after it, are no wake-ups of an idle one.
-    std::thread::sleep(Duration::from_secs(1));
     let before = switches(pids)?;
     for _ in 0..seconds {
         interrupt::check()?;
