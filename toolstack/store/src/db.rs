@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Fault, StoreError};
@@ -73,7 +74,7 @@ impl Db {
         }
     }
 
-    /// Closes the connection; the next use opens it again.
+    /// Closes the connection; the next use opens it again. Does not wait for the disk.
     pub(crate) fn close(&mut self) {
         self.open = None;
     }
@@ -202,13 +203,19 @@ impl Db {
                  PRAGMA cache_size = -64;
                  PRAGMA mmap_size = 0;
                  PRAGMA trusted_schema = OFF;
-                 PRAGMA journal_size_limit = 1048576;",
+                 PRAGMA journal_size_limit = 1048576;
+                 PRAGMA wal_autocheckpoint = 100;",
                 match synchronous {
                     Synchronous::Off => "OFF",
                     Synchronous::Normal => "NORMAL",
                     Synchronous::Full => "FULL",
                 }
             ))?;
+            // The last one to close would fold the log into the file and remove it, and the next
+            // writer make a new one: half a dozen waits for the disk about one short command. A
+            // writer to whom the log has grown too long does that instead.
+            let keep_log = synchronous != Synchronous::Off;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep_log)?;
             Ok(connection)
         };
         open().map_err(|error| self.explain("open", error))
