@@ -122,7 +122,7 @@ impl DomainLock {
         let gone = format!(".{}.{}.{serial}", uuid.short(), std::process::id());
         let gone = paths.run_dir().join(gone);
         fs::rename(&path, &gone)
-            .and_then(|()| fs::remove_dir_all(&gone))
+            .and_then(|()| remove_all(&gone))
             .map_err(|error| StoreError::io("remove the runtime directory", path, error))
     }
 }
@@ -204,6 +204,17 @@ pub(crate) fn wait_for(
             handed => Ok(handed),
         },
         Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Removes a directory that was moved out of the way. Who was just looking up its old path may
+/// still make a lock file in it, once, behind the removal's back.
+fn remove_all(dir: &Path) -> io::Result<()> {
+    loop {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            other => return other,
+        }
     }
 }
 
