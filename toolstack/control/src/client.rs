@@ -143,3 +143,20 @@ fn lost(error: &io::Error) -> Failure {
         _ => Failure::because(Kind::Internal, "the monitor's answer makes no sense", error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_beyond_the_clock_is_none() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"{\"id\":1,\"body\":{\"done\":\"ok\"}}\n").unwrap();
+        let answer = Client::new(ours).call(
+            Call::Status { probe: false },
+            Some(Duration::from_secs(u64::MAX)),
+            |_| (),
+        );
+        assert_eq!(answer, Ok(Answer::Ok));
+    }
+}
