@@ -173,7 +173,6 @@ mod tests {
             detail: String::new(),
             op: None,
             process: None,
-            monitor: None,
             started_ms: None,
         }
     }

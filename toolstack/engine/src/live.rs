@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use kxl_backend::{Attachments, Backend, BackendError, Event, Live};
-use kxl_domain::{DomId, DomainName, DomainUuid, Failure, Kind, Op, Reason, State, Wanted};
+use kxl_control::MonitorStatus;
+use kxl_domain::{DomId, Failure, Kind, Reason, State, Wanted};
 use kxl_store::{LiveChange, LiveRow, Paths, Settle, Severity, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -20,30 +21,8 @@ use crate::{affinity, cgroup};
 /// What the rest of the monitor may know of the domain; published at every change.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Durable identity.
-    pub uuid: DomainUuid,
-    /// Name.
-    pub name: DomainName,
-    /// Live number.
-    pub domid: DomId,
-    /// The last wish.
-    pub wanted: Wanted,
-    /// Resting state.
-    pub state: State,
-    /// Operation in flight.
-    pub op: Option<Op>,
-    /// Why it is in its state.
-    pub reason: Option<Reason>,
-    /// Pid of the emulator.
-    pub pid: Option<i32>,
-    /// Memory in MiB, last reported.
-    pub memory_mib: u64,
-    /// Virtual CPUs, last reported.
-    pub vcpus: u32,
-    /// Start of this run, milliseconds since the epoch.
-    pub started_ms: u64,
-    /// VNC address.
-    pub vnc: Option<String>,
+    /// What a client is told; `answering` is for the one who asks the emulator.
+    pub status: MonitorStatus,
     /// The last end of a run: its domid, and why.
     pub last_end: Option<(DomId, Reason)>,
     /// How many runs have ended. Waiters compare it with what they saw before.
@@ -97,23 +76,9 @@ impl LiveDomain {
         backend: Box<dyn Backend>,
         row: LiveRow,
     ) -> Self {
-        let snapshot = Snapshot {
-            uuid: row.uuid,
-            name: row.name.clone(),
-            domid: row.domid,
-            wanted: row.wanted,
-            state: row.state,
-            op: row.op,
-            reason: row.reason,
-            pid: row.process.as_ref().map(|p| p.pid),
-            memory_mib: row.memory_mib,
-            vcpus: row.vcpus,
-            started_ms: started(&row),
-            vnc: None,
-            last_end: None,
-            ends: 0,
-            over: false,
-        };
+        let pid = row.process.as_ref().map(|process| process.pid);
+        let status = status_of(&row, pid, None);
+        let snapshot = Snapshot { status, last_end: None, ends: 0, over: false };
         let (publisher, _) = watch::channel(snapshot);
         let attachments = row
             .attachments
@@ -249,19 +214,9 @@ impl LiveDomain {
 
     pub(crate) fn publish(&self) {
         let row = &self.row;
+        let pid = self.live.as_ref().map(|live| live.process().identity().pid);
         self.publisher.send_replace(Snapshot {
-            uuid: row.uuid,
-            name: row.name.clone(),
-            domid: row.domid,
-            wanted: row.wanted,
-            state: row.state,
-            op: row.op,
-            reason: row.reason,
-            pid: self.live.as_ref().map(|live| live.process().identity().pid),
-            memory_mib: row.memory_mib,
-            vcpus: row.vcpus,
-            started_ms: started(row),
-            vnc: self.attachments.vnc.clone(),
+            status: status_of(row, pid, self.attachments.vnc.clone()),
             last_end: self.last_end,
             ends: self.ends,
             over: !row.state.is_live() && row.op.is_none(),
@@ -389,8 +344,22 @@ impl LiveDomain {
     }
 }
 
-fn started(row: &LiveRow) -> u64 {
-    row.started_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0)
+fn status_of(row: &LiveRow, pid: Option<i32>, vnc: Option<String>) -> MonitorStatus {
+    MonitorStatus {
+        uuid: row.uuid,
+        name: row.name.clone(),
+        domid: row.domid,
+        wanted: row.wanted,
+        state: row.state,
+        op: row.op,
+        reason: row.reason,
+        pid,
+        answering: None,
+        memory_mib: row.memory_mib,
+        vcpus: row.vcpus,
+        started_ms: row.started_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
+        vnc,
+    }
 }
 
 pub(crate) fn error_kind(error: &BackendError) -> Kind {

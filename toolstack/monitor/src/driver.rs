@@ -2,14 +2,12 @@
 //! and are handled one after the other; only a destroy interrupts what is in flight.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use kxl_backend::{Event, Process};
 use kxl_control::Ready;
-use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict, decide};
+use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict};
 use kxl_engine::{Host, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
 use kxl_store::{DomainLock, Paths, Store, socket};
 use tokio::net::UnixListener;
@@ -19,16 +17,15 @@ use tokio::time::Instant;
 
 use crate::backends;
 use crate::console::Hub;
+use crate::jobs::{Answer, Job, Meanwhile, decided, interruptible, next_job};
 use crate::ready::ReadyPipe;
-use crate::server::{Desk, Job, OpenCalls, serve};
+use crate::server::{Desk, OpenCalls, serve};
 
 /// How long the last answers may take to leave before the monitor ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// After how long without work a monitor tidies up, once; it sleeps for good then.
 const QUIET: Duration = Duration::from_secs(2);
-
-type Answer = oneshot::Sender<Result<Outcome, Failure>>;
 
 /// Attends a domain from its launch or adoption to its end. Holds `lock` all the time.
 pub(crate) async fn attend(
@@ -249,7 +246,7 @@ impl Driver {
                     tidy_at = Some(Instant::now() + QUIET);
                     next
                 }
-                () = end_of(self.orphan.as_ref()) => self.adopt_again().await.unwrap_or(Next::Continue),
+                () = end_of(self.orphan.as_ref()) => self.orphan_ended().await,
                 () = at(tidy_at) => {
                     tidy_at = None;
                     self.tidy();
@@ -273,6 +270,23 @@ impl Driver {
             self.retake_streams();
         }
         Ok(if next == Next::Over { Next::Over } else { Next::Continue })
+    }
+
+    /// The emulator that could not be adopted has ended: its end is settled, by policy.
+    async fn orphan_ended(&mut self) -> Next {
+        self.orphan = None;
+        match self.domain.adopt().await {
+            Ok(next) => next,
+            Err(failure) => self.policy_failed(&failure),
+        }
+    }
+
+    /// Records that what the policy wants could not be done. Where that has left the domain at rest,
+    /// the monitor is done as well.
+    fn policy_failed(&mut self, failure: &Failure) -> Next {
+        tracing::error!(%failure, "the policy could not be carried out");
+        self.domain.policy_failed(failure);
+        if self.snapshots.borrow().over { Next::Over } else { Next::Continue }
     }
 
     /// Asks the emulator whether it answers, once for all who want to know. A destroy does not wait
@@ -349,11 +363,7 @@ impl Driver {
         let follow = self.domain.on_event(event);
         match interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), follow).await {
             Ok(Ok(next)) => next,
-            Ok(Err(failure)) => {
-                tracing::error!(%failure, "the policy could not be carried out");
-                self.domain.policy_failed(&failure);
-                if self.snapshots.borrow().over { Next::Over } else { Next::Continue }
-            }
+            Ok(Err(failure)) => self.policy_failed(&failure),
             Err(destroy) => self.destroy(destroy).await,
         }
     }
@@ -428,68 +438,5 @@ async fn next_event(events: &mut Option<mpsc::UnboundedReceiver<Event>>) -> Opti
     match events {
         Some(events) => events.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The oldest request that was kept, else the next one that comes.
-async fn next_job(
-    kept: &mut VecDeque<Job>,
-    jobs: &mut mpsc::UnboundedReceiver<Job>,
-) -> Option<Job> {
-    match kept.pop_front() {
-        Some(job) => Some(job),
-        None => jobs.recv().await,
-    }
-}
-
-/// What becomes of verbs that come while something is in flight.
-enum Meanwhile<'a> {
-    /// They are refused: somebody else's command is at work.
-    Refuse(&'a watch::Receiver<Snapshot>),
-    /// They wait: what is in flight is nobody's command.
-    Keep(&'a mut VecDeque<Job>),
-}
-
-/// Waits for `work` and deals with what comes meanwhile; a destroy ends the wait, dropping `work`,
-/// and is given back.
-async fn interruptible<T>(
-    jobs: &mut mpsc::UnboundedReceiver<Job>,
-    mut meanwhile: Meanwhile<'_>,
-    work: impl Future<Output = T>,
-) -> Result<T, Answer> {
-    let mut work = pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut work => return Ok(done),
-            Some(job) = jobs.recv() => match (job, &mut meanwhile) {
-                (Job::Verb(Verb::Destroy, answer), _) => return Err(answer),
-                (job @ (Job::Verb(..) | Job::Probe(_)), Meanwhile::Keep(kept)) => {
-                    kept.push_back(job);
-                }
-                (Job::Verb(verb, answer), Meanwhile::Refuse(snapshots)) => {
-                    let _left = answer.send(Err(busy(&snapshots.borrow(), verb)));
-                }
-                // Not asked while something is in flight: dropping the sender says so.
-                (Job::Probe(_), Meanwhile::Refuse(_)) => {}
-                (Job::Release, _) => tracing::info!("not leaving in the middle of an operation"),
-            },
-        }
-    }
-}
-
-fn busy(now: &Snapshot, verb: Verb) -> Failure {
-    decided(now, verb).err().unwrap_or_else(|| {
-        let text = format!("cannot {verb} domain \"{}\": another command is at work", now.name);
-        Failure::new(Kind::Denied, text).hint("run it again in a moment")
-    })
-}
-
-/// What the table alone says about a verb at this moment.
-fn decided(now: &Snapshot, verb: Verb) -> Result<Outcome, Failure> {
-    match decide(kxl_domain::state::Status { state: now.state, op: now.op }, verb) {
-        Verdict::Denied(denied) => Err(kxl_engine::denied(&now.name, denied)),
-        Verdict::Already => Ok(Outcome::Already),
-        Verdict::Go(_) => Ok(Outcome::Done),
     }
 }

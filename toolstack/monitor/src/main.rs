@@ -7,6 +7,7 @@
 mod backends;
 mod console;
 mod driver;
+mod jobs;
 mod logging;
 mod ready;
 mod server;

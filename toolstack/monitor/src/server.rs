@@ -9,7 +9,7 @@ use std::time::Duration;
 use kxl_control::{
     Answer, Attach, Body, Call, MAX_LINE, MonitorStatus, Reply, Request, Until, VERSION,
 };
-use kxl_domain::{DomId, Failure, Kind, State, Verb};
+use kxl_domain::{DomId, Failure, Kind, State};
 use kxl_engine::{Outcome, Snapshot};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::console::Hub;
+use crate::jobs::Job;
 
 /// Longest wait in milliseconds, a year: a clock that far ahead still counts.
 const LONGEST_WAIT_MS: u64 = 365 * 24 * 3600 * 1000;
@@ -26,17 +27,6 @@ const MOST_CONNECTIONS: usize = 512;
 
 /// How long the emulator may take to say that it is there, when somebody asks.
 const PROBE: Duration = Duration::from_millis(150);
-
-/// A request to the task that owns the domain.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// Carry out a verb.
-    Verb(Verb, oneshot::Sender<Result<Outcome, Failure>>),
-    /// Ask the emulator whether it answers.
-    Probe(oneshot::Sender<bool>),
-    /// End the monitor, leave the domain.
-    Release,
-}
 
 /// What a connection needs.
 #[derive(Clone)]
@@ -204,22 +194,7 @@ async fn status(probe: bool, desk: &Desk) -> MonitorStatus {
     } else {
         None
     };
-    let now = desk.snapshots.borrow().clone();
-    MonitorStatus {
-        uuid: now.uuid,
-        name: now.name,
-        domid: now.domid,
-        wanted: now.wanted,
-        state: now.state,
-        op: now.op,
-        reason: now.reason,
-        pid: now.pid,
-        answering,
-        memory_mib: now.memory_mib,
-        vcpus: now.vcpus,
-        started_ms: now.started_ms,
-        vnc: now.vnc,
-    }
+    MonitorStatus { answering, ..desk.snapshots.borrow().status.clone() }
 }
 
 /// Waits for the end of the run that was in progress when the wait began.
@@ -227,7 +202,8 @@ async fn wait(snapshots: &mut watch::Receiver<Snapshot>, until: Until) -> Body {
     let (domid, before) = {
         let now = snapshots.borrow_and_update();
         // A guest that has ended and is kept has ended for this wait as well.
-        (now.domid, now.ends - u64::from(now.state == State::Shutdown && now.ends > 0))
+        let kept = now.status.state == State::Shutdown && now.ends > 0;
+        (now.status.domid, now.ends - u64::from(kept))
     };
     loop {
         {
@@ -243,18 +219,19 @@ async fn wait(snapshots: &mut watch::Receiver<Snapshot>, until: Until) -> Body {
 }
 
 fn ended(now: &Snapshot, domid: DomId, before: u64, until: Until) -> Option<Answer> {
-    let over = now.over || now.domid != domid;
+    let anew = now.status.domid != domid;
+    let over = now.over || anew;
     let shut = now.ends > before;
     let done = match until {
         Until::Shutdown => over || shut,
         Until::Gone => over,
         // Kept or reset in place, it has come to its end without a new domid.
-        Until::Restarted => now.over || ((now.domid != domid || shut) && now.op.is_none()),
+        Until::Restarted => now.over || ((anew || shut) && now.status.op.is_none()),
     };
     let reason = now.last_end.filter(|(of, _)| *of == domid).map(|(_, reason)| reason);
     let state = match until {
         Until::Shutdown | Until::Gone if over => State::Halted,
-        _ => now.state,
+        _ => now.status.state,
     };
     done.then_some(Answer::Ended { state, reason, domid })
 }

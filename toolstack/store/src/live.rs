@@ -32,9 +32,6 @@ const SCHEMA_1: &str = "
         pid INTEGER,
         start_time INTEGER,
         process_boot TEXT,
-        monitor_pid INTEGER,
-        monitor_start INTEGER,
-        monitor_boot TEXT,
         boot_id TEXT NOT NULL,
         created_ms INTEGER NOT NULL,
         started_ms INTEGER,
@@ -56,7 +53,7 @@ pub(crate) const SPEC: Spec = Spec {
 
 /// What [`light`] reads, in its order.
 const LIGHT: &str = "uuid, name, domid, managed, backend, memory_mib, vcpus, wanted, state, reason, \
-     detail, op, started_ms, pid, start_time, process_boot, monitor_pid, monitor_start, monitor_boot";
+     detail, op, started_ms, pid, start_time, process_boot";
 
 fn light(row: &rusqlite::Row<'_>) -> Result<ListRow, Fault> {
     let columns = Columns(row);
@@ -75,7 +72,6 @@ fn light(row: &rusqlite::Row<'_>) -> Result<ListRow, Fault> {
         op: columns.maybe(11, Op::parse)?,
         started_ms: columns.get(12)?,
         process: columns.process(13)?,
-        monitor: columns.process(16)?,
     })
 }
 
@@ -97,7 +93,6 @@ fn full(row: &rusqlite::Row<'_>) -> Result<LiveRow, Fault> {
         op: list.op,
         asked: columns.maybe("asked", Asked::parse)?,
         process: list.process,
-        monitor: list.monitor,
         attachments: columns.get("attachments")?,
         boot_id: columns.get("boot_id")?,
         created_ms: columns.get("created_ms")?,
@@ -271,13 +266,11 @@ pub(crate) fn change(db: &Connection, row: &LiveRow, change: &LiveChange) -> Res
     let new_process =
         matches!(&change.process, Some(Some(new)) if row.process.as_ref() != Some(new));
     let process = change.process.as_ref().unwrap_or(&row.process).as_ref();
-    let monitor = change.monitor.as_ref().unwrap_or(&row.monitor).as_ref();
     let config = change.config.as_ref().unwrap_or(&row.config);
     db.execute(
         "UPDATE live SET backend = ?2, memory_mib = ?3, vcpus = ?4, wanted = ?5, state = ?6,
              reason = ?7, detail = ?8, op = ?9, asked = ?10, pid = ?11, start_time = ?12,
-             process_boot = ?13, monitor_pid = ?14, monitor_start = ?15, monitor_boot = ?16,
-             started_ms = ?17, spawn_count = ?18
+             process_boot = ?13, started_ms = ?14, spawn_count = ?15
          WHERE uuid = ?1",
         params![
             row.uuid.to_string(),
@@ -293,9 +286,6 @@ pub(crate) fn change(db: &Connection, row: &LiveRow, change: &LiveChange) -> Res
             process.map(|process| process.pid),
             process.map(|process| signed(process.start_time)),
             process.map(|process| &process.boot_id),
-            monitor.map(|monitor| monitor.pid),
-            monitor.map(|monitor| signed(monitor.start_time)),
-            monitor.map(|monitor| &monitor.boot_id),
             if new_process { Some(now_ms()) } else { row.started_ms },
             row.spawn_count + u32::from(new_process),
         ],

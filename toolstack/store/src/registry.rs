@@ -67,7 +67,6 @@ fn light(row: &rusqlite::Row<'_>) -> Result<Light, Fault> {
         detail: columns.get(8)?,
         op: None,
         process: None,
-        monitor: None,
         started_ms: None,
     };
     Ok(Light { row, boot_id: columns.get(9)? })

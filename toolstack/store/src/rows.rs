@@ -110,8 +110,6 @@ pub struct LiveRow {
     pub asked: Option<Asked>,
     /// The emulator.
     pub process: Option<ProcessRow>,
-    /// The monitor.
-    pub monitor: Option<ProcessRow>,
     /// What the backend needs to adopt the process: JSON that only it reads.
     pub attachments: Option<String>,
     /// The boot in which the row was made.
@@ -153,8 +151,6 @@ pub struct ListRow {
     pub op: Option<Op>,
     /// The emulator.
     pub process: Option<ProcessRow>,
-    /// The monitor.
-    pub monitor: Option<ProcessRow>,
     /// When the emulator of now was started; milliseconds since 1970.
     pub started_ms: Option<i64>,
 }
@@ -229,8 +225,6 @@ pub struct LiveChange {
     pub asked: Option<Option<Asked>>,
     /// The emulator. A new one counts as a spawn and sets `started_ms`.
     pub process: Option<Option<ProcessRow>>,
-    /// The monitor.
-    pub monitor: Option<Option<ProcessRow>>,
     /// What the backend needs to adopt the process.
     pub attachments: Option<Option<String>>,
     /// Its configuration as running.

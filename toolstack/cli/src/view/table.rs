@@ -129,7 +129,6 @@ pub(crate) mod tests {
             detail: String::new(),
             op: None,
             process: None,
-            monitor: None,
             started_ms: domid.map(|_| 1_000),
         };
         Seen {

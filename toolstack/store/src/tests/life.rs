@@ -114,17 +114,13 @@ fn a_change_touches_only_what_it_names_and_can_clear() {
     let before = transient(&store, "t", 1);
     let change = LiveChange {
         asked: Some(Some(Asked::Reboot)),
-        monitor: Some(Some(process(11))),
         attachments: Some(Some("{\"a\":1}".into())),
         ..running()
     };
     store.change_live(uuid(1), &change).unwrap();
     let row = store.live(uuid(1)).unwrap().unwrap();
     assert_eq!((row.state, row.op, row.asked), (State::Running, None, Some(Asked::Reboot)));
-    assert_eq!(
-        (row.process.as_ref(), row.monitor.as_ref()),
-        (Some(&process(10)), Some(&process(11)))
-    );
+    assert_eq!(row.process.as_ref(), Some(&process(10)));
     assert_eq!(row.attachments.as_deref(), Some("{\"a\":1}"));
     assert_eq!((row.wanted, &row.config), (before.wanted, &before.config));
     assert_eq!(row.spawn_count, 1);
@@ -139,7 +135,7 @@ fn a_change_touches_only_what_it_names_and_can_clear() {
     store.change_live(uuid(1), &clear).unwrap();
     let row = store.live(uuid(1)).unwrap().unwrap();
     assert_eq!((row.asked, row.process, row.attachments), (None, None, None));
-    assert_eq!((row.state, row.spawn_count, row.monitor), (State::Running, 1, Some(process(11))));
+    assert_eq!((row.state, row.spawn_count), (State::Running, 1));
 }
 
 #[test]
