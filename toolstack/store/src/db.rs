@@ -41,6 +41,16 @@ pub(crate) enum Synchronous {
     Full,
 }
 
+/// Who else may have a database open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Everybody.
+    Shared,
+    /// Nobody. The index of the log is then kept in memory; otherwise it is a file as well, for
+    /// which a full disk has no room.
+    Alone,
+}
+
 /// One database of a store, perhaps not opened yet.
 #[derive(Debug)]
 pub(crate) struct Db {
@@ -55,6 +65,8 @@ pub(crate) struct Db {
 struct Open {
     connection: Connection,
     queue: File,
+    /// It keeps everybody else out, and is closed after one use.
+    alone: bool,
 }
 
 impl Db {
@@ -106,9 +118,16 @@ impl Db {
             .connection
             .transaction_with_behavior(TransactionBehavior::Deferred)
             .map_err(|error| fault(error.into()))?;
-        let result = f(&transaction).map_err(fault)?;
-        transaction.finish().map_err(|error| fault(error.into()))?;
-        Ok(Some(result))
+        let result = f(&transaction).map_err(fault);
+        let finished = transaction.finish().map_err(|error| fault(error.into()));
+        self.close_if_alone();
+        finished.and(result).map(Some)
+    }
+
+    fn close_if_alone(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.alone) {
+            self.close();
+        }
     }
 
     /// Runs `f` in one transaction, alone; commits if it succeeds and changes nothing if not.
@@ -125,14 +144,19 @@ impl Db {
         let (spec, path) = (self.spec, &self.path);
         let fault = |fault| explain(spec, path, attempt, fault);
         let open = self.open.as_mut().expect("opened above");
-        let _turn = Turn::take(&open.queue, path, self.patience)?;
-        let transaction = open
+        let turn = Turn::take(&open.queue, path, self.patience)?;
+        let result = open
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|error| fault(error.into()))?;
-        let result = f(&transaction).map_err(fault)?;
-        transaction.commit().map_err(|error| fault(error.into()))?;
-        Ok(result)
+            .map_err(|error| fault(error.into()))
+            .and_then(|transaction| {
+                let result = f(&transaction).map_err(fault)?;
+                transaction.commit().map_err(|error| fault(error.into()))?;
+                Ok(result)
+            });
+        drop(turn);
+        self.close_if_alone();
+        result
     }
 
     fn exists(&self) -> Result<bool, StoreError> {
@@ -151,12 +175,19 @@ impl Db {
                 self.make(dir)?;
             }
         }
-        let mut connection = self.connect(&self.path, self.spec.synchronous)?;
-        if self.version(&connection)? < self.newest() {
+        let look = |sharing| {
+            let connection = self.connect(&self.path, self.spec.synchronous, sharing)?;
+            Ok((self.version(&connection)?, connection))
+        };
+        let (alone, (version, mut connection)) = match look(Sharing::Shared) {
+            Err(StoreError::NoSpace { .. }) => (true, look(Sharing::Alone)?),
+            looked => (false, looked?),
+        };
+        if version < self.newest() {
             let _turn = Turn::take(&queue, &self.path, self.patience)?;
             self.migrate(&mut connection)?;
         }
-        self.open = Some(Open { connection, queue });
+        self.open = Some(Open { connection, queue, alone });
         Ok(())
     }
 
@@ -171,7 +202,7 @@ impl Db {
         let io = |attempt| move |error| StoreError::io(attempt, &self.path, error);
         // SQLite gives its other files the mode of this one.
         let file = open_private(&new).map_err(io("make"))?;
-        let mut connection = self.connect(&new, Synchronous::Off)?;
+        let mut connection = self.connect(&new, Synchronous::Off, Sharing::Shared)?;
         connection
             .pragma_update(None, "journal_mode", "wal")
             .map_err(|error| self.explain("make", error))?;
@@ -189,7 +220,12 @@ impl Db {
         Ok(())
     }
 
-    fn connect(&self, path: &Path, synchronous: Synchronous) -> Result<Connection, StoreError> {
+    fn connect(
+        &self,
+        path: &Path,
+        synchronous: Synchronous,
+        sharing: Sharing,
+    ) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
@@ -197,6 +233,9 @@ impl Db {
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(busy(self.patience))?;
+            if sharing == Sharing::Alone {
+                connection.pragma_update(None, "locking_mode", "exclusive")?;
+            }
             // Small, because every monitor has one of these open now and then.
             connection.execute_batch(&format!(
                 "PRAGMA synchronous = {};
