@@ -1,9 +1,12 @@
-//! The examples in `domain-configs/`: each is parsed, and each is started on the mock.
+//! The examples in `domain-configs/`: each is parsed, each is started on the mock, and those whose
+//! guest can be had here run for real.
 
 use std::path::PathBuf;
 
-use crate::support::guest::top;
-use crate::support::{Host, wait};
+use crate::support::console::Console;
+use crate::support::guest::{self, top};
+use crate::support::skip::skipped;
+use crate::support::{Host, run, wait};
 
 /// The examples; `reference.cfg` is the list of keys and no example.
 fn examples() -> Vec<PathBuf> {
@@ -55,4 +58,56 @@ fn every_example_starts_on_the_mock() {
         host.ok(["destroy", &name]);
         wait::eventually("it ends", || host.emulators().is_empty());
     }
+}
+
+/// Starts an example with the test guest in place of the files it names, and talks to its console.
+fn runs(example: &str, arch: &str, words: &[String], typed: &str, answer: &str) {
+    if skipped(&format!("example {example}"), &guest::qemu(arch, "web", "", "")) {
+        return;
+    }
+    let _slot = guest::slot();
+    let host = Host::new();
+    let files = if arch == "x86_64" { "target/guest" } else { "target/guest/aarch64" };
+    let file = |key: &str, name: &str| format!("{key}=\"{}/{files}/{name}\"", top().display());
+    let config = top().join("domain-configs").join(example).with_extension("cfg");
+    let mut args = vec!["create".to_owned(), config.display().to_string()];
+    args.extend([file("kernel", "vmlinuz"), file("ramdisk", "initramfs.cpio.gz")]);
+    args.extend_from_slice(words);
+    host.ok(&args);
+    let mut console = Console::attach(&host, example);
+    console.expect("READY");
+    console.send(typed);
+    console.expect(answer);
+    host.ok(["destroy", example]);
+    host.gone(example);
+}
+
+#[test]
+fn the_example_of_a_direct_start_boots() {
+    let words = ["cmdline=\"console=ttyS0 quiet tick=0\"".to_owned()];
+    runs("linux-direct", "x86_64", &words, "i", "I cpus=2");
+}
+
+#[test]
+fn the_example_with_a_qcow2_disk_writes_and_reads_it() {
+    let disks = Host::new();
+    let disk = disks.scratch().join("disk.qcow2");
+    let mut make = std::process::Command::new("qemu-img");
+    make.args(["create", "-q", "-f", "qcow2"]).arg(&disk).arg("64M");
+    run::run(&mut make, wait::SOON).expect(0);
+    let words = [
+        format!("disk=[\"{},qcow2,xvda,w\"]", disk.display()),
+        "cmdline=\"console=ttyS0 quiet tick=0\"".to_owned(),
+    ];
+    runs("linux-disk", "x86_64", &words, "d", "D OK vda");
+}
+
+#[test]
+fn the_example_of_user_networking_boots_with_an_interface() {
+    runs("user-net", "x86_64", &[], "i", "macs=00:16:3e:");
+}
+
+#[test]
+fn the_example_of_another_architecture_boots() {
+    runs("aarch64", "aarch64", &[], "i", "I cpus=1");
 }
