@@ -16,7 +16,11 @@ pub(crate) fn choose(paths: &Paths, config: &DomainConfig) -> Box<dyn Backend> {
         return Box::new(mock);
     }
     kxl_process::backend(&config.backend, config, &paths.profile_dir()).unwrap_or_else(|error| {
-        let why = format!("{error}; kxl info --backends shows what this host offers");
+        let why = match error {
+            BackendError::Config { why, .. } => why,
+            other => other.to_string(),
+        };
+        let why = format!("{why}; kxl info --backends shows what this host offers");
         Box::new(Absent { name: config.backend.clone(), why })
     })
 }
