@@ -8,12 +8,14 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use kxl_backend::{Identity, Process};
 use kxl_control::client::Client;
 use kxl_control::{Answer, Call, Ready};
 use kxl_domain::state::Status;
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind, Reason, State, Verb, Verdict, decide};
 use kxl_store::{DomainLock, ListRow, socket};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 
 use crate::error::denied;
 use crate::handover::{Mission, start_monitor};
@@ -24,6 +26,10 @@ const MONITOR_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an adoption may take: a backend's connect and its query.
 const ADOPT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a monitor may take over a destroy: the end of the emulator, 3 s, and its turns at the
+/// databases.
+const DESTROY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,11 +177,19 @@ impl Host {
         deadline: Duration,
         progress: impl FnMut(&str),
     ) -> Result<Outcome, Failure> {
+        let mut progress = progress;
         match self.in_charge(row.uuid, &row.name)? {
             Charge::Monitor(mut client) => {
-                match client.call(Call::Verb(verb), Some(deadline), progress)? {
-                    Answer::Already => Ok(Outcome::Already),
-                    _ => Ok(Outcome::Done),
+                let patience = if verb == Verb::Destroy { DESTROY_PATIENCE } else { deadline };
+                match client.call(Call::Verb(verb), Some(patience.min(deadline)), &mut progress) {
+                    Ok(Answer::Already) => Ok(Outcome::Already),
+                    Ok(_) => Ok(Outcome::Done),
+                    Err(failure) if verb == Verb::Destroy && failure.kind == Kind::TimedOut => {
+                        progress("its monitor does not answer: another one takes its place");
+                        end_monitor(&client)?;
+                        self.destroy_anew(row, deadline, progress)
+                    }
+                    Err(failure) => Err(failure),
                 }
             }
             Charge::Ours(_lock) => {
@@ -190,6 +204,23 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Destroys a domain whose monitor was just ended.
+    fn destroy_anew(
+        &mut self,
+        row: &ListRow,
+        deadline: Duration,
+        progress: impl FnMut(&str),
+    ) -> Result<Outcome, Failure> {
+        match self.in_charge(row.uuid, &row.name)? {
+            Charge::Monitor(mut client) => {
+                client.call(Call::Verb(Verb::Destroy), Some(deadline), progress)?;
+            }
+            // Adoption has found nothing left to destroy.
+            Charge::Ours(_lock) => {}
+        }
+        Ok(Outcome::Done)
     }
 
     /// The state of a domain that has no live row.
@@ -279,6 +310,15 @@ impl Host {
         let answer = Client::new(stream).call(call, Some(Duration::from_secs(1)), |_| ());
         answer.map_or_else(|failure| failure.kind == Kind::TimedOut, |_| true)
     }
+}
+
+/// Ends a monitor that hangs (stopped by a signal, say). Its death costs its domain nothing, while
+/// its life would keep everybody from taking the power away.
+fn end_monitor(client: &Client) -> Result<(), Failure> {
+    let failed = |error| Failure::because(Kind::Failed, "cannot end the hung monitor", &error);
+    let pid = socket::peer_pid(client.stream()).map_err(failed)?;
+    let monitor = Identity::of(pid).and_then(Process::open).map_err(failed)?;
+    monitor.signal(Signal::SIGKILL).map_err(failed)
 }
 
 /// The ready line of a monitor.

@@ -272,3 +272,15 @@ fn a_viewer_attaches_again_by_itself_when_the_monitor_dies() {
     console.expect("say it");
     assert_eq!(console.leave(), Some(0));
 }
+
+#[test]
+fn a_monitor_that_hangs_keeps_nobody_from_taking_the_power_away() {
+    let host = Host::new();
+    let domain = host.create("web", &guest::mock("web", ""));
+    let monitor = host.monitor_of(&domain);
+    monitor.signal(Signal::SIGSTOP);
+    let output = host.kxl(["destroy", "web"]).expect(0);
+    assert!(output.stderr.contains("its monitor does not answer"), "{output}");
+    host.gone("web");
+    wait::eventually("the hung monitor is gone", || !monitor.alive());
+}
