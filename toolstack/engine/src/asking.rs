@@ -15,6 +15,7 @@ use kxl_domain::state::Status;
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind, Reason, State, Verb, Verdict, decide};
 use kxl_store::{DomainLock, ListRow, socket};
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 
 use crate::error::denied;
@@ -30,6 +31,9 @@ const ADOPT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a monitor may take over a destroy: the end of the emulator, 3 s, and its turns at the
 /// databases.
 const DESTROY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a killed monitor may take to go, in milliseconds.
+const KILL_DEADLINE_MS: u16 = 3000;
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,7 +322,14 @@ fn end_monitor(client: &Client) -> Result<(), Failure> {
     let failed = |error| Failure::because(Kind::Failed, "cannot end the hung monitor", &error);
     let pid = socket::peer_pid(client.stream()).map_err(failed)?;
     let monitor = Identity::of(pid).and_then(Process::open).map_err(failed)?;
-    monitor.signal(Signal::SIGKILL).map_err(failed)
+    monitor.signal(Signal::SIGKILL).map_err(failed)?;
+    // Until it is gone its socket takes connections that nobody will answer.
+    let mut end = [PollFd::new(monitor.pidfd(), PollFlags::POLLIN)];
+    match poll(&mut end, KILL_DEADLINE_MS) {
+        Ok(0) => Err(Failure::new(Kind::TimedOut, "the hung monitor does not end")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// The ready line of a monitor.
