@@ -57,6 +57,18 @@ pub enum BackendError {
         /// For how long.
         after: Duration,
     },
+    /// A saved state that does not belong to the machine this host would make.
+    #[error("the state does not fit this host: {why}")]
+    Foreign {
+        /// What differs: what it was saved with, what is here.
+        why: String,
+    },
+    /// It was given up on request; the guest goes on.
+    #[error("given up")]
+    Cancelled,
+    /// The state could not be written to where it was to go.
+    #[error("cannot write the state")]
+    Sink(#[source] std::io::Error),
     /// The emulator is gone.
     #[error("the emulator has ended: {text}")]
     Exited {

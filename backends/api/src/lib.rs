@@ -20,18 +20,22 @@ pub mod spawn;
 pub mod console;
 pub mod error;
 mod freezer;
+pub mod state;
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use kxl_domain::{CapabilitySet, DomId, DomainConfig, DomainName, DomainUuid, GuestEvent, State};
+use kxl_domain::{
+    Capability, CapabilitySet, DomId, DomainConfig, DomainName, DomainUuid, GuestEvent, State,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use console::ConsoleEnd;
 pub use error::BackendError;
 pub use process::{Identity, Process};
+pub use state::{MemorySource, SaveOrder, SavedState, StateSink, StateSize, StateSource, Watch};
 
 /// A future that stays on the monitor's one thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -67,6 +71,9 @@ pub struct LaunchSpec {
     pub cgroups: Vec<PathBuf>,
     /// The guest must not execute an instruction before [`Live::unpause`].
     pub paused: bool,
+    /// The state to come back from; `None` boots. With a state the guest never runs before
+    /// [`Live::unpause`], whatever `paused` says: what comes before that can be repeated.
+    pub image: Option<StateSource>,
 }
 
 /// A user to run as.
@@ -119,10 +126,12 @@ pub trait Backend {
     fn capabilities(&self, config: &DomainConfig) -> CapabilitySet;
 
     /// Checks a configuration against this host without making anything: emulator found, files
-    /// there and of the right kind, nothing asked for that the backend cannot do.
+    /// there and of the right kind, nothing asked for that the backend cannot do; and, with
+    /// `spec.image`, that the machine it would make is the one that the state belongs to.
     ///
     /// # Errors
-    /// [`BackendError::Config`] or [`BackendError::Missing`], naming the key, file or package.
+    /// [`BackendError::Config`] or [`BackendError::Missing`], naming the key, file or package;
+    /// [`BackendError::Foreign`] for a state that does not fit.
     fn check(&self, spec: &LaunchSpec) -> Result<()>;
 
     /// Makes the emulator process and waits until it is ready: for QEMU the answer to
@@ -220,6 +229,58 @@ pub trait Live {
 
     /// Resets the machine in place and lets it run.
     fn reset(&mut self) -> Local<'_, Result<()>>;
+
+    /// What a save is going to need. Changes nothing.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] without [`Capability::SaveState`].
+    fn state_size(&mut self) -> Local<'_, Result<StateSize>> {
+        Box::pin(async { Err(self.lacks(Capability::SaveState)) })
+    }
+
+    /// Puts the domain's state into `sink` and leaves the guest standing still, its disks flushed.
+    /// Then either [`destroy`](Self::destroy) or [`go_on`](Self::go_on) follows.
+    ///
+    /// Takes as long as the disk does. Dropping the future leaves the guest running or standing
+    /// still; [`go_on`](Self::go_on) or [`destroy`](Self::destroy) is the only thing to do then.
+    ///
+    /// # Errors
+    /// Whatever the error, the guest is again as it was before: running, or paused.
+    /// [`BackendError::Cancelled`] when `order.watch` asked for an end, [`BackendError::Sink`] when
+    /// the state could not be written.
+    fn save_state(
+        &mut self,
+        order: SaveOrder,
+        sink: Box<dyn StateSink>,
+    ) -> Local<'_, Result<SavedState>> {
+        let _unused = (order, sink);
+        Box::pin(async { Err(self.lacks(Capability::SaveState)) })
+    }
+
+    /// Brings a guest back that [`save_state`](Self::save_state) left standing still, also one that
+    /// an earlier monitor left so: running, or paused with `run: false`. Idempotent.
+    ///
+    /// # Errors
+    /// As [`unpause`](Self::unpause).
+    fn go_on(&mut self, run: bool) -> Local<'_, Result<()>> {
+        if run { self.unpause() } else { self.pause() }
+    }
+
+    /// Sets the guest's clock to the host's, where the backend has a way; `false` where not.
+    ///
+    /// # Errors
+    /// When the way did not work.
+    fn set_clock(&mut self) -> Local<'_, Result<bool>> {
+        Box::pin(async { Ok(false) })
+    }
+
+    /// The refusal of something that this emulator cannot do.
+    fn lacks(&self, capability: Capability) -> BackendError {
+        BackendError::Unsupported { backend: self.backend().to_owned(), capability }
+    }
+
+    /// Name of the backend.
+    fn backend(&self) -> &str;
 
     /// Asks the emulator for its state, within 150 ms.
     ///

@@ -121,6 +121,10 @@ pub(crate) fn kill(process: &Process) -> Result<()> {
 }
 
 impl Live for MockLive {
+    fn backend(&self) -> &str {
+        crate::backend::NAME
+    }
+
     fn process(&self) -> &Process {
         &self.process
     }

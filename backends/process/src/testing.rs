@@ -42,6 +42,7 @@ impl Scratch {
             default_bridge: None,
             cgroups: Vec::new(),
             paused: false,
+            image: None,
         }
     }
 }

@@ -82,6 +82,8 @@ fn live(store: &Store, number: u32) -> Result<Life, BenchError> {
         config,
         wanted: Wanted::Running,
         op: Op::Starting,
+        image: None,
+        domid: None,
     };
     let process = ProcessRow { pid: 1, start_time: 1, boot_id: store.boot_id().to_owned() };
     let running = LiveChange {
@@ -95,6 +97,7 @@ fn live(store: &Store, number: u32) -> Result<Life, BenchError> {
         reason: Some(Reason::Poweroff),
         detail: epitaph(number),
         wanted: None,
+        image: None,
     };
     let begin = Instant::now();
     store.claim(&claim)?;

@@ -119,7 +119,7 @@ fn end(client: &mut Client, id: u64) -> Option<Result<Answer, Failure>> {
     loop {
         match client.take() {
             Ok(Some(reply)) if reply.id == id => match reply.body {
-                Body::Progress(_) => {}
+                Body::Progress(_) | Body::Moved(_) => {}
                 Body::Done(answer) => return Some(Ok(answer)),
                 Body::Failed(failure) => return Some(Err(failure)),
             },

@@ -6,7 +6,16 @@ use std::time::{Duration, Instant};
 
 use kxl_domain::{Failure, Kind};
 
-use crate::{Answer, Body, Call, MAX_LINE, Reply, Request, VERSION};
+use crate::{Answer, Body, Call, MAX_LINE, Moved, Reply, Request, VERSION};
+
+/// What is told on the way to an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Something for people.
+    Note(&'a str),
+    /// So much of a state was moved.
+    Moved(Moved),
+}
 
 /// A connection to one monitor.
 #[derive(Debug)]
@@ -23,7 +32,7 @@ impl Client {
         Self { stream, buffer: Vec::new(), next_id: 1 }
     }
 
-    /// Makes a call and waits for its end; `progress` sees the lines on the way.
+    /// Makes a call and waits for its end; `progress` sees what is told on the way.
     /// `deadline: None`, or one beyond what the clock can tell, waits as long as the monitor lives.
     ///
     /// # Errors
@@ -33,7 +42,7 @@ impl Client {
         &mut self,
         call: Call,
         deadline: Option<Duration>,
-        mut progress: impl FnMut(&str),
+        mut progress: impl FnMut(Step<'_>),
     ) -> Result<Answer, Failure> {
         let id = self.send(call, deadline).map_err(|error| lost(&error))?;
         let until = deadline.and_then(|wait| Instant::now().checked_add(wait));
@@ -41,7 +50,8 @@ impl Client {
             let reply = self.receive(until).map_err(|error| lost(&error))?;
             match reply.body {
                 _ if reply.id != id => {}
-                Body::Progress(text) => progress(&text),
+                Body::Progress(text) => progress(Step::Note(&text)),
+                Body::Moved(moved) => progress(Step::Moved(moved)),
                 Body::Done(answer) => return Ok(answer),
                 Body::Failed(failure) => return Err(failure),
             }

@@ -8,8 +8,11 @@
 pub mod client;
 pub mod frame;
 
+use kxl_domain::image::{ImageId, ImagePlace, Purpose};
 use kxl_domain::state::Status;
-use kxl_domain::{DomId, DomainName, DomainUuid, Failure, Op, Reason, State, Verb, Wanted};
+use kxl_domain::{
+    DomId, DomainConfig, DomainName, DomainUuid, Failure, Op, Reason, State, Verb, Wanted,
+};
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. A monitor refuses requests of another one and says which it speaks.
@@ -42,12 +45,55 @@ pub enum Call {
     },
     /// A verb of the lifecycle table, decided again by the monitor.
     Verb(Verb),
+    /// Save the state: `save`, `suspend`, `checkpoint`. Replies with [`Body::Moved`] on the way.
+    /// A client that hangs up before the image is committed has given the save up.
+    Save(Box<Save>),
     /// Replies when the domain has come to that point.
     Wait(Until),
     /// Attach to the console.
     Console(Attach),
     /// End the monitor; the domain goes on and is adopted later.
     Release,
+}
+
+/// How to save a domain's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Save {
+    /// `save`, `suspend` or `checkpoint`.
+    pub verb: Verb,
+    /// Where the image goes.
+    pub place: ImagePlace,
+    /// What the image is for.
+    pub purpose: Purpose,
+    /// What becomes of the domain.
+    pub after: After,
+    /// Let the guest run while its memory is written, where the backend can.
+    pub live: bool,
+    /// Written into the image instead of the running configuration (`save DOM FILE CFG`).
+    pub config: Option<Box<DomainConfig>>,
+    /// The restored domain gets the same domid again, if it is free (`-D`).
+    pub keep_domid: bool,
+}
+
+/// What becomes of a domain whose state was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum After {
+    /// It ends: the image is the domain.
+    End,
+    /// It goes on, running if it ran.
+    GoOn,
+    /// It stays paused.
+    Pause,
+}
+
+/// How far the moving of a state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Bytes moved.
+    pub done: u64,
+    /// Bytes expected; may grow, and may be passed.
+    pub total: u64,
 }
 
 /// What to wait for.
@@ -90,6 +136,8 @@ pub struct Reply {
 pub enum Body {
     /// Something happened on the way.
     Progress(String),
+    /// So much of a state was moved.
+    Moved(Moved),
     /// The request is done.
     Done(Answer),
     /// It failed.
@@ -106,6 +154,8 @@ pub enum Answer {
     Ok,
     /// The wish was already met; nothing was done.
     Already,
+    /// To [`Call::Save`].
+    Saved(Saved),
     /// To [`Call::Wait`]: how it ended.
     Ended {
         /// The state it came to.
@@ -120,6 +170,19 @@ pub enum Answer {
         /// This viewer is the writer.
         writer: bool,
     },
+}
+
+/// An image that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The image.
+    pub image: ImageId,
+    /// Bytes that it takes on the disk.
+    pub bytes: u64,
+    /// For how long the guest stood still, in milliseconds; up to its end for one that ended.
+    pub still_ms: u64,
+    /// How long the whole took, in milliseconds.
+    pub took_ms: u64,
 }
 
 /// A domain as its monitor knows it.
@@ -161,8 +224,19 @@ impl MonitorStatus {
     }
 }
 
-/// What a new monitor writes into its ready pipe, as one line, before it closes it. An end of file
-/// without a line means that the monitor died.
+/// A line of a new monitor in its ready pipe: any number of [`Word::Moved`], then one
+/// [`Word::Ready`], and it closes the pipe. An end of file before that means that the monitor died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    /// So much of the state that the domain comes back from was read.
+    Moved(Moved),
+    /// How it ended.
+    #[serde(untagged)]
+    Ready(Ready),
+}
+
+/// The last word of a new monitor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {

@@ -31,6 +31,8 @@ words! {
         Suspend = "suspend",
         /// Come back from the managed store.
         Resume = "resume",
+        /// Write the state to an image and go on.
+        Checkpoint = "checkpoint",
         /// Ask the guest to switch off.
         Shutdown = "shutdown",
         /// Ask the guest to reboot.
@@ -102,10 +104,11 @@ pub const RULES: &[Rule] = &[
     rule(Verb::Create,     &[Absent, Halted, Failed], &[],    Some(Running),   Some(Failed),  None,                Some(Op::Starting),      true,  "the backend answers"),
     rule(Verb::Pause,      &[Running],         &[Paused],     Some(Paused),    None,          Some(C::Pause),      None,                    true,  "none: unpause undoes it"),
     rule(Verb::Unpause,    &[Paused],          &[Running],    Some(Running),   None,          Some(C::Pause),      None,                    true,  "none: pause undoes it"),
-    rule(Verb::Save,       &[Running, Paused], &[],           Some(Halted),    None,          Some(C::SaveState),  Some(Op::Saving),        false, "the file is linked under its name"),
-    rule(Verb::Restore,    &[Absent],          &[],           Some(Running),   None,          Some(C::SaveState),  Some(Op::Restoring),     false, "the guest goes on"),
-    rule(Verb::Suspend,    &[Running, Paused], &[Suspended],  Some(Suspended), None,          Some(C::SaveState),  Some(Op::Suspending),    false, "the image is committed"),
-    rule(Verb::Resume,     &[Suspended],       &[],           Some(Running),   None,          Some(C::SaveState),  Some(Op::Resuming),      false, "the guest goes on"),
+    rule(Verb::Save,       &[Running, Paused], &[],           Some(Halted),    None,          Some(C::SaveState),  Some(Op::Saving),        true,  "the file is linked under its name"),
+    rule(Verb::Restore,    &[Absent, Halted, Failed], &[],    Some(Running),   None,          Some(C::SaveState),  Some(Op::Restoring),     true,  "the guest goes on"),
+    rule(Verb::Suspend,    &[Running, Paused], &[Suspended],  Some(Suspended), None,          Some(C::SaveState),  Some(Op::Suspending),    true,  "the image is committed"),
+    rule(Verb::Resume,     &[Suspended],       &[],           Some(Running),   None,          Some(C::SaveState),  Some(Op::Resuming),      true,  "the guest goes on"),
+    rule(Verb::Checkpoint, &[Running, Paused], &[],           None,            None,          Some(C::SaveState),  Some(Op::Saving),        true,  "the image is committed"),
     rule(Verb::Shutdown,   &[Running],         &[Halted],     None,            None,          Some(C::Powerdown),  None,                    true,  "the guest obeys"),
     rule(Verb::Reboot,     &[Running],         &[],           None,            None,          Some(C::Powerdown),  None,                    true,  "the guest obeys"),
     rule(Verb::Reset,      &[Running, Paused], &[],           Some(Running),   None,          Some(C::Reset),      Some(Op::Resetting),     true,  "the machine is reset"),
@@ -170,8 +173,15 @@ impl Denied {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::State { state: Suspended, verb: Verb::Delete } => {
+                Some("kxl resume NAME, or kxl delete --with-image NAME to throw its state away")
+            }
+            Self::State { state: Suspended, verb: Verb::Destroy | Verb::New } => {
+                Some("kxl resume NAME, or kxl image rm NAME to throw its state away")
+            }
+            Self::State { state: Suspended, .. } => Some("kxl resume NAME"),
             Self::State { state: Halted | Failed, verb } => match verb {
-                Verb::New | Verb::Delete | Verb::Start | Verb::Create => None,
+                Verb::New | Verb::Delete | Verb::Start | Verb::Create | Verb::Restore => None,
                 _ => Some("kxl start NAME"),
             },
             Self::State { state: Running, verb: Verb::Delete | Verb::New } => {
@@ -220,21 +230,54 @@ pub enum Seen {
     Gone,
 }
 
+/// What became of the image of an operation that was cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageSeen {
+    /// There is none, or an unfinished one.
+    Nothing,
+    /// It is committed, and no guest went on from it.
+    Complete,
+    /// A guest may have gone on from it.
+    Spent,
+}
+
 /// Where a domain comes to rest after a crash of kxl: the same rows, read backwards.
 ///
-/// `op` is what was in flight and `before` the state recorded under it.
+/// `op` is what was in flight and `before` the state recorded under it; `image` is what became of
+/// the image that the operation was writing or reading.
 #[must_use]
-pub fn recover(op: Option<Op>, before: State, seen: Seen) -> (State, Option<Reason>) {
+pub fn recover(
+    op: Option<Op>,
+    before: State,
+    seen: Seen,
+    image: ImageSeen,
+) -> (State, Option<Reason>) {
     match (seen, op) {
+        // The image is complete: the domain is that image, whatever became of its process.
+        (_, Some(Op::Suspending)) if image == ImageSeen::Complete => {
+            (Suspended, Some(Reason::Suspended))
+        }
+        (Seen::Gone, Some(Op::Saving)) if image == ImageSeen::Complete => {
+            (Halted, Some(Reason::Saved))
+        }
+        // The guest never went on: the image still is the domain, and can be tried again.
+        (Seen::Gone, Some(Op::Resuming)) if image != ImageSeen::Spent => {
+            (Suspended, Some(Reason::Suspended))
+        }
         // Cut off after the gate was opened: the process is the truth, the start is finished.
         (Seen::Alive(state), _) => (state, None),
         (Seen::Gone, Some(op)) => {
             let row = RULES.iter().find(|rule| rule.op == Some(op));
             match op {
                 Op::Stopping => (Halted, Some(Reason::Destroyed)),
-                Op::Starting | Op::Restoring | Op::Resuming | Op::MigratingIn => {
+                Op::Starting | Op::MigratingIn => {
                     (row.and_then(|rule| rule.fail).unwrap_or(Halted), Some(Reason::StartFailed))
                 }
+                // What the guest did after it went on is gone with its process.
+                Op::Restoring | Op::Resuming if image == ImageSeen::Spent => {
+                    (Halted, Some(Reason::Crash))
+                }
+                Op::Restoring | Op::Resuming => (Halted, Some(Reason::StartFailed)),
                 Op::Saving
                 | Op::Suspending
                 | Op::Resetting
@@ -349,16 +392,32 @@ mod tests {
     fn recovery_never_invents_a_running_domain() {
         for op in Op::ALL.iter().map(|op| Some(*op)).chain([None]) {
             for before in State::ALL {
-                let (state, _) = recover(op, *before, Seen::Gone);
-                assert!(!state.is_live(), "{op:?} {before} came to rest as {state}");
+                for image in [ImageSeen::Nothing, ImageSeen::Complete, ImageSeen::Spent] {
+                    let (state, _) = recover(op, *before, Seen::Gone, image);
+                    assert!(!state.is_live(), "{op:?} {before} came to rest as {state}");
+                }
             }
         }
     }
 
     #[test]
+    fn a_complete_image_is_the_domain_until_a_guest_went_on_from_it() {
+        let rests = |op, seen, image| recover(Some(op), Running, seen, image).0;
+        let alive = Seen::Alive(Paused);
+        assert_eq!(rests(Op::Suspending, alive, ImageSeen::Complete), Suspended);
+        assert_eq!(rests(Op::Suspending, alive, ImageSeen::Nothing), Paused);
+        assert_eq!(rests(Op::Suspending, Seen::Gone, ImageSeen::Nothing), Halted);
+        assert_eq!(rests(Op::Resuming, Seen::Gone, ImageSeen::Complete), Suspended);
+        assert_eq!(rests(Op::Resuming, Seen::Gone, ImageSeen::Spent), Halted);
+    }
+
+    #[test]
     fn recovery_believes_a_living_emulator_whatever_was_in_flight() {
         for op in Op::ALL {
-            assert_eq!(recover(Some(*op), Halted, Seen::Alive(Paused)).0, Paused);
+            assert_eq!(
+                recover(Some(*op), Halted, Seen::Alive(Paused), ImageSeen::Nothing).0,
+                Paused
+            );
         }
     }
 }

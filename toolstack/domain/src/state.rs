@@ -121,6 +121,10 @@ words! {
         Watchdog = "watchdog",
         /// Somebody took the power away.
         Destroyed = "destroyed",
+        /// Its state was written to a file (`save`).
+        Saved = "saved",
+        /// Its state is in the store (`suspend`, `host save`).
+        Suspended = "suspended",
         /// The start did not succeed.
         StartFailed = "start-failed",
         /// The host went down with the domain running.
@@ -137,6 +141,7 @@ impl Reason {
         match self {
             Self::New | Self::Poweroff | Self::Destroyed => 0,
             Self::Reboot => 1,
+            Self::Saved | Self::Suspended => 2,
             Self::Crash | Self::StartFailed | Self::LostAtHostReboot | Self::Unknown => 3,
             Self::Watchdog => 4,
         }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use kxl_backend::{Identity, Process};
-use kxl_control::client::Client;
+use kxl_control::client::{Client, Step};
 use kxl_control::{Answer, Call, Ready};
 use kxl_domain::state::Status;
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind, Reason, State, Verb, Verdict, decide};
@@ -128,7 +128,7 @@ impl Host {
         name: &DomainName,
     ) -> Result<Recovery, Failure> {
         let rising = start_monitor(lock, uuid, name, Mission::Adopt)?;
-        match parse_ready(&rising.wait(ADOPT_DEADLINE)?)? {
+        match rising.wait(ADOPT_DEADLINE, drop)? {
             Ready::Up { .. } => Ok(Recovery::Adopted),
             Ready::Settled { state, reason } => Ok(Recovery::Settled(state, reason)),
             Ready::Failed(failure) => Err(failure),
@@ -185,7 +185,8 @@ impl Host {
         match self.in_charge(row.uuid, &row.name)? {
             Charge::Monitor(mut client) => {
                 let patience = if verb == Verb::Destroy { DESTROY_PATIENCE } else { deadline };
-                match client.call(Call::Verb(verb), Some(patience.min(deadline)), &mut progress) {
+                let notes = |step: Step<'_>| note(step, &mut progress);
+                match client.call(Call::Verb(verb), Some(patience.min(deadline)), notes) {
                     Ok(Answer::Already) => Ok(Outcome::Already),
                     Ok(_) => Ok(Outcome::Done),
                     Err(failure) if verb == Verb::Destroy && failure.kind == Kind::TimedOut => {
@@ -215,11 +216,12 @@ impl Host {
         &mut self,
         row: &ListRow,
         deadline: Duration,
-        progress: impl FnMut(&str),
+        mut progress: impl FnMut(&str),
     ) -> Result<Outcome, Failure> {
         match self.in_charge(row.uuid, &row.name)? {
             Charge::Monitor(mut client) => {
-                client.call(Call::Verb(Verb::Destroy), Some(deadline), progress)?;
+                let notes = |step: Step<'_>| note(step, &mut progress);
+                client.call(Call::Verb(Verb::Destroy), Some(deadline), notes)?;
             }
             // Adoption has found nothing left to destroy.
             Charge::Ours(_lock) => {}
@@ -332,8 +334,9 @@ fn end_monitor(client: &Client) -> Result<(), Failure> {
     }
 }
 
-/// The ready line of a monitor.
-pub(crate) fn parse_ready(line: &[u8]) -> Result<Ready, Failure> {
-    serde_json::from_slice(line)
-        .map_err(|error| Failure::because(Kind::Internal, "a monitor's first word", &error))
+/// Passes on what is for people.
+fn note(step: Step<'_>, progress: &mut impl FnMut(&str)) {
+    if let Step::Note(text) = step {
+        progress(text);
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kxl_backend::{Event, Exit};
-use kxl_domain::lifecycle::{self, Seen};
+use kxl_domain::lifecycle::{self, ImageSeen, Seen};
 use kxl_domain::policy::{PolicyRule, Then, policy_of};
 use kxl_domain::state::Status;
 use kxl_domain::{
@@ -142,7 +142,8 @@ impl LiveDomain {
                 return self.relaunch(true).await;
             }
         }
-        let (state, reason) = lifecycle::recover(interrupted, self.row.state, Seen::Gone);
+        let (state, reason) =
+            lifecycle::recover(interrupted, self.row.state, Seen::Gone, ImageSeen::Nothing);
         let reason = match (self.row.state, self.row.reason) {
             // The guest had ended by itself; only the clean-up was cut off.
             (State::Shutdown, Some(reason)) => reason,
@@ -321,6 +322,8 @@ impl LiveDomain {
             backend: old.backend,
             wanted: Wanted::Running,
             op: Op::Starting,
+            image: None,
+            domid: None,
         };
         self.store.claim(&claim).map_err(|error| failed(&error))?;
         // Nobody waits here: how the start ended is in the new domain's own record and events.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use kxl_backend::Process;
 use kxl_backend::spawn::{Command, spawn};
+use kxl_control::{Moved, Ready, Word};
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind};
 use kxl_store::DomainLock;
 use nix::fcntl::OFlag;
@@ -133,16 +134,20 @@ impl Rising {
         self.process
     }
 
-    /// Waits for the monitor's ready line and returns it.
+    /// Waits for the monitor's last word; `moved` hears what it says before.
     ///
     /// The monitor goes on when the wait ends early: a start is not undone by a client that left.
     ///
     /// # Errors
-    /// [`Kind::TimedOut`] after `deadline`, [`Kind::Failed`] when the monitor died without a word.
-    pub(crate) fn wait(self, deadline: Duration) -> Result<Vec<u8>, Failure> {
-        let until = Instant::now().checked_add(deadline);
+    /// [`Kind::TimedOut`] after `deadline` without a word, [`Kind::Failed`] when the monitor died.
+    pub(crate) fn wait(
+        self,
+        deadline: Duration,
+        mut moved: impl FnMut(Moved),
+    ) -> Result<Ready, Failure> {
+        let mut until = Instant::now().checked_add(deadline);
         let mut pipe = File::from(self.ready);
-        let mut line = Vec::new();
+        let mut heard = Vec::new();
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             // Rounded up: the last millisecond is waited for, not cut off.
@@ -162,21 +167,34 @@ impl Rising {
             }
             let mut chunk = [0u8; 4096];
             match pipe.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n) => line.extend(&chunk[..n]),
+                Ok(0) => return Err(died(&self.name)),
+                Ok(n) => heard.extend(&chunk[..n]),
                 Err(error) => return Err(Failure::because(Kind::Internal, "cannot read", &error)),
             }
-            if line.ends_with(b"\n") {
-                break;
+            while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = heard.drain(..=end).collect();
+                match word(&line)? {
+                    Word::Ready(ready) => return Ok(ready),
+                    Word::Moved(step) => {
+                        // It is at work: the time runs from its last word.
+                        until = Instant::now().checked_add(deadline);
+                        moved(step);
+                    }
+                }
             }
         }
-        if line.is_empty() {
-            let text = format!("the monitor of domain \"{}\" died during its start", self.name);
-            return Err(Failure::new(Kind::Failed, text)
-                .hint(format!("kxl why {0}; kxl recover settles what it left", self.name)));
-        }
-        Ok(line)
     }
+}
+
+fn word(line: &[u8]) -> Result<Word, Failure> {
+    serde_json::from_slice(line)
+        .map_err(|error| Failure::because(Kind::Internal, "a monitor's first word", &error))
+}
+
+fn died(name: &DomainName) -> Failure {
+    let text = format!("the monitor of domain \"{name}\" died during its start");
+    Failure::new(Kind::Failed, text)
+        .hint(format!("kxl why {name}; kxl recover settles what it left"))
 }
 
 fn late(name: &DomainName, deadline: Duration) -> Failure {

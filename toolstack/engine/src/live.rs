@@ -279,8 +279,13 @@ impl LiveDomain {
         if let Some(wanted) = wanted {
             self.row.wanted = wanted;
         }
-        self.unsettled =
-            Some(Settle { state, reason: Some(reason), detail: detail.to_owned(), wanted });
+        self.unsettled = Some(Settle {
+            state,
+            reason: Some(reason),
+            detail: detail.to_owned(),
+            wanted,
+            image: None,
+        });
         self.settle_again();
         reach(Step::Removed, None);
         cgroup::remove(self.row.uuid);
@@ -371,6 +376,9 @@ pub(crate) fn error_kind(error: &BackendError) -> Kind {
         | BackendError::Launch { .. }
         | BackendError::Control { .. }
         | BackendError::Exited { .. }
+        | BackendError::Foreign { .. }
+        | BackendError::Cancelled
+        | BackendError::Sink(_)
         | BackendError::Io { .. } => Kind::Failed,
     }
 }

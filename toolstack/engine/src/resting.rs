@@ -11,7 +11,6 @@ use kxl_domain::{
 };
 use kxl_store::{Claim, DomainLock, ListRow, ManagedChange, Severity};
 
-use crate::asking::parse_ready;
 use crate::error::denied;
 use crate::handover::{Mission, monitor_program, start_monitor};
 use crate::host::{Host, stored};
@@ -211,6 +210,8 @@ impl Host {
             config,
             wanted,
             op: Op::Starting,
+            image: None,
+            domid: None,
         };
         if let Err(error) = self.store.claim(&claim) {
             if !managed && let Err(error) = lock.remove_rundir(&self.paths, uuid) {
@@ -220,7 +221,7 @@ impl Host {
         }
         reach(Step::Claimed, None);
         let rising = start_monitor(lock, uuid, &name, Mission::Launch)?;
-        match parse_ready(&rising.wait(opts.deadline)?)? {
+        match rising.wait(opts.deadline, drop)? {
             Ready::Up { domid } => Ok(Started { uuid, domid, name }),
             Ready::Failed(failure) => Err(failure),
             Ready::Settled { state, .. } => {

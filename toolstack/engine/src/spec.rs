@@ -28,5 +28,6 @@ pub(crate) fn launch_spec(
         default_bridge: conf.default_bridge.clone(),
         cgroups,
         paused: row.wanted == Wanted::Paused,
+        image: None,
     }
 }

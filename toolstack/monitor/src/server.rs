@@ -174,6 +174,7 @@ async fn answer(request: &Request, desk: &Desk) -> Body {
             let _gone = desk.jobs.send(Job::Release);
             Body::Done(Answer::Ok)
         }
+        Call::Save(_) => Body::Failed(Failure::new(Kind::Failed, "\"save\" is not built yet")),
         Call::Console(_) => Body::Failed(Failure::new(Kind::Internal, "console came too late")),
     }
 }

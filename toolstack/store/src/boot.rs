@@ -3,13 +3,14 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use kxl_domain::{Reason, State};
+use kxl_domain::{DomainUuid, ImageId, Op, Reason, State};
 use rusqlite::Connection;
 
 use crate::Result;
 use crate::error::{Fault, StoreError};
 use crate::events::{self, Event, Severity};
 use crate::facade::Store;
+use crate::image_ops::{self, ImageOp};
 use crate::live;
 use crate::lock::NamesLock;
 use crate::paths::{open_private, remove};
@@ -30,13 +31,22 @@ impl Store {
                 let lost = registry::of_other_boots(db, &self.boot_id)?;
                 self.report_lost(lost.iter().map(|light| (&light.row, light.boot_id.as_deref())));
                 for light in &lost {
+                    let image = self.suspended_as(db, light.row.uuid)?;
+                    let (state, reason) = match image {
+                        Some(_) => (State::Suspended, Reason::Suspended),
+                        None => (State::Halted, Reason::LostAtHostReboot),
+                    };
                     let rest = Rest {
-                        state: Some(State::Halted),
-                        reason: Some(Some(Reason::LostAtHostReboot)),
+                        state: Some(state),
+                        reason: Some(Some(reason)),
                         detail: Some(String::new()),
                         wanted: None,
+                        image: Some(image),
                     };
                     registry::set_rest(db, light.row.uuid, &rest, &self.boot_id)?;
+                    if let Some(image) = image {
+                        image_ops::remove(db, image)?;
+                    }
                 }
                 registry::set_meta(db, BOOT, &self.boot_id)
             })?;
@@ -47,6 +57,14 @@ impl Store {
             }
             other => other,
         }
+    }
+
+    /// The image that a domain is, if the host went down between its commit and the record of it:
+    /// such a guest never went on.
+    fn suspended_as(&self, db: &Connection, uuid: DomainUuid) -> Result<Option<ImageId>, Fault> {
+        let ops = image_ops::of_domain(db, uuid)?;
+        let committed = |op: &ImageOp| op.op == Op::Suspending && self.is_committed(op.image);
+        Ok(ops.iter().rev().find(|op| committed(op)).map(|op| op.image))
     }
 
     fn settle_live_rows(&self) -> Result<()> {

@@ -75,11 +75,30 @@ impl Columns<'_> {
         Ok(Some(ProcessRow { pid, start_time, boot_id: self.get(from + 2)? }))
     }
 
+    /// A value stored as JSON, which may be missing.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        column: &str,
+    ) -> Result<Option<T>, Fault> {
+        let Some(text) = self.text(column)? else { return Ok(None) };
+        serde_json::from_str(text)
+            .map(Some)
+            .map_err(|error| self.fault(column, format_args!("is odd: {error}")))
+    }
+
     pub(crate) fn config(&self) -> Result<DomainConfig, Fault> {
         let text = self.text("config")?.unwrap_or_default();
         serde_json::from_str(text)
             .map_err(|error| self.fault("config", format_args!("is odd: {error}")))
     }
+}
+
+/// A value that may be missing, as JSON.
+pub(crate) fn json_text<T: serde::Serialize>(value: Option<&T>) -> Result<Option<String>, Fault> {
+    value
+        .map(serde_json::to_string)
+        .transpose()
+        .map_err(|error| Fault::Record { what: "a value".into(), problem: error.to_string() })
 }
 
 /// A configuration as it is stored: JSON, with the uuid it belongs to.

@@ -21,6 +21,7 @@ mod define;
 mod error;
 pub mod events;
 mod facade;
+mod image_ops;
 mod life;
 mod list;
 mod live;
@@ -40,6 +41,7 @@ pub use clock::{boot_id, now_ms};
 pub use error::StoreError;
 pub use events::{Event, EventQuery, EventRow, Severity};
 pub use facade::Store;
+pub use image_ops::ImageOp;
 pub use lock::{DomainLock, NamesLock};
 pub use paths::Paths;
 pub use rows::{

@@ -42,7 +42,13 @@ impl Store {
                 return Err(StoreError::AlreadyLive { name, domid: row.domid }.into());
             }
             self.stamp()?;
-            let domid = live::take_domid(db)?;
+            let domid = match claim.domid {
+                Some(wish) if live::one(db, Key::DomId(wish), &self.boot_id)?.is_none() => {
+                    live::pass_domid(db, wish)?;
+                    wish
+                }
+                _ => live::take_domid(db)?,
+            };
             live::insert(db, claim, domid, (rest.0, rest.1, &rest.2), &self.boot_id)?;
             let row = live::one_full(db, Key::Uuid(uuid), &self.boot_id)?;
             row.ok_or_else(|| StoreError::NotLive { uuid }.into())
@@ -113,6 +119,8 @@ impl Store {
             state: change.state,
             reason: change.reason,
             detail: change.detail.clone(),
+            // A domain that lives is no image any more.
+            image: change.state.filter(|state| state.is_live()).map(|_| None),
         };
         let recorded = if now.managed && !rest.is_empty() {
             self.record_rest(uuid, &rest).map(drop)
@@ -247,6 +255,7 @@ impl Store {
             state: Some(settle.state),
             reason: Some(settle.reason),
             detail: Some(settle.detail.clone()),
+            image: Some(settle.image),
         };
         self.record_rest(uuid, &rest).map(drop)
     }

@@ -107,7 +107,7 @@ impl Store {
 
     /// What the record of a managed domain means when it has no live row.
     pub(crate) fn true_row(&self, light: Light) -> ListRow {
-        let Light { mut row, boot_id } = light;
+        let Light { mut row, boot_id, .. } = light;
         if let Some(reason) = self.lost(row.state, boot_id.as_deref()) {
             row.state = State::Halted;
             row.reason = Some(reason);

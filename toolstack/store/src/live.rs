@@ -5,7 +5,7 @@ use kxl_domain::{DomId, DomainName, DomainUuid, Op, Reason, State, Wanted};
 use rusqlite::{Connection, params};
 
 use crate::clock::now_ms;
-use crate::columns::{Columns, config_text, same_start, signed};
+use crate::columns::{Columns, config_text, json_text, same_start, signed};
 use crate::db::{Spec, Synchronous};
 use crate::error::Fault;
 use crate::paths::Paths;
@@ -44,10 +44,13 @@ const SCHEMA_1: &str = "
     ) STRICT;
 ";
 
+/// The image that a domain comes from.
+const SCHEMA_2: &str = "ALTER TABLE body ADD COLUMN image TEXT;";
+
 pub(crate) const SPEC: Spec = Spec {
     path: Paths::live_db,
     synchronous: Synchronous::Off,
-    migrations: &[SCHEMA_1],
+    migrations: &[SCHEMA_1, SCHEMA_2],
     next: "look for emulators that still run (ps), then move it and its -wal and -shm files away",
 };
 
@@ -94,6 +97,7 @@ fn full(row: &rusqlite::Row<'_>) -> Result<LiveRow, Fault> {
         asked: columns.maybe("asked", Asked::parse)?,
         process: list.process,
         attachments: columns.get("attachments")?,
+        image: columns.json("image")?,
         boot_id: columns.get("boot_id")?,
         created_ms: columns.get("created_ms")?,
         started_ms: list.started_ms,
@@ -167,7 +171,8 @@ fn full_sql() -> String {
     format!(
         "SELECT {LIGHT}, asked, boot_id, created_ms, spawn_count,
                 (SELECT config FROM body WHERE body.uuid = live.uuid) AS config,
-                (SELECT attachments FROM body WHERE body.uuid = live.uuid) AS attachments
+                (SELECT attachments FROM body WHERE body.uuid = live.uuid) AS attachments,
+                (SELECT image FROM body WHERE body.uuid = live.uuid) AS image
          FROM live"
     )
 }
@@ -225,6 +230,13 @@ pub(crate) fn take_domid(db: &Connection) -> Result<DomId, Fault> {
     Ok(DomId(next))
 }
 
+/// Sees to it that `wish` is not taken by another domain later.
+pub(crate) fn pass_domid(db: &Connection, wish: DomId) -> Result<(), Fault> {
+    let next = take_domid(db)?;
+    let after = next.0.max(wish.0.saturating_add(1));
+    registry::set_meta(db, "next_domid", &after.to_string())
+}
+
 /// Inserts the row of a claim.
 pub(crate) fn insert(
     db: &Connection,
@@ -255,8 +267,12 @@ pub(crate) fn insert(
         ],
     )?;
     db.execute(
-        "INSERT OR REPLACE INTO body (uuid, config) VALUES (?1, ?2)",
-        [claim.uuid.to_string(), config_text(&claim.config, claim.uuid)?],
+        "INSERT OR REPLACE INTO body (uuid, config, image) VALUES (?1, ?2, ?3)",
+        params![
+            claim.uuid.to_string(),
+            config_text(&claim.config, claim.uuid)?,
+            json_text(claim.image.as_ref())?,
+        ],
     )?;
     Ok(())
 }
@@ -290,13 +306,15 @@ pub(crate) fn change(db: &Connection, row: &LiveRow, change: &LiveChange) -> Res
             row.spawn_count + u32::from(new_process),
         ],
     )?;
-    if change.config.is_some() || change.attachments.is_some() {
+    if change.config.is_some() || change.attachments.is_some() || change.image.is_some() {
         db.execute(
-            "INSERT OR REPLACE INTO body (uuid, config, attachments) VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO body (uuid, config, attachments, image)
+             VALUES (?1, ?2, ?3, ?4)",
             params![
                 row.uuid.to_string(),
                 config_text(config, row.uuid)?,
                 change.attachments.as_ref().unwrap_or(&row.attachments),
+                json_text(change.image.as_ref().unwrap_or(&row.image).as_ref())?,
             ],
         )?;
     }

@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use kxl_domain::{DomainName, DomainUuid};
+use kxl_domain::{DomainName, DomainUuid, ImageId};
 
 use crate::error::StoreError;
 
@@ -121,6 +121,12 @@ impl Paths {
     #[must_use]
     pub fn image_store(&self) -> PathBuf {
         self.state.join("images")
+    }
+
+    /// An image in the store; there only when it is complete.
+    #[must_use]
+    pub fn image_dir(&self, image: ImageId) -> PathBuf {
+        self.image_store().join(image.to_string())
     }
 
     /// Managed domains.

@@ -1,6 +1,6 @@
 //! `registry.db`: the managed domains. Every commit is on the disk when it returns.
 
-use kxl_domain::{DomainConfig, DomainName, DomainUuid, Reason, State, Wanted};
+use kxl_domain::{DomainConfig, DomainName, DomainUuid, ImageId, Reason, State, Wanted};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::now_ms;
@@ -33,22 +33,45 @@ const SCHEMA_1: &str = "
     CREATE TABLE config (uuid TEXT PRIMARY KEY, config TEXT NOT NULL) STRICT;
 ";
 
+/// The image that a suspended domain is; operations on images, written before they begin and
+/// removed when their outcome is recorded; images in users' files from which a guest went on.
+const SCHEMA_2: &str = "
+    ALTER TABLE domain ADD COLUMN image TEXT;
+    CREATE TABLE image_op (
+        image TEXT PRIMARY KEY,
+        domain TEXT NOT NULL,
+        op TEXT NOT NULL,
+        path TEXT,
+        boot_id TEXT NOT NULL,
+        began_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX image_op_domain ON image_op (domain);
+    CREATE TABLE spent (
+        image TEXT PRIMARY KEY,
+        path TEXT NOT NULL,
+        domain TEXT NOT NULL,
+        spent_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+";
+
 pub(crate) const SPEC: Spec = Spec {
     path: Paths::registry_db,
     synchronous: Synchronous::Full,
-    migrations: &[SCHEMA_1],
+    migrations: &[SCHEMA_1, SCHEMA_2],
     next: "move it and its -wal and -shm files away, then put a backup in its place or define the \
            domains again with kxl new",
 };
 
 /// What [`light`] reads, in its order.
 const LIGHT: &str =
-    "uuid, name, backend, memory_mib, vcpus, wanted, state, reason, detail, boot_id";
+    "uuid, name, backend, memory_mib, vcpus, wanted, state, reason, detail, boot_id, image";
 
 /// A line of a list and the boot in which it was live.
 pub(crate) struct Light {
     pub(crate) row: ListRow,
     pub(crate) boot_id: Option<String>,
+    /// The image that it is, while suspended.
+    pub(crate) image: Option<ImageId>,
 }
 
 fn light(row: &rusqlite::Row<'_>) -> Result<Light, Fault> {
@@ -69,7 +92,7 @@ fn light(row: &rusqlite::Row<'_>) -> Result<Light, Fault> {
         process: None,
         started_ms: None,
     };
-    Ok(Light { row, boot_id: columns.get(9)? })
+    Ok(Light { row, boot_id: columns.get(9)?, image: columns.maybe(10, |text| text.parse().ok())? })
 }
 
 /// Every managed domain, in no order.
@@ -121,7 +144,7 @@ pub(crate) fn full(db: &Connection, uuid: DomainUuid) -> Result<Option<ManagedRo
     ))?;
     let mut rows = statement.query([uuid.to_string()])?;
     let Some(found) = rows.next()? else { return Ok(None) };
-    let (Light { row, boot_id }, columns) = (light(found)?, Columns(found));
+    let (Light { row, boot_id, image }, columns) = (light(found)?, Columns(found));
     Ok(Some(ManagedRow {
         uuid: row.uuid,
         name: row.name,
@@ -135,6 +158,7 @@ pub(crate) fn full(db: &Connection, uuid: DomainUuid) -> Result<Option<ManagedRo
         detail: row.detail,
         boot_id,
         autostart: columns.get("autostart")?,
+        image,
         created_ms: columns.get("created_ms")?,
         updated_ms: columns.get("updated_ms")?,
     }))
@@ -157,7 +181,7 @@ pub(crate) fn define(
                              created_ms, updated_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
          ON CONFLICT (uuid) DO UPDATE SET name = ?2, backend = ?3, memory_mib = ?4, vcpus = ?5,
-             state = ?7, reason = ?8, detail = '', boot_id = NULL, updated_ms = ?9",
+             state = ?7, reason = ?8, detail = '', boot_id = NULL, image = NULL, updated_ms = ?9",
         params![
             uuid.to_string(),
             config.name.as_str(),
@@ -208,6 +232,7 @@ pub(crate) struct Rest {
     pub(crate) state: Option<State>,
     pub(crate) reason: Option<Option<Reason>>,
     pub(crate) detail: Option<String>,
+    pub(crate) image: Option<Option<ImageId>>,
 }
 
 impl Rest {
@@ -216,6 +241,7 @@ impl Rest {
             && self.state.is_none()
             && self.reason.is_none()
             && self.detail.is_none()
+            && self.image.is_none()
     }
 }
 
@@ -227,7 +253,9 @@ pub(crate) fn set_rest(
     rest: &Rest,
     boot_id: &str,
 ) -> Result<bool, Fault> {
-    let Some(Light { row, boot_id: before }) = by_uuid(db, uuid)? else { return Ok(false) };
+    let Some(Light { row, boot_id: before, image: was }) = by_uuid(db, uuid)? else {
+        return Ok(false);
+    };
     let wanted = rest.wanted.unwrap_or(row.wanted);
     let state = rest.state.unwrap_or(row.state);
     let reason = rest.reason.unwrap_or(row.reason);
@@ -236,14 +264,15 @@ pub(crate) fn set_rest(
         Some(state) => state.is_live().then(|| boot_id.to_owned()),
         None => before.clone(),
     };
-    if (wanted, state, reason, detail, &boot)
-        == (row.wanted, row.state, row.reason, &row.detail, &before)
+    let image = rest.image.unwrap_or(was);
+    if (wanted, state, reason, detail, &boot, image)
+        == (row.wanted, row.state, row.reason, &row.detail, &before, was)
     {
         return Ok(true);
     }
     db.execute(
         "UPDATE domain SET wanted = ?2, state = ?3, reason = ?4, detail = ?5, boot_id = ?6,
-                           updated_ms = ?7 WHERE uuid = ?1",
+                           updated_ms = ?7, image = ?8 WHERE uuid = ?1",
         params![
             uuid.to_string(),
             wanted.as_str(),
@@ -252,6 +281,7 @@ pub(crate) fn set_rest(
             detail,
             boot,
             now_ms(),
+            image.map(|id| id.to_string()),
         ],
     )?;
     Ok(true)

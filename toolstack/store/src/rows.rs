@@ -1,5 +1,6 @@
 //! What the records hold, and the changes that can be made to them.
 
+use kxl_domain::image::{ImageId, ImageUse};
 use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid, Op, Reason, State, Wanted};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,8 @@ pub struct ManagedRow {
     pub boot_id: Option<String>,
     /// Whether it is started at boot.
     pub autostart: bool,
+    /// The image that it is, while suspended.
+    pub image: Option<ImageId>,
     /// When it was registered first; milliseconds since 1970.
     pub created_ms: i64,
     /// When the record changed last; milliseconds since 1970.
@@ -112,6 +115,8 @@ pub struct LiveRow {
     pub process: Option<ProcessRow>,
     /// What the backend needs to adopt the process: JSON that only it reads.
     pub attachments: Option<String>,
+    /// The image that it comes from, until that is verified and done with.
+    pub image: Option<ImageUse>,
     /// The boot in which the row was made.
     pub boot_id: String,
     /// When it was claimed; milliseconds since 1970.
@@ -187,6 +192,8 @@ pub struct ManagedChange {
     pub config: Option<DomainConfig>,
     /// Whether it is started at boot.
     pub autostart: Option<bool>,
+    /// The image that it is; `Some(None)` when its state was thrown away.
+    pub image: Option<Option<ImageId>>,
 }
 
 /// What a domain needs to become live.
@@ -206,6 +213,10 @@ pub struct Claim {
     pub wanted: Wanted,
     /// The operation that it is claimed for.
     pub op: Op,
+    /// The image that it is going to come from.
+    pub image: Option<ImageUse>,
+    /// The number that it takes if no live domain has it.
+    pub domid: Option<DomId>,
 }
 
 /// Changes to a live domain's row; `None` leaves as it is, `Some(None)` clears.
@@ -231,6 +242,8 @@ pub struct LiveChange {
     pub config: Option<DomainConfig>,
     /// The backend, resolved.
     pub backend: Option<String>,
+    /// The image that it comes from.
+    pub image: Option<Option<ImageUse>>,
 }
 
 /// How a domain's life ended.
@@ -244,4 +257,6 @@ pub struct Settle {
     pub detail: String,
     /// The wish, where the end fulfils or changes it.
     pub wanted: Option<Wanted>,
+    /// The image that it is from now on, for [`State::Suspended`].
+    pub image: Option<ImageId>,
 }

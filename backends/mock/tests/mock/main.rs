@@ -71,6 +71,7 @@ impl Domain {
             default_bridge: None,
             cgroups: Vec::new(),
             paused: false,
+            image: None,
         };
         Self { spec, recorded: Vec::new(), refuse_record: false }
     }

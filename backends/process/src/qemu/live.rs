@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::cause;
 use crate::ending::{self, Status};
 use crate::files;
-use crate::profile;
+use crate::profile::{self, Profile};
 
 /// For commands that change something: QEMU answers within milliseconds unless its host swaps.
 pub(crate) const COMMAND: Duration = Duration::from_secs(5);
@@ -41,11 +41,13 @@ pub(crate) struct Shared {
     receiver: Cell<Option<mpsc::UnboundedReceiver<Event>>>,
     log: PathBuf,
     log_offset: u64,
+    /// Name of the profile.
+    backend: String,
     exit: profile::Exit,
 }
 
 impl Shared {
-    pub(crate) fn new(log: PathBuf, log_offset: u64, exit: profile::Exit) -> Self {
+    pub(crate) fn new(log: PathBuf, log_offset: u64, profile: &Profile) -> Self {
         let (events, receiver) = mpsc::unbounded_channel();
         Self {
             ended: Cell::new(None),
@@ -56,7 +58,8 @@ impl Shared {
             receiver: Cell::new(Some(receiver)),
             log,
             log_offset,
-            exit,
+            backend: profile.name.clone(),
+            exit: profile.exit.clone(),
         }
     }
 
@@ -202,6 +205,10 @@ impl Drop for Qemu {
 }
 
 impl Live for Qemu {
+    fn backend(&self) -> &str {
+        &self.shared.backend
+    }
+
     fn process(&self) -> &Process {
         &self.process
     }

@@ -145,8 +145,7 @@ impl Driver {
             .record(gated.identity(), &attachments)
             .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
         let process = Doomed::new(gated.open().map_err(failed)?);
-        let shared =
-            Shared::new(spec.emulator_log.clone(), opened.log_offset, self.profile.exit.clone());
+        let shared = Shared::new(spec.emulator_log.clone(), opened.log_offset, &self.profile);
 
         let ready = Duration::from_millis(self.profile.ready.timeout_ms);
         let (client, qmp_events, notes) =
@@ -191,8 +190,7 @@ impl Driver {
             }
         };
         let offset = attachments.notes.get(LOG_OFFSET).and_then(|text| text.parse().ok());
-        let shared =
-            Shared::new(spec.emulator_log.clone(), offset.unwrap_or(0), self.profile.exit.clone());
+        let shared = Shared::new(spec.emulator_log.clone(), offset.unwrap_or(0), &self.profile);
         // An earlier monitor may have died in the middle of a reset of its own.
         let action = json!({"reboot": "shutdown"});
         client.execute("set-action", Some(action), COMMAND).await.map_err(translated)?;

@@ -30,10 +30,6 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    fn unsupported(&self, capability: Capability) -> BackendError {
-        BackendError::Unsupported { backend: self.shared.profile.name.clone(), capability }
-    }
-
     fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal).map_err(|error| {
             if self.process.identity().alive() {
@@ -56,7 +52,7 @@ impl Terminal {
     /// Sends STOP or CONT and waits until it shows; nothing where it is so already.
     async fn stop_or_go(&self, stop: bool) -> Result<()> {
         if self.shared.profile.pause.kind != Way::Signal {
-            return Err(self.unsupported(Capability::Pause));
+            return Err(self.lacks(Capability::Pause));
         }
         let stopped = self.run_state()? == RunState::Stopped;
         if stop == stopped {
@@ -88,7 +84,7 @@ impl Terminal {
         }
         match self.shared.profile.control.go_on.clone() {
             Some(text) => self.type_in(&format!("{text}\r")).await,
-            None => Err(self.unsupported(Capability::Pause)),
+            None => Err(self.lacks(Capability::Pause)),
         }
     }
 
@@ -110,10 +106,10 @@ impl Terminal {
         match (shutdown.kind, &shutdown.signal, &shutdown.text) {
             (Way::Signal, Some(name), _) => match profile::signal(name) {
                 Some(signal) => self.signal(signal),
-                None => Err(self.unsupported(Capability::Powerdown)),
+                None => Err(self.lacks(Capability::Powerdown)),
             },
             (Way::Type, _, Some(text)) => self.type_in(text).await,
-            _ => Err(self.unsupported(Capability::Powerdown)),
+            _ => Err(self.lacks(Capability::Powerdown)),
         }
     }
 
@@ -149,6 +145,10 @@ impl Drop for Terminal {
 }
 
 impl Live for Terminal {
+    fn backend(&self) -> &str {
+        &self.shared.profile.name
+    }
+
     fn process(&self) -> &Process {
         &self.process
     }
@@ -181,7 +181,7 @@ impl Live for Terminal {
     }
 
     fn reset(&mut self) -> Local<'_, Result<()>> {
-        Box::pin(async { Err(self.unsupported(Capability::Reset)) })
+        Box::pin(async { Err(self.lacks(Capability::Reset)) })
     }
 
     fn query(&mut self) -> Local<'_, Result<Report>> {

@@ -143,6 +143,8 @@ const fn because(reason: Reason) -> &'static str {
         Reason::Crash => "the guest crashed, or its emulator died",
         Reason::Watchdog => "its watchdog fired",
         Reason::Destroyed => "somebody took the power away",
+        Reason::Saved => "its state was saved to a file",
+        Reason::Suspended => "its state is kept in the store",
         Reason::StartFailed => "its start did not succeed",
         Reason::LostAtHostReboot => "the host went down while it was running",
         Reason::Unknown => "nobody saw how it ended",

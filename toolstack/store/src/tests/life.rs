@@ -27,6 +27,7 @@ fn halted(reason: Reason) -> Settle {
         reason: Some(reason),
         detail: "it is over".into(),
         wanted: Some(Wanted::Halted),
+        image: None,
     }
 }
 

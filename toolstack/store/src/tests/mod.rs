@@ -88,6 +88,8 @@ pub(super) fn claim_of(text: &str, uuid: DomainUuid, managed: bool) -> Claim {
         backend: "mock".into(),
         wanted: Wanted::Running,
         op: Op::Starting,
+        image: None,
+        domid: None,
     }
 }
 

@@ -141,6 +141,7 @@ fn live_and_end(store: &Store, number: u32) {
         reason: Some(Reason::Poweroff),
         detail: String::new(),
         wanted: None,
+        image: None,
     };
     store.settle(id, &end).unwrap();
     store.event(&Event::new(Severity::Info, "ended").of(id, &row.name, None)).unwrap();
