@@ -71,6 +71,9 @@ pub struct Save {
     pub live: bool,
     /// Written into the image instead of the running configuration (`save DOM FILE CFG`).
     pub config: Option<Box<DomainConfig>>,
+    /// Text of the configuration block at the head of a file, in the shape of libxl's JSON, for
+    /// programs that read such files; without its NUL. None: the block is empty.
+    pub header: Option<String>,
     /// The restored domain gets the same domid again, if it is free (`-D`).
     pub keep_domid: bool,
 }
