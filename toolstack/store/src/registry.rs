@@ -178,10 +178,11 @@ pub(crate) fn define(
     };
     db.execute(
         "INSERT INTO domain (uuid, name, backend, memory_mib, vcpus, wanted, state, reason,
-                             created_ms, updated_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
+                             created_ms, updated_ms, autostart)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, COALESCE(?10, 0))
          ON CONFLICT (uuid) DO UPDATE SET name = ?2, backend = ?3, memory_mib = ?4, vcpus = ?5,
-             state = ?7, reason = ?8, detail = '', boot_id = NULL, image = NULL, updated_ms = ?9",
+             state = ?7, reason = ?8, detail = '', boot_id = NULL, image = NULL, updated_ms = ?9,
+             autostart = COALESCE(?10, autostart)",
         params![
             uuid.to_string(),
             config.name.as_str(),
@@ -192,6 +193,7 @@ pub(crate) fn define(
             State::Halted.as_str(),
             reason.map(Reason::as_str),
             now_ms(),
+            config.maintenance.autostart,
         ],
     )?;
     set_config(db, uuid, config)?;

@@ -173,7 +173,8 @@ impl ListRow {
 pub enum Defined {
     /// A new record.
     New,
-    /// A record of the same uuid was replaced; its wish, autostart flag and age are kept.
+    /// A record of the same uuid was replaced; its wish and age are kept, and its autostart flag
+    /// unless the configuration sets it.
     Replaced,
 }
 

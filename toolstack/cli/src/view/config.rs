@@ -55,10 +55,26 @@ pub(crate) fn render(config: &DomainConfig) -> String {
     );
     put_some(&mut put, "limit_pids", config.limits.pids.map(|n| n.to_string()).as_deref());
     put_some(&mut put, "limit_nofile", config.limits.nofile.map(|n| n.to_string()).as_deref());
+    maintenance(&mut put, config);
     for (key, value) in &config.kept {
         put(key, &format!("{value} (kept, without effect)"));
     }
     out
+}
+
+fn maintenance(put: &mut impl FnMut(&str, &str), config: &DomainConfig) {
+    let own = &config.maintenance;
+    put_some(put, "autostart", own.autostart.map(|on| if on { "on" } else { "off" }));
+    if *own != kxl_domain::config::model::Maintenance::default() {
+        put("priority", &own.priority.to_string());
+    }
+    if !own.after.is_empty() {
+        let names: Vec<_> = own.after.iter().map(|name| name.as_str()).collect();
+        put("after", &names.join(" "));
+    }
+    if !own.stop_command.is_empty() {
+        put("stop_command", &own.stop_command.join(" "));
+    }
 }
 
 fn put_some(put: &mut impl FnMut(&str, &str), key: &str, value: Option<&str>) {

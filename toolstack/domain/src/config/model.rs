@@ -103,6 +103,9 @@ pub struct DomainConfig {
     pub limits: Limits,
     /// Console behaviour.
     pub console: Console,
+    /// What becomes of it when its host starts, stops or is emptied.
+    #[serde(default)]
+    pub maintenance: Maintenance,
     /// Keys that are understood and kept but that this build does not act on: key to value, the
     /// value written as in a configuration file (`"text"`, `["a", "b"]`).
     pub kept: BTreeMap<String, String>,
@@ -147,6 +150,7 @@ impl DomainConfig {
             start: None,
             limits: Limits::default(),
             console: Console::default(),
+            maintenance: Maintenance::default(),
             kept: BTreeMap::new(),
         }
     }
@@ -344,6 +348,40 @@ pub struct Limits {
     pub pids: Option<u32>,
     /// `limit_nofile=`: its open files (rlimit).
     pub nofile: Option<u64>,
+}
+
+/// What becomes of a domain when its host starts, stops or is emptied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// `autostart=`; `None` = as it was registered before, and off for a new domain.
+    #[serde(default)]
+    pub autostart: Option<bool>,
+    /// `priority=`, 0 to 1000: lower ones are started first and stopped last.
+    #[serde(default = "Maintenance::middle")]
+    pub priority: u32,
+    /// `after=`: started before this domain and stopped after it. They need not exist.
+    #[serde(default)]
+    pub after: Vec<DomainName>,
+    /// `stop_command=`: the absolute path of a program and its arguments; empty = none.
+    #[serde(default)]
+    pub stop_command: Vec<String>,
+}
+
+impl Maintenance {
+    const fn middle() -> u32 {
+        500
+    }
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Self {
+            autostart: None,
+            priority: Self::middle(),
+            after: Vec::new(),
+            stop_command: Vec::new(),
+        }
+    }
 }
 
 /// Console behaviour.

@@ -210,6 +210,18 @@ impl DomainConfig {
             out.raw("console_keep", self.console.keep);
         }
         out.number("console_pace", self.console.pace_ms.map(i64::from));
+        self.print_maintenance(out, plain);
+    }
+
+    fn print_maintenance(&self, out: &mut Printer, plain: &Self) {
+        let own = &self.maintenance;
+        out.flag("autostart", own.autostart);
+        if own.priority != plain.maintenance.priority {
+            out.raw("priority", own.priority);
+        }
+        let after: Vec<String> = own.after.iter().map(|name| name.as_str().to_owned()).collect();
+        out.list("after", &after);
+        out.list("stop_command", &own.stop_command);
     }
 }
 

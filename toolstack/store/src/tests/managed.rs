@@ -38,7 +38,10 @@ fn a_replaced_definition_keeps_wish_age_and_reason() {
     let after = store.managed(uuid(1)).unwrap().unwrap();
     assert_eq!((after.name.as_str(), after.memory_mib), ("b", 77));
     assert_eq!((after.wanted, after.reason), (Wanted::Running, Some(Reason::Crash)));
-    assert!(after.autostart);
+    assert!(after.autostart, "a configuration that does not speak of it changes nothing");
+    config.maintenance.autostart = Some(false);
+    store.define(&config, uuid(1)).unwrap();
+    assert!(!store.managed(uuid(1)).unwrap().unwrap().autostart);
     assert_eq!(after.created_ms, before.created_ms);
     assert!(store.find("a").unwrap().is_none());
 }

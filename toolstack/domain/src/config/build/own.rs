@@ -6,6 +6,7 @@ use super::general::unknown_word;
 use super::reader::Reader;
 use crate::config::error::{ErrorKind, WarningKind};
 use crate::config::model::{DomainConfig, GuestKind};
+use crate::ids::DomainName;
 
 /// Whether the backend starts kernels itself; the others have what they run from elsewhere.
 pub(super) fn starts_kernels(config: &DomainConfig) -> bool {
@@ -46,6 +47,32 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut DomainConfig) {
         config.console.keep = files;
     }
     config.console.pace_ms = reader.ranged("console_pace", 0..=10_000);
+    maintenance(reader, config);
+}
+
+/// What becomes of the domain when its host starts, stops or is emptied.
+fn maintenance(reader: &mut Reader<'_>, config: &mut DomainConfig) {
+    config.maintenance.autostart = reader.flag("autostart");
+    if let Some(priority) = reader.ranged("priority", 0..=1000) {
+        config.maintenance.priority = priority;
+    }
+    for text in reader.texts("after") {
+        match text.value.parse::<DomainName>() {
+            Ok(name) if name == config.name => {
+                let what = "a domain cannot come after itself";
+                reader.error(ErrorKind::Contradiction(what), &text.span).done();
+            }
+            Ok(name) if config.maintenance.after.contains(&name) => {}
+            Ok(name) => config.maintenance.after.push(name),
+            Err(_) => unknown_word(reader, "after", text, "the name of a domain").done(),
+        }
+    }
+    let command = reader.items("stop_command");
+    if let Some(program) = command.first().filter(|program| !program.value.starts_with('/')) {
+        let program = program.clone();
+        unknown_word(reader, "stop_command", program, "the absolute path of a program").done();
+    }
+    config.maintenance.stop_command = command.into_iter().map(|text| text.value).collect();
 }
 
 /// A path; an empty one is an error.

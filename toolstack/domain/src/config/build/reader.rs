@@ -300,6 +300,15 @@ impl<'d> Reader<'d> {
         })
     }
 
+    /// The strings of a list, or the one string given instead, with their places.
+    pub(super) fn texts(&mut self, key: &'static str) -> Vec<Text> {
+        match self.one_or_items(key) {
+            Some(OneOrMany::One(text)) => vec![text],
+            Some(OneOrMany::Many(texts)) => texts,
+            None => Vec::new(),
+        }
+    }
+
     /// As xl does, a list of strings ends at an item that is none; kxl calls it an error.
     fn strings_of(&mut self, key: &'static str, setting: &Setting) -> Vec<Text> {
         let ValueKind::List(items) = &setting.value.kind else { return Vec::new() };

@@ -419,6 +419,24 @@ fn own_keys_are_checked_for_what_they_are() {
 }
 
 #[test]
+fn what_host_maintenance_needs_is_read_and_checked() {
+    let read = |text: &str| good(text).maintenance;
+    let plain = read("");
+    assert_eq!((plain.autostart, plain.priority, plain.after.len()), (None, 500, 0));
+    let all = read(
+        "autostart=1\npriority=10\nafter=['db', 'ldap', 'db']\nstop_command=['/bin/x', '-y']\n",
+    );
+    assert_eq!((all.autostart, all.priority), (Some(true), 10));
+    assert_eq!(all.after.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["db", "ldap"]);
+    assert_eq!(all.stop_command, ["/bin/x", "-y"]);
+    assert_eq!(read("after='db'\n").after.len(), 1);
+    assert_eq!(read("autostart=0\n").autostart, Some(false));
+    for text in ["priority=1001\n", "after='a b'\n", "after=['a']\n", "stop_command=['x']\n"] {
+        assert_eq!(bad(text).errors.len(), 1, "{text}");
+    }
+}
+
+#[test]
 fn bytes_that_are_no_text_are_an_error_in_strings_only() {
     assert_eq!(bad("extra='a\u{fffd}'\n").errors[0].kind, ErrorKind::NotUtf8);
     assert_eq!(good("# \u{fffd}\n"), good(""));

@@ -1,7 +1,7 @@
 //! kxl's own keys.
 
 use super::Section::Own as S;
-use super::Type::{Number, Text};
+use super::Type::{Flag, List, Number, Text, TextOrList};
 use super::Verdict::Own;
 use super::{Key, Type};
 
@@ -29,4 +29,8 @@ pub(super) const KEYS: &[Key] = &[
     k("console_log", Number, "KiB", "1024", "size at which the console's log is rotated; 0 keeps no log"),
     k("console_keep", Number, "", "4", "how many rotated console logs are kept"),
     k("console_pace", Number, "ms", "the profile's", "time between two bytes typed into the console, for guests that lose faster ones"),
+    k("autostart", Flag, "", "as it was registered", "whether a managed domain is started when the host starts; kxl autostart changes it later"),
+    k("priority", Number, "", "500", "place among the domains of the host, 0 to 1000: lower ones are started first and stopped last"),
+    k("after", TextOrList, "names of domains", "none", "the domains that are started before this one, and stopped after it"),
+    k("stop_command", List, "", "none", "a program and its arguments that shut the guest down where there is no power button to press; run by host save and host shutdown"),
 ];
