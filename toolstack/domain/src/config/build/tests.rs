@@ -431,7 +431,7 @@ fn what_host_maintenance_needs_is_read_and_checked() {
     assert_eq!(all.stop_command, ["/bin/x", "-y"]);
     assert_eq!(read("after='db'\n").after.len(), 1);
     assert_eq!(read("autostart=0\n").autostart, Some(false));
-    for text in ["priority=1001\n", "after='a b'\n", "after=['a']\n", "stop_command=['x']\n"] {
+    for text in ["priority=1001\n", "after='a b'\n", "after=['web1']\n", "stop_command=['x']\n"] {
         assert_eq!(bad(text).errors.len(), 1, "{text}");
     }
 }
