@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use kxl_backend::process::Identity;
-use kxl_backend::{Attachments, ConsoleEnd, Event, LaunchSpec, Recorder};
+use kxl_backend::{Attachments, ConsoleEnd, Event, LaunchSpec, Live, Recorder, Report};
 use kxl_domain::{DomId, DomainConfig, DomainUuid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 /// Far above what anything here takes: only a hang runs into it.
-pub(crate) const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 /// A directory that is gone with this.
 pub(crate) struct Scratch(pub(crate) PathBuf);
@@ -117,6 +117,16 @@ impl Typist {
 
     pub(crate) async fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+}
+
+/// What a query reports, asked again where a busy host did not let the emulator answer in 150 ms.
+pub(crate) async fn report(live: &mut Box<dyn Live>) -> Report {
+    loop {
+        match live.query().await {
+            Err(error) if error.is_timeout() => {}
+            answer => return answer.unwrap(),
+        }
     }
 }
 

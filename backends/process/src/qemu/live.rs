@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::cause;
+use super::shadow::Shadow;
 use crate::ending::{self, Status};
 use crate::files;
 use crate::profile::{self, Profile};
@@ -22,9 +23,6 @@ pub(crate) const COMMAND: Duration = Duration::from_secs(5);
 
 /// For looking only.
 const LOOK: Duration = Duration::from_millis(150);
-
-/// How long firmware may take to its own reset: some milliseconds of guest time.
-const FIRMWARE: Duration = Duration::from_secs(2);
 
 /// What the handle and its watching task share.
 pub(crate) struct Shared {
@@ -36,6 +34,8 @@ pub(crate) struct Shared {
     reset: Notify,
     /// A reset of ours is under way.
     resetting: Cell<bool>,
+    /// It stopped the processors, which nobody has been told.
+    stopped_by_reset: Cell<bool>,
     /// To the monitor.
     events: mpsc::UnboundedSender<Event>,
     receiver: Cell<Option<mpsc::UnboundedReceiver<Event>>>,
@@ -54,6 +54,7 @@ impl Shared {
             destroyed: Cell::new(false),
             reset: Notify::new(),
             resetting: Cell::new(false),
+            stopped_by_reset: Cell::new(false),
             events,
             receiver: Cell::new(Some(receiver)),
             log,
@@ -82,7 +83,7 @@ pub(crate) struct Qemu {
     shared: Rc<Shared>,
     watcher: JoinHandle<()>,
     vcpus: u32,
-    resets_twice: bool,
+    shadow: Option<Shadow>,
 }
 
 /// What a launch or an adoption has come by.
@@ -94,8 +95,8 @@ pub(crate) struct Parts {
     pub(crate) shared: Shared,
     pub(crate) notes: Vec<String>,
     pub(crate) vcpus: u32,
-    /// The firmware of this machine answers a reset with another.
-    pub(crate) resets_twice: bool,
+    /// What a reset of this machine leaves behind.
+    pub(crate) shadow: Option<Shadow>,
 }
 
 impl Qemu {
@@ -118,7 +119,7 @@ impl Qemu {
             shared,
             watcher: tokio::task::spawn_local(watcher.run(told)),
             vcpus: parts.vcpus,
-            resets_twice: parts.resets_twice,
+            shadow: parts.shadow,
         }
     }
 
@@ -145,10 +146,11 @@ impl Qemu {
         }
     }
 
-    async fn report(&self) -> Result<Report> {
+    /// Where the guest stands; an answer may take as long as `patience`.
+    pub(crate) async fn report(&self, patience: Duration) -> Result<Report> {
         let (status, balloon) = tokio::join!(
-            self.client.execute("query-status", None, LOOK),
-            self.client.execute("query-balloon", None, LOOK),
+            self.client.execute("query-status", None, patience),
+            self.client.execute("query-balloon", None, patience),
         );
         let status = match status {
             Ok(status) => status,
@@ -168,33 +170,54 @@ impl Qemu {
         Ok(Report { state, ended, memory_mib: bytes.map(|b| b >> 20), vcpus: Some(self.vcpus) })
     }
 
-    /// `-action` turns every reset into a shutdown, our own as well: lifted for this one.
     async fn reset_in_place(&self) -> Result<()> {
-        self.command("set-action", Some(json!({"reboot": "reset"}))).await?;
+        self.shared.stopped_by_reset.set(false);
         self.shared.resetting.set(true);
         let done = self.reset_now().await;
         self.shared.resetting.set(false);
-        self.command("set-action", Some(json!({"reboot": "shutdown"}))).await?;
+        let stands = done.is_err() && self.shared.stopped_by_reset.get();
+        if stands && self.command("cont", None).await.is_err() {
+            let _nobody_listens = self.shared.events.send(Event::Stopped);
+        }
         done
     }
 
+    /// `-action` turns every reset into a shutdown, our own as well: lifted for this one, and only
+    /// while the processors stand still. So no reset by the guest is taken for ours, nor ours for
+    /// one by the guest, however slow the machine is.
     async fn reset_now(&self) -> Result<()> {
+        self.command("stop", None).await?;
+        for line in self.shadow.iter().flat_map(Shadow::commands) {
+            self.write_port(&line).await?;
+        }
+        self.command("set-action", Some(json!({"reboot": "reset"}))).await?;
+        let done = self.system_reset().await;
+        self.command("set-action", Some(json!({"reboot": "shutdown"}))).await?;
+        done?;
+        self.shared.ended.set(None);
+        let _nobody_listens = self.shared.events.send(Event::Reset);
+        self.command("cont", None).await.map(drop)
+    }
+
+    /// QEMU's own monitor complains by what it prints.
+    async fn write_port(&self, line: &str) -> Result<()> {
+        const COMMAND: &str = "human-monitor-command";
+        let printed = self.command(COMMAND, Some(json!({"command-line": line}))).await?;
+        match printed.as_str().map(str::trim) {
+            None | Some("") => Ok(()),
+            Some(why) => Err(BackendError::Control {
+                command: COMMAND.into(),
+                why: format!("{line}: {why}"),
+            }),
+        }
+    }
+
+    async fn system_reset(&self) -> Result<()> {
         let happened = self.shared.reset.notified();
         self.command("system_reset", None).await?;
         tokio::time::timeout(COMMAND, happened)
             .await
-            .map_err(|_| BackendError::TimedOut { waited_for: "reset".into(), after: COMMAND })?;
-        self.shared.ended.set(None);
-        let _first = self.shared.events.send(Event::Reset);
-        let again = self.shared.reset.notified();
-        self.command("cont", None).await?;
-        if self.resets_twice {
-            // A PC's firmware finds itself in shadow memory, which no reset of QEMU clears, and
-            // resets the machine once more. A machine too slow for this deadline would show that
-            // as a reboot by the guest.
-            let _whether = tokio::time::timeout(FIRMWARE, again).await;
-        }
-        Ok(())
+            .map_err(|_| BackendError::TimedOut { waited_for: "reset".into(), after: COMMAND })
     }
 }
 
@@ -238,7 +261,7 @@ impl Live for Qemu {
     }
 
     fn query(&mut self) -> Local<'_, Result<Report>> {
-        Box::pin(self.report())
+        Box::pin(self.report(LOOK))
     }
 
     fn destroy(&mut self) -> Local<'_, Result<Exit>> {
@@ -349,6 +372,10 @@ impl Watcher {
                 (!self.shared.resetting.get()).then_some(Event::Reset)
             }
             // The end itself stops the processors too: one event is enough.
+            "STOP" if self.shared.resetting.get() => {
+                self.shared.stopped_by_reset.set(true);
+                None
+            }
             "STOP" => self.shared.ended.get().is_none().then_some(Event::Stopped),
             "RESUME" => {
                 self.shared.ended.set(None);

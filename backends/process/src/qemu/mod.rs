@@ -13,6 +13,7 @@ mod devices;
 mod firmware;
 mod live;
 mod options;
+mod shadow;
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -39,6 +40,7 @@ use crate::tap;
 use args::Plan;
 use binary::Emulator;
 use live::{COMMAND, Parts, Qemu, Shared, translated};
+use shadow::Shadow;
 
 /// Names of the sockets in the runtime directory.
 const CONTROL: &str = "qmp.sock";
@@ -161,7 +163,7 @@ impl Driver {
             shared,
             notes,
             vcpus: spec.config.vcpus,
-            resets_twice: plan.is_pc(),
+            shadow: Shadow::of(&plan.machine),
         })))
     }
 
@@ -202,11 +204,11 @@ impl Driver {
             shared,
             notes: Vec::new(),
             vcpus: spec.config.vcpus,
-            resets_twice: attachments.machine.as_deref().is_some_and(|name| name.starts_with("pc")),
+            shadow: attachments.machine.as_deref().and_then(Shadow::of),
         };
-        let mut live = Qemu::new(parts);
+        let live = Qemu::new(parts);
         // Learns whether the guest has ended meanwhile, and how.
-        let _report = live.query().await?;
+        let _report = live.report(COMMAND).await?;
         Ok(Box::new(live))
     }
 }

@@ -8,7 +8,7 @@ use kxl_domain::{GuestEvent, State};
 use nix::sys::signal::Signal;
 
 use super::*;
-use crate::testing::{Record, Scratch, Typist, monitor, next};
+use crate::testing::{Record, Scratch, Typist, monitor, next, report};
 
 fn driver() -> Driver {
     Driver::new(Profile::load("qemu", Path::new("/nonexistent")).unwrap())
@@ -60,21 +60,27 @@ fn a_paused_machine_is_launched_started_stopped_and_destroyed() {
             let (mut live, identity, attachments) = launched(&spec).await;
             let expected = if arch == Arch::X86_64 { "pc-i440fx-" } else { "virt-" };
             assert!(attachments.machine.unwrap().starts_with(expected));
-            let report = live.query().await.unwrap();
-            assert_eq!((report.state, report.memory_mib), (State::Paused, Some(64)));
+            let seen = report(&mut live).await;
+            assert_eq!((seen.state, seen.memory_mib), (State::Paused, Some(64)));
             let mut events = live.events().unwrap();
             assert!(live.events().is_none());
             live.unpause().await.unwrap();
             assert_eq!(next(&mut events).await, Event::Resumed);
             live.unpause().await.unwrap();
-            assert_eq!(live.query().await.unwrap().state, State::Running);
+            assert_eq!(report(&mut live).await.state, State::Running);
             live.pause().await.unwrap();
             live.pause().await.unwrap();
             assert_eq!(next(&mut events).await, Event::Stopped);
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
             live.reset().await.unwrap();
             assert_eq!(next(&mut events).await, Event::Reset);
-            assert_eq!(live.query().await.unwrap().state, State::Running);
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            assert_eq!(report(&mut live).await.state, State::Running);
+            // Standing still is a part of it that nobody needs to be told.
+            live.reset().await.unwrap();
+            assert_eq!(next(&mut events).await, Event::Reset);
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            assert_eq!(report(&mut live).await.state, State::Running);
             let exit = live.destroy().await.unwrap();
             assert_eq!((exit.signal, exit.meaning), (Some(Signal::SIGKILL as i32), None));
             assert!(!identity.alive());
@@ -115,7 +121,7 @@ fn a_later_monitor_adopts_the_machine_with_its_console() {
         drop((live, console));
         assert!(identity.alive());
         let mut live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
-        assert_eq!(live.query().await.unwrap().state, State::Running);
+        assert_eq!(report(&mut live).await.state, State::Running);
         let mut console = Typist::new(live.console().unwrap());
         console.until("C ").await;
         live.pause().await.unwrap();
@@ -127,12 +133,14 @@ fn a_later_monitor_adopts_the_machine_with_its_console() {
 
 #[test]
 fn how_the_guest_ended_is_heard_and_outlives_the_monitor() {
-    for (key, how) in [("p", GuestEvent::Poweroff), ("r", GuestEvent::Reboot)] {
+    for (key, how, machine) in [("p", GuestEvent::Poweroff, "pc"), ("r", GuestEvent::Reboot, "q35")]
+    {
         let scratch = Scratch::new("qemu");
         let mut spec = scratch.spec();
         if !guest(&mut spec) {
             return;
         }
+        spec.config.machine = Some(machine.into());
         monitor(async {
             let (mut live, identity, attachments) = launched(&spec).await;
             let mut events = live.events().unwrap();
@@ -141,18 +149,23 @@ fn how_the_guest_ended_is_heard_and_outlives_the_monitor() {
             console.send(key).await;
             assert_eq!(next(&mut events).await, Event::Resumed);
             assert_eq!(next(&mut events).await, Event::GuestEnded(how));
-            let report = live.query().await.unwrap();
-            assert_eq!((report.state, report.ended), (State::Shutdown, Some(how)));
+            let seen = report(&mut live).await;
+            assert_eq!((seen.state, seen.ended), (State::Shutdown, Some(how)));
             drop((live, events, console));
             // Nothing but QEMU itself remembers now.
             let mut live = driver().adopt(&spec, identity, &attachments).await.unwrap();
-            let report = live.query().await.unwrap();
-            assert_eq!((report.state, report.ended), (State::Shutdown, Some(how)));
+            let seen = report(&mut live).await;
+            assert_eq!((seen.state, seen.ended), (State::Shutdown, Some(how)));
             let error = live.unpause().await.unwrap_err().to_string();
             assert!(error.starts_with("cont: "), "{error}");
+            let mut events = live.events().unwrap();
             live.reset().await.unwrap();
             let mut console = Typist::new(live.console().unwrap());
+            assert_eq!(next(&mut events).await, Event::GuestEnded(how));
+            assert_eq!(next(&mut events).await, Event::Reset);
+            assert_eq!(next(&mut events).await, Event::Resumed);
             console.until("READY").await;
+            events.try_recv().expect_err("one reset, and no other by the firmware");
             live.destroy().await.unwrap();
         });
     }
@@ -356,7 +369,7 @@ fn the_emulator_accepts_every_kind_of_device() {
                     let uid = format!("Uid:\t{0}\t{0}\t{0}\t{0}", who.uid);
                     assert!(status.contains(&uid), "{status}");
                 }
-                assert_eq!(live.query().await.unwrap().state, State::Running);
+                assert_eq!(report(&mut live).await.state, State::Running);
                 live.destroy().await.unwrap();
             });
         }
