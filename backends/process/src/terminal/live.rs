@@ -16,7 +16,7 @@ use crate::ending;
 use crate::profile::{self, Way};
 
 /// How long a signal may take to show.
-const SIGNAL: Duration = Duration::from_secs(1);
+const SIGNAL: Duration = Duration::from_secs(5);
 
 /// The handle.
 pub(crate) struct Terminal {
