@@ -1,12 +1,19 @@
 //! The blocking client that `kxl` uses; every call has a deadline.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use kxl_domain::{Failure, Kind};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{Answer, Body, Call, MAX_LINE, Moved, Reply, Request, VERSION};
+
+/// How long a monitor may take over its last word on a request that was taken back.
+const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// What is told on the way to an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +30,24 @@ pub struct Client {
     stream: UnixStream,
     buffer: Vec<u8>,
     next_id: u64,
+    /// Readable (or at its end) when the request is to be taken back.
+    sign: Option<OwnedFd>,
+    /// When the wait for the last word ends.
+    last_word: Option<Instant>,
 }
 
 impl Client {
     /// Speaks over a connected socket.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, buffer: Vec::new(), next_id: 1 }
+        Self { stream, buffer: Vec::new(), next_id: 1, sign: None, last_word: None }
+    }
+
+    /// From now on a request is taken back when `sign` becomes readable or comes to its end: our
+    /// half of the connection is closed, which gives a save up that is not committed. The
+    /// monitor's last word on it is still waited for, for 10 s.
+    pub fn take_back_on(&mut self, sign: OwnedFd) {
+        self.sign = Some(sign);
     }
 
     /// Makes a call and waits for its end; `progress` sees what is told on the way.
@@ -83,9 +101,13 @@ impl Client {
             if let Some(reply) = self.take()? {
                 return Ok(reply);
             }
+            let until = [until, self.last_word].into_iter().flatten().min();
             let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
             if timeout == Some(Duration::ZERO) {
                 return Err(io::ErrorKind::TimedOut.into());
+            }
+            if self.sign.is_some() && !self.readable(timeout)? {
+                continue;
             }
             self.stream.set_read_timeout(timeout)?;
             match self.fill() {
@@ -93,6 +115,31 @@ impl Client {
                 other => other?,
             }
         }
+    }
+
+    /// Waits until there is something to read, and obeys the sign. An interrupted wait and one
+    /// that the sign has ended bring nothing.
+    fn readable(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let Some(sign) = &self.sign else { return Ok(true) };
+        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = [
+            PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
+            PollFd::new(sign.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let up = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let (readable, taken_back) = (up(&fds[0]), up(&fds[1]));
+        if taken_back {
+            self.sign = None;
+            self.last_word = Instant::now().checked_add(LAST_WORD);
+            self.stream.shutdown(Shutdown::Write)?;
+        }
+        Ok(readable)
     }
 
     /// Reads what is there into the buffer (blocking as the socket is set).
@@ -157,6 +204,25 @@ fn lost(error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_is_taken_back_still_gets_its_last_word() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (sign, pull) = nix::unistd::pipe().unwrap();
+        let mut client = Client::new(ours);
+        client.take_back_on(sign);
+        let monitor = std::thread::spawn(move || {
+            let mut heard = String::new();
+            // Nothing ends before the half of the client is closed.
+            theirs.read_to_string(&mut heard).unwrap();
+            theirs.write_all(b"{\"id\":1,\"body\":{\"done\":\"already\"}}\n").unwrap();
+            heard
+        });
+        drop(pull);
+        let answer = client.call(Call::Release, None, |_| ());
+        assert_eq!(answer, Ok(Answer::Already));
+        assert!(monitor.join().unwrap().contains("release"));
+    }
 
     #[test]
     fn a_deadline_beyond_the_clock_is_none() {
