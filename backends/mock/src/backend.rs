@@ -20,9 +20,12 @@ use tokio::sync::mpsc;
 
 use crate::control::{Control, Unanswered};
 use crate::live::{MockLive, kill};
-use crate::protocol::{CONSOLE_FD, CONSOLE_SOCKET, CONTROL_FD, CONTROL_SOCKET, Machine, Status};
+use crate::protocol::{
+    CONSOLE_FD, CONSOLE_SOCKET, CONTROL_FD, CONTROL_SOCKET, Machine, Status, With,
+};
 use crate::script::{Script, Step};
 use crate::sockets::RunDir;
+use crate::state;
 use crate::watch::{Log, Watch};
 
 /// The backend's name.
@@ -63,10 +66,15 @@ impl Mock {
         let program = self.program(&spec.config)?;
         let words = Script::of(&spec.config)?;
         let script = words.with_file(&spec.rundir)?;
+        state::fits(spec, &script)?;
         let log = Log::now(&spec.emulator_log);
-        let (command, ends) = prepare(&program, spec)?;
         let shown = program.display().to_string();
         let failed = |why: String| BackendError::Launch { program: shown.clone(), why };
+        let state = match spec.image.clone() {
+            Some(source) => Some(state::read(source, script.clone()).await.map_err(&failed)?),
+            None => None,
+        };
+        let (command, ends) = prepare(&program, spec)?;
 
         let gated = spawn::spawn(command).map_err(|error| failed(error.to_string()))?;
         let identity = gated.identity().clone();
@@ -82,11 +90,18 @@ impl Mock {
         let process = newborn.process().map_err(|_| failed(log.last_words()))?;
         let mut live = assemble(spec, words, process, ends, log.clone())?;
         let machine = Machine {
-            paused: spec.paused,
+            paused: spec.paused || state.is_some(),
             memory_mib: spec.config.memory_mib,
             vcpus: spec.config.vcpus,
+            seed: spec.uuid.0.as_u64_pair().0,
         };
-        match live.control.ask(Step::Launch, &script, Some(machine), READY).await {
+        let mut answer =
+            live.control.ask(Step::Launch, &script, With::Machine(machine), READY).await;
+        if let (Ok(_), Some(saved)) = (&answer, state) {
+            let with = With::State(Box::new(saved));
+            answer = live.control.ask(Step::Restore, &script, with, READY).await;
+        }
+        match answer {
             Ok(_) => {
                 newborn.grown_up();
                 Ok(Box::new(live))
@@ -117,8 +132,8 @@ impl Mock {
         })?;
         let log = Log::now(&spec.emulator_log);
         let mut live = assemble(spec, words, process, ends, log)?;
-        match live.control.ask(Step::Adopt, &script, None, ADOPTED).await {
-            Ok(status) => same(&identity, status).map(|()| Box::new(live) as Box<dyn Live>),
+        match live.control.ask(Step::Adopt, &script, With::Nothing, ADOPTED).await {
+            Ok(status) => same(&identity, &status).map(|()| Box::new(live) as Box<dyn Live>),
             Err(Unanswered::Lost) => match live.watch.exit(Duration::from_secs(1)).await {
                 Some(exit) => Err(BackendError::Exited { text: exit.text }),
                 None => Err(Unanswered::Lost.error(Step::Adopt)),
@@ -140,7 +155,7 @@ impl Backend for Mock {
 
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
         self.program(&spec.config)?;
-        Script::of(&spec.config).map(|_| ())
+        state::fits(spec, &Script::of(&spec.config)?.with_file(&spec.rundir)?)
     }
 
     fn launch<'a>(
@@ -238,11 +253,12 @@ fn assemble(
         capabilities: script.offered(),
         script,
         rundir: spec.rundir.clone(),
+        config: spec.config.clone(),
     })
 }
 
 /// A socket outlives its emulator; another one may have taken its place.
-fn same(identity: &Identity, status: Status) -> Result<()> {
+fn same(identity: &Identity, status: &Status) -> Result<()> {
     if i64::from(status.pid) == i64::from(identity.pid) {
         return Ok(());
     }

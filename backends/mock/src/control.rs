@@ -11,7 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::protocol::{Machine, Message, Notice, Request, Status};
+use crate::protocol::{Message, Notice, Request, Status, With};
 use crate::script::{Script, Step};
 
 /// What came back, or the connection's end.
@@ -75,12 +75,12 @@ impl Control {
         &mut self,
         step: Step,
         script: &Script,
-        machine: Option<Machine>,
+        with: With,
         deadline: Duration,
     ) -> Result<Status, Unanswered> {
         self.next_id += 1;
         let (id, fault, guest) = (self.next_id, script.fault(step), script.guest);
-        let mut line = serde_json::to_string(&Request { id, step, fault, guest, machine })
+        let mut line = serde_json::to_string(&Request { id, step, fault, guest, with })
             .map_err(|error| Unanswered::Refused(error.to_string()))?;
         line.push('\n');
         let (sender, answer) = oneshot::channel();

@@ -15,8 +15,11 @@ pub mod script;
 mod backend;
 mod control;
 mod live;
+mod memory;
 mod program;
+mod save;
 mod sockets;
+mod state;
 mod watch;
 
 use std::path::PathBuf;
@@ -25,8 +28,14 @@ use kxl_backend::Backend;
 use kxl_domain::Capability;
 
 /// What the backend offers where the script does not take it back.
-pub const OFFERED: &[Capability] =
-    &[Capability::Pause, Capability::Powerdown, Capability::Reset, Capability::Console];
+pub const OFFERED: &[Capability] = &[
+    Capability::Pause,
+    Capability::Powerdown,
+    Capability::Reset,
+    Capability::SaveState,
+    Capability::LiveSave,
+    Capability::Console,
+];
 
 /// The backend `mock`. Its emulator is looked for in the directory `KXL_LIBEXEC` names, beside the
 /// running program, and in `../libexec/kxl/` from there.

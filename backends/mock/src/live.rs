@@ -4,19 +4,22 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kxl_backend::{BackendError, ConsoleEnd, Event, Exit, Live, Local, Process, Report, Result};
-use kxl_domain::{Capability, CapabilitySet};
+use kxl_backend::{
+    BackendError, ConsoleEnd, Event, Exit, Live, Local, Process, Report, Result, SaveOrder,
+    SavedState, StateSink, StateSize,
+};
+use kxl_domain::{Capability, CapabilitySet, DomainConfig};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
 use crate::control::{Control, Unanswered};
-use crate::protocol::Status;
+use crate::protocol::{Status, With};
 use crate::script::{Outcome, Script, Step};
 use crate::watch::Watch;
 
 /// How long a command may take.
-const COMMAND: Duration = Duration::from_secs(5);
+pub(crate) const COMMAND: Duration = Duration::from_secs(5);
 
 /// How long an answer to a query may take.
 const QUERY: Duration = Duration::from_millis(150);
@@ -42,23 +45,36 @@ pub(crate) struct MockLive {
     /// The configuration's part of the script.
     pub(crate) script: Script,
     pub(crate) rundir: PathBuf,
+    /// What the machine was made from.
+    pub(crate) config: DomainConfig,
 }
 
 impl MockLive {
+    /// Refuses what the script took back.
+    pub(crate) fn needs(&self, capability: Capability) -> Result<()> {
+        if self.capabilities.has(capability) { Ok(()) } else { Err(self.lacks(capability)) }
+    }
+
     async fn command(&mut self, step: Step, needs: Capability) -> Result<()> {
-        if !self.capabilities.has(needs) {
-            let backend = crate::backend::NAME.to_owned();
-            return Err(BackendError::Unsupported { backend, capability: needs });
-        }
+        self.needs(needs)?;
         self.ask(step, COMMAND).await.map(|_| ())
     }
 
-    async fn ask(&mut self, step: Step, deadline: Duration) -> Result<Status> {
+    pub(crate) async fn ask(&mut self, step: Step, deadline: Duration) -> Result<Status> {
+        self.ask_with(step, With::Nothing, deadline).await
+    }
+
+    pub(crate) async fn ask_with(
+        &mut self,
+        step: Step,
+        with: With,
+        deadline: Duration,
+    ) -> Result<Status> {
         if let Some(exit) = self.watch.known() {
             return Err(BackendError::Exited { text: exit.text });
         }
         let script = self.script.with_file(&self.rundir)?;
-        match self.control.ask(step, &script, None, deadline).await {
+        match self.control.ask(step, &script, with, deadline).await {
             Ok(status) => Ok(status),
             Err(Unanswered::Lost) => match self.watch.exit(NEWS).await {
                 Some(exit) => Err(BackendError::Exited { text: exit.text }),
@@ -88,8 +104,14 @@ impl MockLive {
                 self.watch.destroying();
                 let mut script = script;
                 script.clear_delay(Step::Destroy);
-                // It ends before it answers; if it does not, the kill below ends it.
-                let _lost = self.control.ask(Step::Destroy, &script, None, DYING).await;
+                // It ends before it answers, and its connection before itself; if it does not, the
+                // kill below ends it.
+                let dying = async {
+                    let _lost =
+                        self.control.ask(Step::Destroy, &script, With::Nothing, DYING).await;
+                    self.process.gone().await
+                };
+                let _still_there = tokio::time::timeout(DYING, dying).await;
             }
         }
         self.watch.destroying();
@@ -151,6 +173,26 @@ impl Live for MockLive {
 
     fn reset(&mut self) -> Local<'_, Result<()>> {
         Box::pin(self.command(Step::Reset, Capability::Reset))
+    }
+
+    fn state_size(&mut self) -> Local<'_, Result<StateSize>> {
+        Box::pin(self.size(QUERY))
+    }
+
+    fn save_state(
+        &mut self,
+        order: SaveOrder,
+        sink: Box<dyn StateSink>,
+    ) -> Local<'_, Result<SavedState>> {
+        Box::pin(self.save(order, sink))
+    }
+
+    fn go_on(&mut self, run: bool) -> Local<'_, Result<()>> {
+        Box::pin(self.stand_or_go(run))
+    }
+
+    fn set_clock(&mut self) -> Local<'_, Result<bool>> {
+        Box::pin(async { self.ask(Step::SetClock, COMMAND).await.map(|_| true) })
     }
 
     fn query(&mut self) -> Local<'_, Result<Report>> {

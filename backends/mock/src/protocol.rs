@@ -29,6 +29,47 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Virtual CPUs.
     pub vcpus: u32,
+    /// What its memory is filled from.
+    pub seed: u64,
+}
+
+/// What a step needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum With {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The machine to make, for [`Step::Launch`].
+    Machine(Machine),
+    /// The state to take on, for [`Step::Restore`].
+    State(Box<Saved>),
+    /// Whether the guest runs then, for [`Step::GoOn`].
+    Run(bool),
+}
+
+/// The state of a guest that stands still: with the script everything that decides what it does
+/// from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Number of the last counter line.
+    pub count: u64,
+    /// Milliseconds since its first instruction; `None` = it has executed none.
+    pub uptime_ms: Option<u64>,
+    /// The beginning of a line that was typed.
+    pub line: Vec<u8>,
+    /// The power button was pressed while it stood still.
+    pub pressed: bool,
+    /// What the script made it do.
+    pub guest: Guest,
+    /// Milliseconds until its next counter line.
+    pub tick_left_ms: Option<u64>,
+    /// Milliseconds until its scripted end.
+    pub end_left_ms: Option<u64>,
+    /// What its memory is filled from.
+    pub seed: u64,
+    /// How many pages it has written since its boot.
+    pub writes: u64,
 }
 
 /// One step, with what the script makes of it.
@@ -42,12 +83,12 @@ pub struct Request {
     pub fault: Fault,
     /// The guest's doings from now on; they start anew where they differ from before.
     pub guest: Guest,
-    /// Only for [`Step::Launch`].
-    pub machine: Option<Machine>,
+    /// What it needs to know.
+    pub with: With,
 }
 
 /// Where the emulator stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Its pid: a socket may have come to belong to another emulator.
     pub pid: u32,
@@ -57,6 +98,10 @@ pub struct Status {
     pub ended: Option<GuestEvent>,
     /// The machine.
     pub machine: Machine,
+    /// How many pages the guest has written since its boot.
+    pub writes: u64,
+    /// Its state, in the answer to [`Step::SaveStop`].
+    pub saved: Option<Box<Saved>>,
 }
 
 /// A line from the emulator.

@@ -19,11 +19,24 @@
 //! | `exit=STATUS[:MS]` | the emulator exits by itself, running or not |
 //! | `exit=never` | takes an `exit=` back |
 //! | `unsupported=CAPABILITY` | not declared (configuration only) |
+//! | `memory=SIZE` | memory is kept apart from the device state, this much (configuration only) |
+//! | `touched=PERCENT` | how much of it the guest has written, 75 by default (configuration only) |
+//! | `dirty=PAGES` | a running guest writes so many pages in each pass of a live save |
+//! | `passes=N` | passes of a live save before the guest stands still (default 2) |
+//! | `device=SIZE` | the device stream is longer by so much |
+//! | `version=N.N` | the version that this emulator says it has |
+//! | `foreign=WHY` | no state fits this host |
+//! | `verify=no` | memory that comes back is not compared with what was saved (`yes` by default) |
+//!
+//! A save goes through the steps `save`, `save-pass` (each pass of a live save), `save-stop` (the
+//! guest stands still) and `save-end` (all is in the sink); then `go-on` or `destroy`. A restore is
+//! `launch` and then `restore`. SIZE is a number of bytes, or with K, M or G behind it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use kxl_backend::BackendError;
+use kxl_domain::image::PAGE;
 use kxl_domain::{Capability, CapabilitySet, DomainConfig, GuestEvent};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -33,7 +46,7 @@ pub const FILE: &str = "mock.script";
 
 /// A place where a script can interfere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// The emulator getting ready.
     Launch,
@@ -51,6 +64,20 @@ pub enum Step {
     Status,
     /// `destroy`.
     Destroy,
+    /// `save_state`, its beginning.
+    Save,
+    /// Each pass over the memory of a guest that runs.
+    SavePass,
+    /// The guest standing still, its state taken.
+    SaveStop,
+    /// Everything is in the sink.
+    SaveEnd,
+    /// `go_on`.
+    GoOn,
+    /// The state getting into an emulator that was launched for it.
+    Restore,
+    /// `set_clock`.
+    SetClock,
 }
 
 impl Step {
@@ -64,6 +91,13 @@ impl Step {
         (Self::Reset, "reset"),
         (Self::Status, "status"),
         (Self::Destroy, "destroy"),
+        (Self::Save, "save"),
+        (Self::SavePass, "save-pass"),
+        (Self::SaveStop, "save-stop"),
+        (Self::SaveEnd, "save-end"),
+        (Self::GoOn, "go-on"),
+        (Self::Restore, "restore"),
+        (Self::SetClock, "set-clock"),
     ];
 
     /// Its word.
@@ -120,6 +154,8 @@ pub struct Guest {
     pub end: Option<(GuestEvent, u64)>,
     /// Status the emulator exits with and after how many milliseconds since the same moments.
     pub exit: Option<(u8, u64)>,
+    /// Pages that it writes in each pass of a live save, while it runs.
+    pub dirty: u64,
 }
 
 /// A whole script.
@@ -129,6 +165,41 @@ pub struct Script {
     /// The guest's own doings.
     pub guest: Guest,
     lacking: Vec<Capability>,
+    /// How its state is kept.
+    pub saving: Saving,
+}
+
+/// How the state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saving {
+    /// Bytes of memory kept apart from the device state.
+    pub memory: Option<u64>,
+    /// How much of them the guest has touched, in percent.
+    pub touched: u64,
+    /// Passes of a live save before the guest stands still.
+    pub passes: u64,
+    /// Bytes by which the device stream is longer than it need be.
+    pub padding: u64,
+    /// Version of the emulator.
+    pub version: String,
+    /// Why no state fits this host.
+    pub foreign: Option<String>,
+    /// Memory that comes back is compared with what was saved.
+    pub verify: bool,
+}
+
+impl Default for Saving {
+    fn default() -> Self {
+        Self {
+            memory: None,
+            touched: 75,
+            passes: 2,
+            padding: 0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            foreign: None,
+            verify: true,
+        }
+    }
 }
 
 /// A word that is none.
@@ -139,8 +210,9 @@ pub struct BadWord {
     expected: String,
 }
 
-const KINDS: &str = "expected delay=, refuse=, die=, hang=, ignore=, ok=, tick=, end=, exit= or \
-                     unsupported=";
+const KINDS: &str = "expected delay=, refuse=, die=, hang=, ignore=, ok=, tick=, end=, exit=, \
+                     unsupported=, memory=, touched=, dirty=, passes=, device=, version=, foreign= \
+                     or verify=";
 
 impl Script {
     /// The script of a configuration.
@@ -174,6 +246,12 @@ impl Script {
         }
         if script.lacking.len() > self.lacking.len() {
             let why = "unsupported= belongs into the configuration: what a backend offers is fixed";
+            return Err(BackendError::config(FILE, why));
+        }
+        let fixed = |saving: &Saving| (saving.memory, saving.touched);
+        if fixed(&script.saving) != fixed(&self.saving) {
+            let why =
+                "memory= and touched= belong into the configuration: a guest's memory is fixed";
             return Err(BackendError::config(FILE, why));
         }
         Ok(script)
@@ -237,6 +315,35 @@ impl Script {
                 let names = || words("unsupported", crate::OFFERED.iter().map(|c| c.as_str()));
                 self.lacking.push(known.ok_or_else(names)?);
             }
+            _ => return self.saving_word(kind, value),
+        }
+        Ok(())
+    }
+
+    fn saving_word(&mut self, kind: &str, value: &str) -> Result<(), String> {
+        let saving = &mut self.saving;
+        match kind {
+            "memory" => {
+                let bytes = size(value)?;
+                if bytes == 0 || bytes % PAGE != 0 {
+                    return Err(format!("expected a multiple of {PAGE} bytes"));
+                }
+                saving.memory = Some(bytes);
+            }
+            "touched" => {
+                let percent = value.parse().ok().filter(|percent| *percent <= 100);
+                saving.touched = percent.ok_or("expected 0..100")?;
+            }
+            "dirty" => {
+                self.guest.dirty = value.parse().map_err(|_| "expected a number of pages")?;
+            }
+            "passes" => saving.passes = value.parse().map_err(|_| "expected a number")?,
+            "device" => saving.padding = size(value)?,
+            "version" if crate::state::version(value).is_some() => saving.version = value.into(),
+            "version" => return Err("expected numbers with dots between them".into()),
+            "foreign" => saving.foreign = Some(value.into()).filter(|why: &String| why != "no"),
+            "verify" if matches!(value, "yes" | "no") => saving.verify = value == "yes",
+            "verify" => return Err("expected yes or no".into()),
             _ => return Err(KINDS.into()),
         }
         Ok(())
@@ -257,6 +364,18 @@ fn step(name: &str) -> Result<Step, String> {
 
 fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "expected a number of milliseconds".to_owned())
+}
+
+/// Bytes, by a number and K, M or G.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    number.ok_or_else(|| "expected a size like 64K, 8M or 1G".to_owned())
 }
 
 fn timed(text: &str) -> Result<(&str, u64), String> {
@@ -296,6 +415,23 @@ mod tests {
     }
 
     #[test]
+    fn words_of_saving_are_read() {
+        let words =
+            "memory=8M touched=50 dirty=3 passes=4 device=64K version=2.1 foreign=cpu verify=no";
+        let script = script(&[words]).unwrap();
+        let expected = Saving {
+            memory: Some(8 << 20),
+            touched: 50,
+            passes: 4,
+            padding: 64 << 10,
+            version: "2.1".into(),
+            foreign: Some("cpu".into()),
+            verify: false,
+        };
+        assert_eq!((script.saving, script.guest.dirty), (expected, 3));
+    }
+
+    #[test]
     fn later_words_win_and_ok_takes_them_all_back() {
         let script = script(&["refuse=pause hang=pause", "delay=reset:5", "ok=reset"]).unwrap();
         assert_eq!(script.fault(Step::Pause).outcome, Outcome::Hang);
@@ -314,6 +450,12 @@ mod tests {
             ("end=boredom", "poweroff"),
             ("exit=256", "0..255"),
             ("unsupported=migrate", "pause"),
+            ("memory=5000", "multiple of 4096"),
+            ("memory=0", "multiple of 4096"),
+            ("memory=99999999999G", "64K"),
+            ("touched=101", "0..100"),
+            ("version=new", "numbers"),
+            ("verify=maybe", "yes or no"),
         ] {
             let error = script(&[word]).unwrap_err();
             let BackendError::Config { key, why } = &error else { panic!("{error}") };
@@ -331,12 +473,11 @@ mod tests {
         std::fs::write(dir.join(FILE), "ok=pause # for now\n\ntick=0 end=crash:5\n").unwrap();
         let both = base.with_file(&dir).unwrap();
         assert_eq!(both.fault(Step::Pause), Fault::default());
-        assert_eq!(
-            both.guest,
-            Guest { tick_ms: None, end: Some((GuestEvent::Crash, 5)), exit: None }
-        );
-        std::fs::write(dir.join(FILE), "unsupported=pause").unwrap();
-        base.with_file(&dir).unwrap_err();
+        assert_eq!(both.guest, Guest { end: Some((GuestEvent::Crash, 5)), ..Guest::default() });
+        for fixed in ["unsupported=pause", "memory=8M", "touched=1"] {
+            std::fs::write(dir.join(FILE), fixed).unwrap();
+            base.with_file(&dir).unwrap_err();
+        }
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

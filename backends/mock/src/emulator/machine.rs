@@ -3,11 +3,15 @@
 //! Ended, it stands still until it is reset or its process is killed, as the other emulators do,
 //! so that the way a guest ended outlives the monitor.
 
+mod alarm;
+
 use std::time::{Duration, Instant};
 
 use kxl_domain::{GuestEvent, State};
-use kxl_mock::protocol::{Machine as Shape, Message, Notice, Request, Status};
+use kxl_mock::protocol::{Machine as Shape, Message, Notice, Request, Saved, Status, With};
 use kxl_mock::script::{Guest, Outcome, Step};
+
+use alarm::Alarm;
 
 /// Longest line of input that is kept; what is longer is cut.
 const LINE: usize = 4096;
@@ -29,33 +33,6 @@ impl Output {
     }
 }
 
-/// A deadline in the guest's own time: it stands still while the guest does.
-#[derive(Debug)]
-struct Alarm {
-    left: Duration,
-    due: Option<Instant>,
-}
-
-impl Alarm {
-    fn new(ms: u64) -> Self {
-        Self { left: Duration::from_millis(ms), due: None }
-    }
-
-    fn go(&mut self, now: Instant) {
-        self.due.get_or_insert(now + self.left);
-    }
-
-    fn stop(&mut self, now: Instant) {
-        if let Some(due) = self.due.take() {
-            self.left = due.saturating_duration_since(now);
-        }
-    }
-
-    fn rang(&self, now: Instant) -> bool {
-        self.due.is_some_and(|due| due <= now)
-    }
-}
-
 /// The machine and its guest.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -69,6 +46,8 @@ pub(crate) struct Machine {
     /// When the guest executed its first instruction.
     booted: Option<Instant>,
     count: u64,
+    /// Pages that the guest has written since its boot.
+    writes: u64,
     line: Vec<u8>,
     tick: Option<Alarm>,
     end: Option<Alarm>,
@@ -80,13 +59,14 @@ impl Machine {
     /// A machine that waits for its launch.
     pub(crate) fn new() -> Self {
         Self {
-            shape: Shape { paused: true, memory_mib: 0, vcpus: 0 },
+            shape: Shape { paused: true, memory_mib: 0, vcpus: 0, seed: 0 },
             state: State::Absent,
             ended: None,
             guest: Guest::default(),
             pressed: false,
             booted: None,
             count: 0,
+            writes: 0,
             line: Vec::new(),
             tick: None,
             end: None,
@@ -176,6 +156,7 @@ impl Machine {
 
     fn carry_out(&mut self, request: &Request, now: Instant, out: &mut Output) {
         let mut after = Output::default();
+        let mut saved = None;
         let refused = match request.fault.outcome {
             Outcome::Hang => return,
             Outcome::Die => {
@@ -187,11 +168,16 @@ impl Machine {
             Outcome::Ignore => None,
             Outcome::Obey => {
                 self.script(request.guest, now);
-                self.step(request, now, &mut after).err()
+                let refused = self.step(request, now, &mut after).err();
+                if request.step == Step::SaveStop && refused.is_none() {
+                    saved = Some(Box::new(self.saved(now)));
+                }
+                refused
             }
         };
         // The answer goes first: an event tells what follows from the command.
-        out.messages.push(Message::Reply { id: request.id, refused, status: self.status() });
+        let status = Status { saved, ..self.status() };
+        out.messages.push(Message::Reply { id: request.id, refused, status });
         out.messages.append(&mut after.messages);
         out.console.append(&mut after.console);
     }
@@ -199,7 +185,10 @@ impl Machine {
     fn step(&mut self, request: &Request, now: Instant, out: &mut Output) -> Result<(), String> {
         match request.step {
             Step::Launch => {
-                self.shape = request.machine.ok_or("a launch without a machine")?;
+                let With::Machine(shape) = request.with else {
+                    return Err("a launch without a machine".to_owned());
+                };
+                self.shape = shape;
                 self.boot(now);
                 if !self.shape.paused {
                     self.run(now, out);
@@ -210,10 +199,22 @@ impl Machine {
                     out.tell(Notice::Ended(event));
                 }
             }
-            Step::Pause if self.state == State::Running => {
+            Step::Pause | Step::SaveStop if self.state == State::Running => {
                 self.stand(State::Paused, now);
                 out.tell(Notice::Stopped);
             }
+            Step::Save | Step::SaveStop | Step::GoOn if self.state == State::Shutdown => {
+                return Err("the guest has ended".to_owned());
+            }
+            Step::SavePass if self.state == State::Running => self.writes += self.guest.dirty,
+            Step::GoOn => return self.go_on(&request.with, now, out),
+            Step::Restore => {
+                let With::State(saved) = &request.with else {
+                    return Err("a restore without a state".to_owned());
+                };
+                self.load(saved, now);
+            }
+            Step::SetClock => out.console.extend_from_slice(b"CLOCK SET\r\n"),
             Step::Unpause if self.state == State::Paused => {
                 out.tell(Notice::Resumed);
                 self.run(now, out);
@@ -227,6 +228,7 @@ impl Machine {
             Step::Powerdown => self.pressed = self.state == State::Paused,
             Step::Reset => {
                 out.tell(Notice::Reset);
+                self.shape.seed = self.shape.seed.wrapping_add(1);
                 if self.state != State::Running {
                     out.tell(Notice::Resumed);
                 }
@@ -234,14 +236,66 @@ impl Machine {
                 self.run(now, out);
             }
             Step::Destroy | Step::Pause | Step::Unpause | Step::Status => {}
+            Step::Save | Step::SavePass | Step::SaveStop | Step::SaveEnd => {}
         }
         Ok(())
+    }
+
+    fn go_on(&mut self, with: &With, now: Instant, out: &mut Output) -> Result<(), String> {
+        match (with, self.state) {
+            (With::Run(true), State::Paused) => {
+                out.tell(Notice::Resumed);
+                self.run(now, out);
+            }
+            (With::Run(false), State::Running) => {
+                self.stand(State::Paused, now);
+                out.tell(Notice::Stopped);
+            }
+            (With::Run(_), _) => {}
+            _ => return Err("to go on, or to stand still?".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// The state of a guest that stands still.
+    fn saved(&self, now: Instant) -> Saved {
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Saved {
+            count: self.count,
+            uptime_ms: self.booted.map(|then| ms(now - then)),
+            line: self.line.clone(),
+            pressed: self.pressed,
+            guest: self.guest,
+            tick_left_ms: self.tick.as_ref().map(|alarm| alarm.left_ms(now)),
+            end_left_ms: self.end.as_ref().map(|alarm| alarm.left_ms(now)),
+            seed: self.shape.seed,
+            writes: self.writes,
+        }
+    }
+
+    /// Becomes the guest of a saved state, standing still. Where the script is another one now, its
+    /// alarms begin anew.
+    fn load(&mut self, saved: &Saved, now: Instant) {
+        self.boot(now);
+        (self.count, self.writes, self.pressed) = (saved.count, saved.writes, saved.pressed);
+        self.line.clone_from(&saved.line);
+        self.shape.seed = saved.seed;
+        // A host that has been up for less than the guest shows it a shorter time.
+        let booted = |ms| now.checked_sub(Duration::from_millis(ms)).unwrap_or(now);
+        self.booted = saved.uptime_ms.map(booted);
+        if saved.guest.tick_ms == self.guest.tick_ms {
+            self.tick = saved.tick_left_ms.map(Alarm::new);
+        }
+        if saved.guest.end == self.guest.end {
+            self.end = saved.end_left_ms.map(Alarm::new);
+        }
     }
 
     /// The guest is set to its beginning and stands there.
     fn boot(&mut self, now: Instant) {
         self.state = State::Paused;
-        (self.ended, self.pressed, self.booted, self.count) = (None, false, None, 0);
+        (self.ended, self.pressed, self.booted) = (None, false, None);
+        (self.count, self.writes) = (0, 0);
         self.line.clear();
         let guest = std::mem::take(&mut self.guest);
         (self.tick, self.end, self.exit) = (None, None, None);
@@ -290,6 +344,7 @@ impl Machine {
 
     fn count_up(&mut self, now: Instant, out: &mut Output) {
         self.count += 1;
+        self.writes += 1;
         let up = self.booted.map_or(Duration::ZERO, |then| now - then);
         let line = format!("C {} {}.{:03}\r\n", self.count, up.as_secs(), up.subsec_millis());
         out.console.extend_from_slice(line.as_bytes());
@@ -309,139 +364,10 @@ impl Machine {
     }
 
     fn status(&self) -> Status {
-        let (state, ended) = (self.state, self.ended);
-        Status { pid: std::process::id(), state, ended, machine: self.shape }
+        let (state, ended, writes) = (self.state, self.ended, self.writes);
+        Status { pid: std::process::id(), state, ended, machine: self.shape, writes, saved: None }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kxl_mock::script::Fault;
-
-    fn request(step: Step, guest: Guest) -> Request {
-        let machine = Shape { paused: false, memory_mib: 64, vcpus: 2 };
-        Request { id: 7, step, fault: Fault::default(), guest, machine: Some(machine) }
-    }
-
-    fn launched(guest: Guest, now: Instant) -> Machine {
-        let mut machine = Machine::new();
-        let out = machine.request(request(Step::Launch, guest), now);
-        assert_eq!(out.console, b"READY\r\n");
-        machine
-    }
-
-    fn notices(out: &Output) -> Vec<Notice> {
-        let notice = |message: &Message| match message {
-            Message::Event(notice) => Some(*notice),
-            Message::Reply { .. } => None,
-        };
-        out.messages.iter().filter_map(notice).collect()
-    }
-
-    fn after(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    #[test]
-    fn a_guest_that_was_asked_for_nothing_never_wakes_up() {
-        let now = Instant::now();
-        let mut machine = launched(Guest::default(), now);
-        assert_eq!(machine.next_due(), None);
-        machine.request(request(Step::Pause, Guest::default()), now);
-        assert_eq!(machine.next_due(), None);
-    }
-
-    #[test]
-    fn the_counter_stands_still_while_paused_and_goes_on_where_it_was() {
-        let now = Instant::now();
-        let guest = Guest { tick_ms: Some(100), ..Guest::default() };
-        let mut machine = launched(guest, now);
-        assert_eq!(machine.pass(now + after(100)).console, b"C 1 0.100\r\n");
-        machine.request(request(Step::Pause, guest), now + after(160));
-        assert_eq!(machine.next_due(), None);
-        assert_eq!(machine.pass(now + after(5000)).console, b"");
-        machine.request(request(Step::Unpause, guest), now + after(5000));
-        assert_eq!(machine.next_due(), Some(now + after(5040)), "40 ms of the tick were left");
-        assert_eq!(machine.pass(now + after(5040)).console, b"C 2 5.040\r\n");
-    }
-
-    #[test]
-    fn keys_end_the_guest_and_it_then_stands_still() {
-        for (key, event) in [
-            (b'p', GuestEvent::Poweroff),
-            (b'r', GuestEvent::Reboot),
-            (b'k', GuestEvent::Crash),
-            (b'W', GuestEvent::Watchdog),
-        ] {
-            let now = Instant::now();
-            let mut machine = launched(Guest { tick_ms: Some(1), ..Guest::default() }, now);
-            let out = machine.input(&[key, b'p', b'\n'], now);
-            assert_eq!(notices(&out), [Notice::Ended(event)]);
-            assert_eq!(
-                (machine.status().state, machine.status().ended),
-                (State::Shutdown, Some(event))
-            );
-            assert_eq!(machine.next_due(), None);
-        }
-    }
-
-    #[test]
-    fn other_lines_come_back_and_x_exits() {
-        let now = Instant::now();
-        let mut machine = launched(Guest::default(), now);
-        assert_eq!(machine.input(b"hello p", now), Output::default());
-        assert_eq!(machine.input(b"erk\r\n", now).console, b"hello perk\r\n");
-        assert_eq!(machine.input(b"x 300\r", now).console, b"x 300\r\n");
-        assert_eq!(machine.input(b"x 3\r", now).exit.map(|(status, _)| status), Some(3));
-    }
-
-    #[test]
-    fn a_button_pressed_while_paused_is_obeyed_when_the_guest_goes_on() {
-        let now = Instant::now();
-        let mut machine = launched(Guest::default(), now);
-        machine.request(request(Step::Pause, Guest::default()), now);
-        let out = machine.request(request(Step::Powerdown, Guest::default()), now);
-        assert_eq!(notices(&out), []);
-        let out = machine.request(request(Step::Unpause, Guest::default()), now);
-        assert_eq!(notices(&out), [Notice::Resumed, Notice::Ended(GuestEvent::Poweroff)]);
-    }
-
-    #[test]
-    fn a_reset_boots_again_after_an_end_and_arms_the_script_anew() {
-        let now = Instant::now();
-        let guest = Guest { end: Some((GuestEvent::Crash, 50)), ..Guest::default() };
-        let mut machine = launched(guest, now);
-        assert_eq!(notices(&machine.pass(now + after(50))), [Notice::Ended(GuestEvent::Crash)]);
-        let out = machine.request(request(Step::Unpause, guest), now + after(60));
-        assert!(matches!(&out.messages[..], [Message::Reply { refused: Some(_), .. }]));
-        let out = machine.request(request(Step::Reset, guest), now + after(70));
-        assert_eq!(notices(&out), [Notice::Reset, Notice::Resumed]);
-        assert_eq!(out.console, b"READY\r\n");
-        assert_eq!(machine.next_due(), Some(now + after(120)));
-    }
-
-    #[test]
-    fn a_guest_launched_paused_says_nothing_before_it_is_let_go() {
-        let now = Instant::now();
-        let mut machine = Machine::new();
-        let mut launch = request(Step::Launch, Guest::default());
-        launch.machine = Some(Shape { paused: true, memory_mib: 64, vcpus: 1 });
-        assert_eq!(machine.request(launch, now).console, b"");
-        let out = machine.request(request(Step::Unpause, Guest::default()), now);
-        assert_eq!(out.console, b"READY\r\n");
-    }
-
-    #[test]
-    fn a_delayed_request_is_answered_late_and_the_others_meanwhile() {
-        let now = Instant::now();
-        let mut machine = launched(Guest::default(), now);
-        let mut late = request(Step::Pause, Guest::default());
-        late.fault.delay_ms = 200;
-        assert_eq!(machine.request(late, now), Output::default());
-        let out = machine.request(request(Step::Status, Guest::default()), now);
-        assert_eq!(out.messages.len(), 1);
-        assert_eq!(machine.next_due(), Some(now + after(200)));
-        assert_eq!(notices(&machine.pass(now + after(200))), [Notice::Stopped]);
-    }
-}
+mod tests;

@@ -9,8 +9,15 @@ use kxl_mock::script::Step;
 use crate::{Domain, Up, backend, run};
 
 /// The steps that are commands to a living domain, destroy aside.
-const COMMANDS: [Step; 5] =
-    [Step::Pause, Step::Unpause, Step::Powerdown, Step::Reset, Step::Status];
+const COMMANDS: [Step; 7] = [
+    Step::Pause,
+    Step::Unpause,
+    Step::Powerdown,
+    Step::Reset,
+    Step::Status,
+    Step::GoOn,
+    Step::SetClock,
+];
 
 async fn act(live: &mut dyn Live, step: Step) -> Result<()> {
     match step {
@@ -20,13 +27,16 @@ async fn act(live: &mut dyn Live, step: Step) -> Result<()> {
         Step::Reset => live.reset().await,
         Step::Status => live.query().await.map(|_| ()),
         Step::Destroy => live.destroy().await.map(|_| ()),
-        Step::Launch | Step::Adopt => panic!("not a command"),
+        Step::GoOn => live.go_on(true).await,
+        Step::SetClock => live.set_clock().await.map(|_| ()),
+        _ => panic!("not a command"),
     }
 }
 
 #[test]
 fn every_step_is_tried_here() {
-    let tried = COMMANDS.len() + [Step::Launch, Step::Adopt, Step::Destroy].len();
+    let others = [Step::Launch, Step::Adopt, Step::Destroy, Step::Restore];
+    let tried = COMMANDS.len() + others.len() + crate::images::SAVING.len();
     assert_eq!(tried, Step::ALL.len());
 }
 
@@ -206,7 +216,7 @@ fn a_destroy_can_be_refused_delayed_hang_and_find_it_dead() {
 
         let (_domain, mut up) = Domain::up(&["die=destroy"]).await;
         let exit = up.live.destroy().await.unwrap();
-        assert_eq!((exit.code, exit.meaning), (Some(1), None));
+        assert_eq!((exit.code, exit.meaning), (Some(1), None), "{exit:?}");
     });
 }
 

@@ -9,6 +9,7 @@
 mod adoption;
 mod faults;
 mod host;
+mod images;
 mod lifecycle;
 
 use std::future::Future;
