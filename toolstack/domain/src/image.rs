@@ -68,6 +68,12 @@ words! {
     }
 }
 
+impl Default for ClockPolicy {
+    fn default() -> Self {
+        Self::Leave
+    }
+}
+
 /// Where an image is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -92,6 +98,32 @@ pub struct ImageUse {
     pub force_disks: bool,
     /// It stays in the store after the domain runs: a checkpoint, or the source of a clone.
     pub keep: bool,
+    /// The guest may have gone on from it. Until this is written it provably has not.
+    #[serde(default)]
+    pub went_on: bool,
+    /// It is verified, and removed unless it is kept. The emulator still maps it.
+    #[serde(default)]
+    pub done: bool,
+    /// Bytes on the disk that stay taken for as long as the emulator maps a removed image.
+    #[serde(default)]
+    pub pinned: u64,
+}
+
+impl ImageUse {
+    /// The use of an image that nobody has come from yet.
+    #[must_use]
+    pub const fn of(id: ImageId, place: ImagePlace) -> Self {
+        Self {
+            id,
+            place,
+            eager: false,
+            force_disks: false,
+            keep: false,
+            went_on: false,
+            done: false,
+            pinned: 0,
+        }
+    }
 }
 
 /// The machine that a state belongs to, resolved: never an alias.

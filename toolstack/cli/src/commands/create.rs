@@ -2,7 +2,7 @@
 
 use kxl_control::{Call, Until};
 use kxl_domain::config::Parsed;
-use kxl_domain::{Action, DomainConfig, Failure, Kind};
+use kxl_domain::{DomainConfig, Failure, Kind};
 use kxl_engine::{Host, StartOpts, Started};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub(crate) fn create(args: Create) -> Exit {
     let mut parsed = source::load(&words)?;
     warn(&parsed);
     if args.preserve {
-        preserve(&mut parsed.config);
+        parsed.config.preserve_always();
     }
     if args.dry_run {
         show(&parsed.config, args.json)?;
@@ -70,15 +70,6 @@ pub(crate) fn warn(parsed: &Parsed) {
 /// When standard output cannot be written.
 pub(crate) fn show(config: &DomainConfig, as_json: bool) -> Result<(), Failure> {
     if as_json { out::print_json(config) } else { out::print(&view::config::render(config)) }
-}
-
-/// `-e`: whatever ends the guest, nothing follows from it.
-pub(crate) const fn preserve(config: &mut DomainConfig) {
-    config.on_poweroff = Action::Preserve;
-    config.on_reboot = Action::Preserve;
-    config.on_crash = Action::Preserve;
-    config.on_watchdog = Action::Preserve;
-    config.on_soft_reset = Action::Preserve;
 }
 
 /// Tells that a domain was started.

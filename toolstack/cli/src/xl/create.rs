@@ -31,7 +31,7 @@ pub(crate) fn create(session: &mut Session, args: &[String]) -> u8 {
         let line = session.parse(OPTIONS, args, 0)?;
         let mut config = config(session, &line)?;
         if line.has('e') {
-            shared::preserve(&mut config);
+            config.preserve_always();
         }
         let uuid = config.uuid.unwrap_or_else(DomainUuid::random);
         config.uuid = Some(uuid);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DomainName, DomainUuid};
+use crate::image::ClockPolicy;
 use crate::policy::{Action, GuestEvent, default_action};
 use crate::state::words;
 
@@ -106,12 +107,24 @@ pub struct DomainConfig {
     /// What becomes of it when its host starts, stops or is emptied.
     #[serde(default)]
     pub maintenance: Maintenance,
+    /// `clock_after_restore=`.
+    #[serde(default)]
+    pub clock_after_restore: ClockPolicy,
     /// Keys that are understood and kept but that this build does not act on: key to value, the
     /// value written as in a configuration file (`"text"`, `["a", "b"]`).
     pub kept: BTreeMap<String, String>,
 }
 
 impl DomainConfig {
+    /// Keeps the domain however it ends: nothing follows from any event.
+    pub const fn preserve_always(&mut self) {
+        self.on_poweroff = Action::Preserve;
+        self.on_reboot = Action::Preserve;
+        self.on_crash = Action::Preserve;
+        self.on_watchdog = Action::Preserve;
+        self.on_soft_reset = Action::Preserve;
+    }
+
     /// The smallest configuration: this name, every default of the reference.
     #[must_use]
     pub fn new(name: DomainName) -> Self {
@@ -151,6 +164,7 @@ impl DomainConfig {
             limits: Limits::default(),
             console: Console::default(),
             maintenance: Maintenance::default(),
+            clock_after_restore: ClockPolicy::default(),
             kept: BTreeMap::new(),
         }
     }

@@ -222,6 +222,9 @@ impl DomainConfig {
         let after: Vec<String> = own.after.iter().map(|name| name.as_str().to_owned()).collect();
         out.list("after", &after);
         out.list("stop_command", &own.stop_command);
+        if self.clock_after_restore != plain.clock_after_restore {
+            out.text("clock_after_restore", Some(self.clock_after_restore.as_str()));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::reader::Reader;
 use crate::config::error::{ErrorKind, WarningKind};
 use crate::config::model::{DomainConfig, GuestKind};
 use crate::ids::DomainName;
+use crate::image::ClockPolicy;
 
 /// Whether the backend starts kernels itself; the others have what they run from elsewhere.
 pub(super) fn starts_kernels(config: &DomainConfig) -> bool {
@@ -47,6 +48,12 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut DomainConfig) {
         config.console.keep = files;
     }
     config.console.pace_ms = reader.ranged("console_pace", 0..=10_000);
+    if let Some(text) = reader.text("clock_after_restore") {
+        match ClockPolicy::parse(&text.value) {
+            Some(policy) => config.clock_after_restore = policy,
+            None => unknown_word(reader, "clock_after_restore", text, "leave or host").done(),
+        }
+    }
     maintenance(reader, config);
 }
 

@@ -33,4 +33,5 @@ pub(super) const KEYS: &[Key] = &[
     k("priority", Number, "", "500", "place among the domains of the host, 0 to 1000: lower ones are started first and stopped last"),
     k("after", TextOrList, "names of domains", "none", "the domains that are started before this one, and stopped after it"),
     k("stop_command", List, "", "none", "a program and its arguments that shut the guest down where there is no power button to press; run by host save and host shutdown"),
+    k("clock_after_restore", Text, "leave or host", "leave", "the guest's clock after a restore or resume: it goes on from the moment of the save, or is set to the host's where the backend has a way"),
 ];
