@@ -5,9 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kxl_domain::{DomId, DomainUuid, Kind};
+use kxl_domain::{DomId, DomainUuid, ImageId, Kind};
 use rusqlite::ErrorCode;
 use thiserror::Error;
+
+use crate::image::ImageFault;
 
 /// A failure of the store.
 #[derive(Debug, Error)]
@@ -156,6 +158,46 @@ pub enum StoreError {
         /// How long was waited.
         waited: Duration,
     },
+    /// There is not enough room for an image.
+    #[error(
+        "not enough space in {path}: {} needed, {} free; free some, or choose another place",
+        amount(*need),
+        amount(*free)
+    )]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// An image cannot be used.
+    #[error("{path} {fault}")]
+    Image {
+        /// The file, or the directory in the store.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: ImageFault,
+    },
+    /// There is no image of this identity in the store.
+    #[error("there is no image {id} in the store; see `kxl image list`")]
+    NoImage {
+        /// The identity.
+        id: ImageId,
+    },
+    /// The image is in the store already.
+    #[error("image {id} is in the store already; nothing was changed")]
+    ImageTaken {
+        /// The identity.
+        id: ImageId,
+    },
+    /// Whoever watches a long read asked for its end.
+    #[error("given up as asked, before all of {path} was read")]
+    GivenUp {
+        /// The image.
+        path: PathBuf,
+    },
     /// A socket's name is in use.
     #[error("cannot listen on {path}: {problem}")]
     SocketTaken {
@@ -164,6 +206,14 @@ pub enum StoreError {
         /// By what, and what to do.
         problem: &'static str,
     },
+}
+
+/// Bytes as people say them, never rounded to nothing.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..0x40_0000 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        _ => format!("{} MiB", bytes >> 20),
+    }
 }
 
 fn holder(owner: DomainUuid, domid: Option<DomId>) -> String {
@@ -207,7 +257,7 @@ impl StoreError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotLive { .. } | Self::NotManaged { .. } => Kind::NoSuchDomain,
-            Self::AlreadyLive { .. } => Kind::Denied,
+            Self::AlreadyLive { .. } | Self::ImageTaken { .. } => Kind::Denied,
             Self::LockTimeout { .. } | Self::Busy { .. } => Kind::TimedOut,
             Self::Place { .. } => Kind::Usage,
             _ => Kind::Failed,

@@ -5,6 +5,7 @@
 //!         ──► live.db       domains with a process     RUN     fast; gone with the boot
 //!         ──► events.db     what happened, bounded     STATE   may lose its tail with the power
 //!   Paths: the one place that knows where they are      DomainLock: who may act on a domain
+//!   image: saved states, in the store and in files
 //! ```
 //! Callers are the engine, inside `kxl` and inside each monitor. Nothing here starts, signals or
 //! judges a process: identities of processes are plain numbers to this crate.
@@ -21,6 +22,7 @@ mod define;
 mod error;
 pub mod events;
 mod facade;
+pub mod image;
 mod image_ops;
 mod life;
 mod list;

@@ -19,13 +19,13 @@ use kxl_domain::{DomainConfig, DomainName, DomainUuid, Op, Wanted};
 use crate::{Claim, LiveRow, Paths, Store};
 
 /// A tree of its own for one test, removed at its end.
-pub(super) struct Host {
+pub(crate) struct Host {
     root: PathBuf,
-    pub(super) paths: Paths,
+    pub(crate) paths: Paths,
 }
 
 impl Host {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("kxl-store-{}-{serial}", std::process::id()));
@@ -34,7 +34,7 @@ impl Host {
         Self { root, paths }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
@@ -66,16 +66,16 @@ impl Deref for Host {
     }
 }
 
-pub(super) fn name(text: &str) -> DomainName {
+pub(crate) fn name(text: &str) -> DomainName {
     DomainName::new(text).unwrap()
 }
 
-pub(super) fn config(text: &str) -> DomainConfig {
+pub(crate) fn config(text: &str) -> DomainConfig {
     DomainConfig::new(name(text))
 }
 
 /// A uuid whose first eight digits are this number.
-pub(super) fn uuid(number: u32) -> DomainUuid {
+pub(crate) fn uuid(number: u32) -> DomainUuid {
     format!("{number:08x}-0000-4000-8000-000000000000").parse().unwrap()
 }
 

@@ -1,0 +1,88 @@
+//! What was written comes back.
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn facts_device_and_memory_come_back_from_both_layouts() {
+    let host = Host::new();
+    for target in targets(&host) {
+        let size = 5 * MIB + PAGE as u64;
+        let committed = write_small(&target, size);
+        let image = open(&target, &committed);
+        assert_eq!(*image.facts(), facts(committed.id));
+        assert_eq!(image.memory(), Some(layout(size)));
+        assert_eq!(read_all(image.device().unwrap()), b"headtail");
+        let mut expected = vec![0; index(size)];
+        expected[PAGE..2 * PAGE].copy_from_slice(&page(1));
+        expected[index(size) - PAGE..].copy_from_slice(&page(2));
+        assert!(memory_of(&host, &image) == expected, "{target:?}");
+        let verified = image.verify(&mut |_| true).unwrap();
+        assert_eq!((verified.bytes, verified.chunks), (8 + 2 * PAGE as u64, 3));
+        assert_eq!(committed.size, size + 8);
+        assert!(committed.bytes < MIB, "only data takes space, not {}", committed.bytes);
+        if let Some(fd) = image.memory_file().unwrap() {
+            assert!(read_all(fd) == expected);
+        }
+    }
+}
+
+#[test]
+fn the_last_word_for_a_page_counts_whatever_the_order() {
+    let host = Host::new();
+    for target in targets(&host) {
+        let size = 7 * MIB - PAGE as u64;
+        let pages = size / PAGE as u64;
+        let mut expected = vec![0; index(size)];
+        let id = ImageId::random();
+        let mut writer = Writer::begin(&target, id, &need(size)).unwrap();
+        writer.memory(&layout(size)).unwrap();
+        // A simple generator: the same walk each time.
+        let mut state = 1_u64;
+        let mut random = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for turn in 0..600_u64 {
+            let start = random(pages);
+            let count = (1 + random(if turn % 10 == 0 { 600 } else { 4 })).min(pages - start);
+            let (from, to) = (start * PAGE as u64, (start + count) * PAGE as u64);
+            let range = index(from)..index(to);
+            if turn % 3 == 0 {
+                writer.zeros(from, to - from).unwrap();
+                expected[range].fill(0);
+            } else {
+                let bytes: Vec<u8> = (0..count).flat_map(|n| page(turn * 1000 + n)).collect();
+                writer.pages(from, &bytes).unwrap();
+                expected[range].copy_from_slice(&bytes);
+            }
+        }
+        let committed = writer.commit(&facts(id)).unwrap();
+        let image = open(&target, &committed);
+        assert!(memory_of(&host, &image) == expected, "{target:?}");
+        image.verify(&mut |_| true).unwrap();
+    }
+}
+
+#[test]
+fn a_state_without_memory_apart_is_a_device_stream_only() {
+    let host = Host::new();
+    for target in targets(&host) {
+        let id = ImageId::random();
+        let need = Need { device: 3 * MIB, ..Need::default() };
+        let mut writer = Writer::begin(&target, id, &need).unwrap();
+        let state: Vec<u8> = (0..700).flat_map(page).collect();
+        for bytes in state.chunks(99_999) {
+            writer.device(bytes).unwrap();
+        }
+        let committed = writer.commit(&facts(id)).unwrap();
+        let image = open(&target, &committed);
+        assert_eq!(image.memory(), None);
+        assert!(image.memory_file().unwrap().is_none());
+        assert!(read_all(image.device().unwrap()) == state);
+        image.verify(&mut |_| true).unwrap();
+    }
+}
