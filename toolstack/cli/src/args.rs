@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kxl_domain::State;
 
+use crate::commands::host::args::{Autostart, HostArgs};
 use crate::terminal::escape;
 
 /// Manages domains over KVM, QEMU, SIMH and other emulators.
@@ -97,8 +98,9 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Image(Rest),
     /// Save, restore or stop everything on this host
-    #[command(hide = true)]
-    Host(Rest),
+    Host(HostArgs),
+    /// Set or tell which managed domains start with the host
+    Autostart(Autostart),
 }
 
 /// Whatever follows a verb that is not built yet.

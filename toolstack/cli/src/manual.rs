@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 use kxl_domain::Kind;
 
 use crate::args::Cli;
@@ -54,6 +54,12 @@ fn visible(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
 }
 
+/// The arguments of a verb, and of the verbs below it.
+fn arguments(verb: &Command) -> impl Iterator<Item = &Arg> {
+    let below = verb.get_subcommands().filter(|under| under.get_name() != "help");
+    verb.get_arguments().chain(below.flat_map(Command::get_arguments))
+}
+
 #[test]
 fn every_visible_verb_and_option_is_in_the_manual() {
     let page = page();
@@ -65,7 +71,11 @@ fn every_visible_verb_and_option_is_in_the_manual() {
             assert!(section.contains(&said), "kxl(1), {}: no {alias}", verb.get_name());
         }
         let named = options(&section);
-        for option in verb.get_arguments().filter(|option| !option.is_hide_set()) {
+        for under in verb.get_subcommands().filter(|under| under.get_name() != "help") {
+            let said = format!("\n.It Xo Cm {} Cm {}\n", verb.get_name(), under.get_name());
+            assert!(page.contains(&said), "kxl(1), {}: no {}", verb.get_name(), under.get_name());
+        }
+        for option in arguments(verb).filter(|option| !option.is_hide_set()) {
             let short = option.get_short().map(|letter| letter.to_string());
             let long = option.get_long().map(|word| format!("-{word}"));
             if option.get_id() == "help" {
@@ -89,7 +99,7 @@ fn the_manual_names_no_verb_and_no_option_that_does_not_exist() {
     }
     for verb in visible(&command) {
         let mut known = BTreeSet::new();
-        for option in verb.get_arguments() {
+        for option in arguments(verb) {
             known.extend(option.get_short().map(|letter| letter.to_string()));
             known.extend(option.get_long().map(|word| format!("-{word}")));
         }

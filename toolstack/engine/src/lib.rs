@@ -14,6 +14,7 @@ mod error;
 mod handover;
 mod host;
 mod live;
+pub mod maintenance;
 mod observe;
 mod recorder;
 mod resting;

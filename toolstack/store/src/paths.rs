@@ -105,6 +105,30 @@ impl Paths {
         self.conf.join("profiles")
     }
 
+    /// Configurations of domains that are created when the host starts.
+    #[must_use]
+    pub fn auto_dir(&self) -> PathBuf {
+        self.conf.join("auto")
+    }
+
+    /// What host maintenance has to bring back.
+    #[must_use]
+    pub fn maintenance_journal(&self) -> PathBuf {
+        self.state.join("maintenance.json")
+    }
+
+    /// The lock of the one command that empties or fills this host.
+    #[must_use]
+    pub fn maintenance_lock(&self) -> PathBuf {
+        self.state.join("maintenance.lock")
+    }
+
+    /// What was started in this boot because the host was started.
+    #[must_use]
+    pub fn boot_notes(&self) -> PathBuf {
+        self.run.join("started.json")
+    }
+
     /// What outlives a boot.
     #[must_use]
     pub fn state_dir(&self) -> &Path {

@@ -1,10 +1,12 @@
 //! The verbs of `kxl`, one file each, and what they share.
 
+mod autostart;
 mod completion;
 mod console;
 pub(crate) mod create;
 mod define;
 mod events;
+pub(crate) mod host;
 mod info;
 mod list;
 mod names;
@@ -99,7 +101,8 @@ fn run(command: Command) -> Exit {
         Command::Rename(_) => not_built("rename"),
         Command::Migrate(_) => not_built("migrate"),
         Command::Image(_) => not_built("image"),
-        Command::Host(_) => not_built("host"),
+        Command::Host(args) => host::host(args),
+        Command::Autostart(args) => autostart::autostart(&args),
     }
 }
 

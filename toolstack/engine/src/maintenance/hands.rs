@@ -1,0 +1,370 @@
+//! Emptying: the work on single domains, and the journal around it.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kxl_control::client::{Client, Step};
+use kxl_control::{After, Answer, Call, Moved, Save, Until};
+use kxl_domain::image::{ImagePlace, Purpose};
+use kxl_domain::{Action, Failure, Kind, State, Verb, Wanted};
+use kxl_store::ListRow;
+
+use super::facts::{file_in, is_safe};
+use super::journal::{Entry, Journal, Left};
+use super::plan::{Member, Plan, Way};
+use super::run::{Course, Desk, Done, Errand, Hands, News, Outcome, Pace, run};
+use crate::host::Host;
+
+/// How long a domain that another command is busy with is waited for.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// How long the power may take to be taken away.
+const DESTROY: Duration = Duration::from_secs(30);
+
+/// How often a stop command is looked at: it cannot be waited for together with its guest.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How a host is emptied.
+#[derive(Clone, Debug)]
+pub struct Stopping {
+    /// The directory that images go to as files; `None` = the store.
+    pub to: Option<PathBuf>,
+    /// How many saves are in flight at once.
+    pub jobs: usize,
+    /// How long a guest may take to switch itself off.
+    pub patience: Duration,
+    /// When all has to be over.
+    pub until: Option<Instant>,
+}
+
+/// Gives up what is in flight when it is dropped: the writing end of a pipe whose other end every
+/// request watches.
+#[derive(Debug)]
+pub struct Stopper(Mutex<Option<OwnedFd>>);
+
+impl Stopper {
+    pub(super) fn new() -> Result<(Self, OwnedFd), Failure> {
+        let (sign, pull) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+            .map_err(|error| Failure::because(Kind::Internal, "cannot make a pipe", &error))?;
+        Ok((Self(Mutex::new(Some(pull))), sign))
+    }
+
+    pub(super) fn pull(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn is_pulled(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+}
+
+impl Host {
+    /// Empties the host as planned. What has to come back is on the disk before anything is done;
+    /// what became of each domain is in its course, in the order of `members`.
+    ///
+    /// Killed at any moment, it can be begun again: what is saved or off stays so and is found by
+    /// [`Host::left`].
+    ///
+    /// # Errors
+    /// When nothing was begun: the directory cannot be used, or the journal cannot be written and
+    /// something was to be saved.
+    pub fn empty(
+        &mut self,
+        members: &[Member],
+        plan: &Plan,
+        how: &Stopping,
+        desk: &Desk,
+        news: &mut dyn FnMut(News<'_>),
+    ) -> Result<Vec<Course>, Failure> {
+        if let Some(directory) = &how.to {
+            is_safe(directory)?;
+        }
+        let mut journal =
+            Journal::read(&self.paths)?.unwrap_or_else(|| Journal::new(self.store.boot_id()));
+        for (member, task) in members.iter().zip(&plan.tasks) {
+            if !task.ways.is_empty() {
+                let mut entry = self.entry(member, how)?;
+                // Asked to shut down before, and not gone yet: its wish is the one of then.
+                if let Some(earlier) = journal.find(member.uuid) {
+                    entry.wanted = earlier.wanted;
+                }
+                journal.put_entry(entry);
+            }
+        }
+        if let Err(failure) = journal.write(&self.paths) {
+            // A full disk must not keep a host from being shut down.
+            if plan.tasks.iter().any(|task| task.ways.contains(&Way::Save)) {
+                return Err(failure.hint("nothing was done; make room, or use --policy shutdown"));
+            }
+            tracing::warn!(%failure, "what has to come back is not written down");
+        }
+        let (stopper, sign) = Stopper::new()?;
+        let hands =
+            Emptying { members, how, journal: &journal.clone(), stopper: &stopper, sign: &sign };
+        let errands: Vec<_> =
+            plan.tasks.iter().map(|task| Errand { ways: task.ways.clone() }).collect();
+        let pace = Pace { jobs: how.jobs.max(1), until: how.until };
+        let paths = self.paths.clone();
+        let mut record = |one: News<'_>| {
+            if let News::Ended(index, course) = &one {
+                write_down(&mut journal, &members[*index], course, how);
+                if let Err(failure) = journal.write(&paths) {
+                    tracing::warn!(%failure, "what was done is not written down");
+                }
+            }
+            news(one);
+        };
+        Ok(run(&errands, &plan.waves, pace, desk, &hands, &mut record))
+    }
+
+    fn entry(&mut self, member: &Member, how: &Stopping) -> Result<Entry, Failure> {
+        let row = self.find(&member.uuid.to_string())?;
+        let config = if member.managed { None } else { self.config_of(&row)?.map(Box::new) };
+        Ok(Entry {
+            uuid: member.uuid,
+            name: member.name.clone(),
+            managed: member.managed,
+            wanted: member.wanted,
+            state: member.state,
+            config,
+            file: how.to.as_ref().map(|directory| file_in(directory, &member.name)),
+            left: Left::Begun,
+        })
+    }
+}
+
+/// A domain that failed keeps its entry as begun: asked to shut down, it may still do so.
+fn write_down(journal: &mut Journal, member: &Member, course: &Course, how: &Stopping) {
+    let left = match &course.outcome {
+        Outcome::Done(_, Done::Saved(saved)) => {
+            let place = how
+                .to
+                .as_ref()
+                .map_or(ImagePlace::Store, |dir| ImagePlace::File(file_in(dir, &member.name)));
+            Left::Image(saved.image, place)
+        }
+        Outcome::Done(_, Done::Off) => Left::Off,
+        Outcome::Done(_, Done::Destroyed) => Left::Destroyed,
+        _ => return,
+    };
+    if let Some(mut entry) = journal.find(member.uuid).cloned() {
+        entry.left = left;
+        journal.put_entry(entry);
+    }
+}
+
+/// What a thread needs to get one domain out of the way.
+struct Emptying<'a> {
+    members: &'a [Member],
+    how: &'a Stopping,
+    journal: &'a Journal,
+    stopper: &'a Stopper,
+    sign: &'a OwnedFd,
+}
+
+impl Hands for Emptying<'_> {
+    fn act(&self, index: usize, way: Way, moved: &mut dyn FnMut(Moved)) -> Result<Done, Failure> {
+        let member = &self.members[index];
+        let mut host = Host::open()?;
+        let row = match host.find(&member.uuid.to_string()) {
+            Ok(row) if row.domid.is_some() => row,
+            Ok(_) => return Ok(Done::Already),
+            Err(failure) if failure.kind == Kind::NoSuchDomain => return Ok(Done::Already),
+            Err(failure) => return Err(failure),
+        };
+        let done = match way {
+            Way::Save => self.save(&mut host, row, member, moved)?,
+            Way::Shutdown => self.shut_down(&mut host, &row, member)?,
+            Way::Destroy => {
+                host.verb(&row, Verb::Destroy, DESTROY, |_| ())?;
+                Done::Destroyed
+            }
+            Way::Restore | Way::Start => {
+                let text = format!("emptying a host does not {way}");
+                return Err(Failure::new(Kind::Internal, text));
+            }
+        };
+        // The journal has the wish as well, should this not come to its end.
+        if let Some(entry) = self.journal.find(member.uuid)
+            && let Err(failure) = host.keep_wish(entry)
+        {
+            tracing::warn!(%failure, "the next host restore does it");
+        }
+        Ok(done)
+    }
+
+    fn give_up(&self) {
+        self.stopper.pull();
+    }
+}
+
+impl Emptying<'_> {
+    fn client(&self, host: &mut Host, row: &ListRow) -> Result<Client, Failure> {
+        let mut client = host.connect(row)?;
+        let sign = self
+            .sign
+            .try_clone()
+            .map_err(|error| Failure::because(Kind::Internal, "cannot watch for an end", &error))?;
+        client.take_back_on(sign);
+        Ok(client)
+    }
+
+    fn save(
+        &self,
+        host: &mut Host,
+        mut row: ListRow,
+        member: &Member,
+        moved: &mut dyn FnMut(Moved),
+    ) -> Result<Done, Failure> {
+        let since = Instant::now();
+        loop {
+            let call = Call::Save(Box::new(self.order(member)));
+            let steps = |step: Step<'_>| {
+                if let Step::Moved(step) = step {
+                    moved(step);
+                }
+            };
+            match self.client(host, &row)?.call(call, None, steps) {
+                Ok(Answer::Saved(saved)) => return Ok(Done::Saved(saved)),
+                Ok(_) => return Ok(Done::Already),
+                Err(failure) if failure.kind == Kind::Denied && since.elapsed() < BUSY => {
+                    row = host.find(&member.uuid.to_string())?;
+                    // Another command is in the middle of something that ends by itself.
+                    if row.op.is_none() || self.stopper.is_pulled() {
+                        return Err(failure);
+                    }
+                    std::thread::sleep(LOOK * 4);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn order(&self, member: &Member) -> Save {
+        let file = self.how.to.as_ref().map(|directory| file_in(directory, &member.name));
+        Save {
+            verb: if file.is_some() { Verb::Save } else { Verb::Suspend },
+            place: file.map_or(ImagePlace::Store, ImagePlace::File),
+            purpose: Purpose::Maintenance,
+            after: After::End,
+            live: true,
+            config: None,
+            keep_domid: false,
+            header: None,
+        }
+    }
+
+    /// Asks the guest to switch itself off and waits until it has.
+    fn shut_down(&self, host: &mut Host, row: &ListRow, member: &Member) -> Result<Done, Failure> {
+        let late = self.how.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let patience = late.unwrap_or(self.how.patience).min(self.how.patience);
+        let until = Instant::now() + patience;
+        let kept = host.config_of(row)?.is_some_and(|c| c.on_poweroff == Action::Preserve);
+        let mut command = if member.stop_command.is_empty() {
+            host.verb(row, Verb::Shutdown, patience.min(DESTROY), |_| ())?;
+            None
+        } else {
+            Some(stop_command(member)?)
+        };
+        let ended = self.wait(host, row, kept, until);
+        if let Some(child) = &mut command {
+            end_command(child, until);
+        }
+        match ended {
+            Ok(()) => Ok(Done::Off),
+            Err(failure) if failure.kind == Kind::TimedOut => {
+                let text = format!(
+                    "domain \"{}\" has not shut down within {} s; it runs on",
+                    member.name,
+                    patience.as_secs()
+                );
+                let hint = format!("kxl destroy {} takes the power away", member.name);
+                Err(Failure::new(Kind::TimedOut, text).hint(hint))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Waits until the run is over. A domain that is kept after its end counts as ended.
+    fn wait(
+        &self,
+        host: &mut Host,
+        row: &ListRow,
+        kept: bool,
+        until: Instant,
+    ) -> Result<(), Failure> {
+        loop {
+            let mut client = match self.client(host, row) {
+                Ok(client) => client,
+                // It has ended already.
+                Err(failure) if matches!(failure.kind, Kind::Denied | Kind::NoSuchDomain) => {
+                    return Ok(());
+                }
+                Err(failure) => return Err(failure),
+            };
+            let what = if kept { Until::Shutdown } else { Until::Gone };
+            let left = until.saturating_duration_since(Instant::now());
+            match client.call(Call::Wait(what), Some(left), |_| ()) {
+                Ok(_) => return Ok(()),
+                // The monitor went, with its domain or without: a look tells.
+                Err(failure) if failure.kind == Kind::Failed && !self.stopper.is_pulled() => {
+                    match host.find(&row.uuid.to_string()) {
+                        Ok(now) if now.domid == row.domid && now.state != State::Shutdown => {}
+                        Ok(_) => return Ok(()),
+                        Err(gone) if gone.kind == Kind::NoSuchDomain => return Ok(()),
+                        Err(other) => return Err(other),
+                    }
+                    if Instant::now() >= until {
+                        return Err(Failure::new(Kind::TimedOut, "the time is up"));
+                    }
+                    std::thread::sleep(LOOK);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
+/// Starts the program that shuts a guest down.
+fn stop_command(member: &Member) -> Result<Child, Failure> {
+    let mut words = member.stop_command.iter();
+    let program = words.next().map(String::as_str).unwrap_or_default();
+    let domid = member.domid.map(|domid| domid.to_string()).unwrap_or_default();
+    Command::new(program)
+        .args(words)
+        .env("KXL_DOMAIN", member.name.as_str())
+        .env("KXL_DOMID", domid)
+        .env("KXL_UUID", member.uuid.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| {
+            let text = format!("cannot run {program}, the stop_command of \"{}\"", member.name);
+            Failure::because(Kind::Failed, text, &error)
+        })
+}
+
+/// Leaves no command behind: one that is not over when its guest is, or its time, is ended.
+fn end_command(child: &mut Child, until: Instant) {
+    // A moment for one that says goodbye; nothing depends on it.
+    let until = until.min(Instant::now() + LOOK * 20);
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
+            Ok(None) => break,
+            Ok(Some(_)) | Err(_) => return,
+        }
+    }
+    if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
+        tracing::warn!(%error, "a stop command goes on");
+    }
+}
+
+/// Whether a domain of this wish is left standing when it comes back.
+pub(super) const fn stands(wanted: Wanted, state: State) -> bool {
+    matches!(wanted, Wanted::Paused) || matches!(state, State::Paused)
+}

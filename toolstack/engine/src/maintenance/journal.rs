@@ -1,0 +1,281 @@
+//! What maintenance has taken away and has to bring back, kept in a small file that is replaced as
+//! a whole and is on the disk before anything is done.
+//!
+//! It holds wishes, not states: whether a domain runs, is an image or is off is read off the
+//! registry, the store and the host each time. So a journal that was left by a killed command is
+//! as good as one that was ended well.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use kxl_domain::image::ImagePlace;
+use kxl_domain::{DomainConfig, DomainName, DomainUuid, Failure, ImageId, Kind, State, Wanted};
+use kxl_store::Paths;
+use serde::{Deserialize, Serialize};
+
+/// Version of the file.
+const VERSION: u32 = 1;
+
+/// What maintenance has to bring back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    version: u32,
+    /// When the emptying began; milliseconds since 1970.
+    pub began_ms: i64,
+    /// The boot in which it began.
+    pub boot_id: String,
+    /// The domains, in no order.
+    pub entries: Vec<Entry>,
+}
+
+/// One domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Durable identity.
+    pub uuid: DomainUuid,
+    /// Name.
+    pub name: DomainName,
+    /// Whether it is registered.
+    pub managed: bool,
+    /// The wish before maintenance.
+    pub wanted: Wanted,
+    /// The state before maintenance: running or paused.
+    pub state: State,
+    /// The configuration of one that is not registered: nothing else remembers it.
+    pub config: Option<Box<DomainConfig>>,
+    /// The file that its state goes to, where that is not the store.
+    pub file: Option<PathBuf>,
+    /// What is known to have been done.
+    pub left: Left,
+}
+
+/// What was done to a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Left {
+    /// It was begun, and nobody wrote how it ended.
+    Begun,
+    /// Its state is this image.
+    Image(ImageId, ImagePlace),
+    /// It was shut down.
+    Off,
+    /// The power was taken away.
+    Destroyed,
+}
+
+impl Journal {
+    /// An empty one of this moment.
+    #[must_use]
+    pub fn new(boot_id: &str) -> Self {
+        Self {
+            version: VERSION,
+            began_ms: kxl_store::now_ms(),
+            boot_id: boot_id.to_owned(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// The journal of this host; `None` when there is nothing to bring back.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is of a newer version.
+    pub fn read(paths: &Paths) -> Result<Option<Self>, Failure> {
+        let path = paths.maintenance_journal();
+        let attempt = || format!("cannot read {}", path.display());
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::because(Kind::Failed, attempt(), &error)),
+        };
+        let hint = "move it away to go on without it: images in the store are found all the same";
+        let journal: Self = serde_json::from_slice(&text)
+            .map_err(|error| Failure::because(Kind::Failed, attempt(), &error).hint(hint))?;
+        if journal.version != VERSION {
+            let text = format!("{}: it is of version {}", attempt(), journal.version);
+            return Err(Failure::new(Kind::Failed, text).hint(hint));
+        }
+        Ok(Some(journal))
+    }
+
+    /// Writes it, on the disk when this returns; one without entries is removed.
+    ///
+    /// # Errors
+    /// No space, or the system's refusal; the file is as it was before.
+    pub fn write(&self, paths: &Paths) -> Result<(), Failure> {
+        let path = paths.maintenance_journal();
+        self.put(&path).map_err(|error| {
+            let attempt = format!("cannot write {}", path.display());
+            Failure::because(Kind::Failed, attempt, &error)
+        })
+    }
+
+    fn put(&self, path: &Path) -> io::Result<()> {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if self.entries.is_empty() {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => return File::open(directory)?.sync_all(),
+            }
+        }
+        let fresh = path.with_extension("new");
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .open(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        File::open(directory)?.sync_all()
+    }
+
+    /// The entry of a domain.
+    #[must_use]
+    pub fn find(&self, uuid: DomainUuid) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.uuid == uuid)
+    }
+
+    /// Puts an entry in, in place of an older one of the same domain.
+    pub fn put_entry(&mut self, entry: Entry) {
+        self.remove(entry.uuid);
+        self.entries.push(entry);
+    }
+
+    /// Takes the entry of a domain out.
+    pub fn remove(&mut self, uuid: DomainUuid) {
+        self.entries.retain(|entry| entry.uuid != uuid);
+    }
+}
+
+/// The right to empty or fill this host: one command at a time.
+#[derive(Debug)]
+pub struct MaintenanceLock {
+    _file: File,
+}
+
+impl MaintenanceLock {
+    /// Takes it, or says who has it.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when another command is at it.
+    pub fn take(paths: &Paths) -> Result<Self, Failure> {
+        paths.prepare().map_err(|error| {
+            Failure::because(Kind::Failed, "cannot use this host's places", &error)
+        })?;
+        let path = paths.maintenance_lock();
+        let failed = |error: &io::Error| {
+            Failure::because(Kind::Failed, format!("cannot lock {}", path.display()), error)
+        };
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .open(&path)
+            .map_err(|error| failed(&error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = fs::read_to_string(&path).unwrap_or_default();
+                let who = pid
+                    .trim()
+                    .parse::<u32>()
+                    .map_or_else(|_| String::new(), |pid| format!(" (pid {pid})"));
+                let text = format!("another host save, restore or shutdown is at work{who}");
+                return Err(Failure::new(Kind::Denied, text)
+                    .hint("kxl host status shows how far it is; run this again when it is over"));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+        // Whoever is refused reads who it is.
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(|error| failed(&error))?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("kxl-{name}-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn paths(&self) -> Paths {
+            let paths = Paths::under(&self.0);
+            paths.prepare().unwrap();
+            paths
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn entry(name: &str) -> Entry {
+        Entry {
+            uuid: DomainUuid::random(),
+            name: name.parse().unwrap(),
+            managed: true,
+            wanted: Wanted::Running,
+            state: State::Running,
+            config: None,
+            file: None,
+            left: Left::Begun,
+        }
+    }
+
+    #[test]
+    fn a_journal_reads_back_and_is_gone_when_it_is_empty() {
+        let tree = Tree::new("journal");
+        let paths = tree.paths();
+        assert_eq!(Journal::read(&paths).unwrap(), None);
+        let mut journal = Journal::new("boot");
+        let one = entry("a");
+        journal.put_entry(one.clone());
+        journal.put_entry(Entry { left: Left::Off, ..one.clone() });
+        journal.write(&paths).unwrap();
+        assert_eq!(Journal::read(&paths).unwrap().unwrap(), journal);
+        assert_eq!(journal.find(one.uuid).unwrap().left, Left::Off);
+        journal.remove(one.uuid);
+        journal.write(&paths).unwrap();
+        assert_eq!(Journal::read(&paths).unwrap(), None);
+    }
+
+    #[test]
+    fn a_journal_that_is_none_is_refused_and_not_taken_for_an_empty_one() {
+        let tree = Tree::new("bad-journal");
+        let paths = tree.paths();
+        for text in ["", "{", r#"{"version":2,"began_ms":1,"boot_id":"b","entries":[]}"#] {
+            fs::write(paths.maintenance_journal(), text).unwrap();
+            assert!(Journal::read(&paths).unwrap_err().hint.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_one_command_at_a_time_empties_a_host() {
+        let tree = Tree::new("maintenance-lock");
+        let paths = tree.paths();
+        let held = MaintenanceLock::take(&paths).unwrap();
+        let refused = MaintenanceLock::take(&paths).unwrap_err();
+        assert_eq!(refused.kind, Kind::Denied);
+        assert!(refused.text.contains(&format!("pid {}", std::process::id())), "{refused}");
+        drop(held);
+        MaintenanceLock::take(&paths).unwrap();
+    }
+}
