@@ -12,12 +12,16 @@
 //! Nothing here knows whether a domain runs; that is the engine's.
 
 mod buffer;
+mod carry;
 mod codec;
+mod disks;
 mod fault;
 mod header;
 mod open;
 mod read;
 mod reserve;
+mod spent;
+mod stock;
 mod target;
 mod tree;
 mod worker;
@@ -28,9 +32,12 @@ use std::path::PathBuf;
 use kxl_domain::image::{DiskIdentity, Machine, Moment, Purpose};
 use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid, ImageId, Wanted};
 
+pub use carry::{export, import};
+pub use disks::{changed, identify};
 pub use fault::ImageFault;
 pub use open::Image;
 pub use read::Verified;
+pub use stock::{list, remove, sweep, sweep_file};
 pub use target::Target;
 pub use writer::Writer;
 
@@ -88,6 +95,19 @@ pub struct Need {
     pub touched: u64,
     /// An upper bound of the device stream in bytes.
     pub device: u64,
+}
+
+/// An image of the store, as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What it says of its domain.
+    pub facts: Facts,
+    /// Bytes that it takes on the disk.
+    pub bytes: u64,
+    /// Bytes of state in it, holes and all.
+    pub size: u64,
+    /// When a guest went on from it; milliseconds since 1970.
+    pub spent: Option<i64>,
 }
 
 /// An image that is whole and on the disk.

@@ -30,6 +30,9 @@ pub struct Image {
     pub(super) manifest: Manifest,
     pub(super) device: Part,
     pub(super) memory: Option<Part>,
+    /// Where its manifest is.
+    pub(super) source: Part,
+    pub(super) manifest_length: u64,
     /// The configuration block of a file.
     pub(super) header: Option<Vec<u8>>,
 }
@@ -78,6 +81,8 @@ impl Image {
             place: ImagePlace::Store,
             manifest,
             device: Part { file: device, start: 0 },
+            source: Part { file, start: 0 },
+            manifest_length: length,
             memory,
             header: None,
         })
@@ -119,6 +124,8 @@ impl Image {
             path: path.to_path_buf(),
             place: ImagePlace::File(path.to_path_buf()),
             manifest,
+            source: Part { file: file.try_clone()?, start },
+            manifest_length: length,
             device: Part { file, start: device.0 },
             memory,
             header: Some(beginning.text),

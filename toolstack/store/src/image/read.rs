@@ -75,7 +75,7 @@ impl Image {
         Ok(Verified { bytes: device + memory, chunks })
     }
 
-    fn given_up(&self) -> StoreError {
+    pub(super) fn given_up(&self) -> StoreError {
         StoreError::GivenUp { path: self.path.clone() }
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kxl_domain::ImageId;
 use nix::errno::Errno;
@@ -22,6 +23,8 @@ use crate::paths::Paths;
 pub(super) const NEW: &str = ".new-";
 /// Ends the name of a file that is being written, where the file system has no nameless ones.
 const PART: &str = ".kxl-part";
+/// How long a sweep may take that came between a new directory and its lock.
+const SWEPT: Duration = Duration::from_secs(2);
 
 /// Where an image is to be kept.
 #[derive(Clone, Debug)]
@@ -108,10 +111,7 @@ impl Place {
         let head = header::head(text)
             .map_err(|fault| StoreError::Image { path: path.to_path_buf(), fault })?;
         let path = resolved(path)?;
-        let dir = match path.parent() {
-            Some(dir) if dir != Path::new("") => dir.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
+        let dir = parent(&path);
         let part = part(&dir, id);
         let (file, name) = match nameless(&dir) {
             Ok(file) => (file, None),
@@ -122,9 +122,8 @@ impl Place {
             }
             Err(error) => return Err(StoreError::io("make a file for the image in", dir, error)),
         };
-        if name.is_some() {
-            file.lock().map_err(|error| StoreError::io("lock", &part, error))?;
-        }
+        // Whoever sweeps must see that its writer lives, when it has a name.
+        file.lock().map_err(|error| StoreError::io("lock", &part, error))?;
         let place =
             Self { kind: Kind::File { file, name, part, head, memory }, path, dir, done: false };
         place.begin_file().map_err(|error| place.failed("write the image", error))?;
@@ -289,6 +288,14 @@ impl Drop for Place {
     }
 }
 
+/// The directory that a file is in.
+pub(super) fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(dir) if dir != Path::new("") => dir.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
 /// The temporary name of an image file.
 pub(super) fn part(dir: &Path, id: ImageId) -> PathBuf {
     dir.join(format!(".{id}{PART}"))
@@ -311,6 +318,7 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
 /// Makes the directory and locks it: as long as somebody holds the lock, its writer lives.
 fn new_dir(path: &Path) -> Result<File> {
     let failed = |error| StoreError::io("make the directory", path, error);
+    let end = Instant::now() + SWEPT;
     loop {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -323,6 +331,11 @@ fn new_dir(path: &Path) -> Result<File> {
         };
         match lock.try_lock() {
             Ok(()) => {}
+            // A sweep has it for the time that the removal of a few files takes.
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
             Err(fs::TryLockError::WouldBlock) => {
                 return Err(StoreError::Busy { path: path.to_path_buf() });
             }
@@ -392,7 +405,7 @@ fn link(file: &File, path: &Path) -> io::Result<()> {
 }
 
 /// The file that a path leads to: a symbolic link is followed, and only a regular file is replaced.
-fn resolved(path: &Path) -> Result<PathBuf> {
+pub(super) fn resolved(path: &Path) -> Result<PathBuf> {
     let path = match fs::canonicalize(path) {
         Ok(path) => path,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(path.to_path_buf()),

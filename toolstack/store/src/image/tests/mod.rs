@@ -1,6 +1,7 @@
 //! Tests of the module as the engine sees it.
 
 mod round;
+mod stock;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
