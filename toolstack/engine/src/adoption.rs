@@ -1,12 +1,18 @@
 //! Taking up what an earlier monitor left.
 
-use kxl_backend::{BackendError, Identity, Process};
+use std::time::{Duration, Instant};
+
+use kxl_backend::{BackendError, Identity, Live, Process, Report};
 use kxl_domain::{Failure, Op, State, Verb, Wanted};
 use kxl_store::{LiveChange, Severity};
 
 use crate::live::{LiveDomain, Next, error_kind};
 use crate::recorder::identity_of;
 use crate::spec::launch_spec;
+
+/// How long an adopted emulator is asked again where it stands: it has just answered, so it is
+/// more likely slow than hung.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl LiveDomain {
     /// Takes up the emulator that an earlier monitor left, or settles the record when there is
@@ -41,7 +47,7 @@ impl LiveDomain {
     async fn take_stock(&mut self) -> Result<Next, Failure> {
         let interrupted = self.row.op;
         let Some(live) = self.live.as_mut() else { return Ok(Next::Continue) };
-        let seen = match live.query().await {
+        let seen = match stand_of(live.as_mut()).await {
             Ok(report) => report.state,
             // It is stopped or slow: what was recorded stays the best knowledge.
             Err(error) if error.is_timeout() && self.row.state.is_live() => self.row.state,
@@ -57,13 +63,19 @@ impl LiveDomain {
             return self.go_on_stopping().await;
         }
         let mut state = seen;
-        if interrupted == Some(Op::Starting) && self.row.wanted != Wanted::Paused {
-            // The launch was cut off before its last step, which lets the guest run.
-            if let (State::Paused, Some(live)) = (seen, self.live.as_mut())
-                && live.unpause().await.is_ok()
-            {
-                state = State::Running;
-            }
+        // A launch and a reset let the guest run as their last step, which may have been cut off. A
+        // guest that runs already is none the worse; one that did not tell may stand still.
+        let was_to_run = match interrupted {
+            Some(Op::Starting) => self.row.wanted != Wanted::Paused,
+            Some(Op::Resetting) => self.row.state == State::Running,
+            _ => false,
+        };
+        if was_to_run
+            && seen != State::Shutdown
+            && let Some(live) = self.live.as_mut()
+            && live.unpause().await.is_ok()
+        {
+            state = State::Running;
         }
         // A guest's end is written by the event that follows, with its reason.
         if state != State::Shutdown {
@@ -96,5 +108,16 @@ impl LiveDomain {
     pub fn orphan(&self) -> Option<Process> {
         let row = self.row.process.as_ref().filter(|_| self.live.is_none())?;
         Process::open(identity_of(row)).ok()
+    }
+}
+
+/// Where the guest stands, by the first answer that comes in time.
+async fn stand_of(live: &mut dyn Live) -> Result<Report, BackendError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match live.query().await {
+            Err(error) if error.is_timeout() && Instant::now() < end => {}
+            answer => return answer,
+        }
     }
 }
