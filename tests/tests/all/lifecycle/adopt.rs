@@ -106,7 +106,7 @@ fn a_pdp11_that_halts_while_nobody_watches_is_settled_by_the_next_command() {
     emulator.signal(Signal::SIGSTOP);
     console.send("H");
     // The key takes its way to the terminal; nothing tells when it is there.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(3));
     drop(console);
     lose_monitor(&host, "pdp", Signal::SIGKILL);
     emulator.signal(Signal::SIGCONT);
@@ -186,12 +186,12 @@ fn a_guest_that_ends_unwatched_gets_its_policy_from_the_next_monitor() {
     {
         let host = Host::new();
         // It ends a while after its start, when its monitor is long gone.
-        let script = format!("end={event}:2500");
+        let script = format!("end={event}:5000");
         host.define("web", &guest::mock_with("web", &script, &format!("{key} = \"preserve\"")));
         host.ok(["start", "web"]);
         lose_monitor(&host, "web", Signal::SIGKILL);
         // Time that has to pass for the guest; nothing can tell of it without a monitor.
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_millis(5500));
         assert_eq!(host.domain("web").state(), Running, "nobody has looked yet");
         host.kxl(["recover"]).expect(0);
         let domain = host.rests("web", State::Shutdown);

@@ -129,7 +129,7 @@ fn many_domains_are_created_at_once_and_each_has_a_number_of_its_own() {
 /// A create that is ended by `signal` in the middle of its wait goes on without its command.
 fn goes_on_after(signal: Signal) {
     let host = Host::new();
-    let file = host.file("web.cfg", &guest::mock("web", "delay=launch:1500"));
+    let file = host.file("web.cfg", &guest::mock("web", "delay=launch:6000"));
     let mut running = host.begin(&["create", file.to_str().unwrap()]);
     wait::eventually("the emulator is there", || !host.emulators().is_empty());
     assert!(running.child.try_wait().unwrap().is_none(), "the command waits for the launch");

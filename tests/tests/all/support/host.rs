@@ -192,6 +192,13 @@ impl Host {
         self.find(name).unwrap_or_else(|| panic!("no domain {name}: {}", self.ok(["list"])))
     }
 
+    /// The domain of this name, looked at until it answers: on a busy host 150 ms may be too few.
+    pub(crate) fn answering(&self, name: &str) -> Domain {
+        wait::until(&format!("{name} answers"), wait::SOON, || {
+            self.find(name).filter(|domain| domain.0["answering"] == true)
+        })
+    }
+
     /// Waits until the domain rests in `state`.
     pub(crate) fn rests(&self, name: &str, state: State) -> Domain {
         wait::until(&format!("{name} comes to rest as {state}"), wait::BOOT, || {

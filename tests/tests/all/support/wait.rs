@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for what takes milliseconds on an idle host. Generous, because a test that waits
 /// this long has failed anyway.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(90);
 
 /// Longest wait for a guest that boots under emulation, beside others that do.
-pub(crate) const BOOT: Duration = Duration::from_secs(150);
+pub(crate) const BOOT: Duration = Duration::from_secs(400);
 
 /// Longest wait for what `within` allows, asking again and again.
 ///
@@ -28,4 +28,13 @@ pub(crate) fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> O
 /// Waits until `look` is true.
 pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     until(what, SOON, || look().then_some(()));
+}
+
+/// What `look` shows when what was still on its way has arrived: the same for half a second.
+pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
+    until("it settles", SOON, || {
+        let before = look();
+        std::thread::sleep(Duration::from_millis(500));
+        (look() == before).then_some(before)
+    })
 }
