@@ -35,6 +35,10 @@ const LOG_LIMIT: u64 = 1 << 20;
 /// Time for an emulator to finish changing its terminal after it printed its prompt.
 pub(crate) const SETTLE: Duration = Duration::from_millis(50);
 
+/// The longest of the pauses between looks, each twice the one before: an emulator on a busy host
+/// may be put aside in between, a guest that prints the prompt's text must not keep us awake.
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
 /// What the guest does, as far as the terminal shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -164,7 +168,7 @@ impl Keeper {
         let mut end = std::pin::pin!(Status::of(&process));
         let mut typed = VecDeque::new();
         let (mut terminal_open, mut monitor_open) = (true, true);
-        let mut look_again = false;
+        let mut look_again = None;
         let status = loop {
             if !monitor_open {
                 self.printed.clear();
@@ -193,7 +197,7 @@ impl Keeper {
                         guard.clear_ready_matching(tokio::io::Ready::WRITABLE);
                     }
                     match done {
-                        Some(Ok(())) => look_again = self.shared.look(),
+                        Some(Ok(())) => look_again = self.shared.look().then_some(SETTLE),
                         // Every holder of the slave has closed it.
                         Some(Err(_)) => terminal_open = false,
                         None => {}
@@ -210,9 +214,10 @@ impl Keeper {
                         self.pass_on();
                     }
                 }
-                () = tokio::time::sleep(SETTLE), if look_again => {
-                    self.shared.look();
-                    look_again = false;
+                () = tokio::time::sleep(look_again.unwrap_or_default()), if look_again.is_some() => {
+                    let longer = look_again.map(|pause| pause * 2);
+                    let disagree = self.shared.look();
+                    look_again = longer.filter(|pause| disagree && *pause <= LAST_PAUSE);
                 }
             }
         };
