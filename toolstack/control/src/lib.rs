@@ -76,6 +76,11 @@ pub struct Save {
     pub header: Option<String>,
     /// The restored domain gets the same domid again, if it is free (`-D`).
     pub keep_domid: bool,
+    /// Take a snapshot of each writable disk whose format has them in the same pause, so that the
+    /// state can come back although the disks move on.
+    pub snapshot: bool,
+    /// Replace a file that has the name already.
+    pub replace: bool,
 }
 
 /// What becomes of a domain whose state was saved.

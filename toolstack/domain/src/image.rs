@@ -68,6 +68,7 @@ words! {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "the macro that gives words their spelling derives none")]
 impl Default for ClockPolicy {
     fn default() -> Self {
         Self::Leave

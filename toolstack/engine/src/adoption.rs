@@ -62,11 +62,20 @@ impl LiveDomain {
             self.event(Severity::Info, "adopted", None, "finishing what was cut off");
             return self.go_on_stopping().await;
         }
+        match interrupted {
+            Some(Op::Saving | Op::Suspending) => return self.after_cut_off_save().await,
+            Some(Op::Restoring | Op::Resuming) if !self.has_gone_on() => {
+                return self.undo_cut_off_return().await;
+            }
+            _ => self.check_again(),
+        }
         let mut state = seen;
         // A launch and a reset let the guest run as their last step, which may have been cut off. A
         // guest that runs already is none the worse; one that did not tell may stand still.
         let was_to_run = match interrupted {
-            Some(Op::Starting) => self.row.wanted != Wanted::Paused,
+            Some(Op::Starting | Op::Restoring | Op::Resuming) => {
+                self.row.wanted != Wanted::Paused
+            }
             Some(Op::Resetting) => self.row.state == State::Running,
             _ => false,
         };

@@ -6,11 +6,12 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use kxl_backend::{Identity, Process};
 use kxl_control::client::{Client, Step};
-use kxl_control::{Answer, Call, Ready};
+use kxl_control::{Answer, Call, Moved, Ready, Save, Saved};
 use kxl_domain::state::Status;
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind, Reason, State, Verb, Verdict, decide};
 use kxl_store::{DomainLock, ListRow, socket};
@@ -197,16 +198,53 @@ impl Host {
                     Err(failure) => Err(failure),
                 }
             }
-            Charge::Ours(_lock) => {
-                let state = self.resting_state(row.uuid, &row.name)?;
-                match decide(Status { state, op: None }, verb) {
-                    Verdict::Already => Ok(Outcome::Already),
-                    Verdict::Denied(reason) => Err(denied(&row.name, reason)),
-                    Verdict::Go(_) => {
-                        let text = format!("{verb} of a resting domain has a command of its own");
-                        Err(Failure::new(Kind::Internal, text))
+            Charge::Ours(_lock) => self.at_rest(row, verb),
+        }
+    }
+
+    /// `save`, `suspend` and `checkpoint` of a live domain. `None` when the wish was met already.
+    /// There is no deadline: a save takes as long as the disk does. It is given up when `give_up`
+    /// becomes readable or comes to its end before the image is committed.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`], [`Kind::Unsupported`], no space, and the backend's failures; the domain is
+    /// as it was after each of them.
+    pub fn save(
+        &mut self,
+        row: &ListRow,
+        save: Save,
+        give_up: Option<OwnedFd>,
+        mut moved: impl FnMut(Moved),
+    ) -> Result<Option<Saved>, Failure> {
+        let verb = save.verb;
+        match self.in_charge(row.uuid, &row.name)? {
+            Charge::Monitor(mut client) => {
+                let steps = |step: Step<'_>| {
+                    if let Step::Moved(step) = step {
+                        moved(step);
                     }
+                };
+                if let Some(sign) = give_up {
+                    client.take_back_on(sign);
                 }
+                match client.call(Call::Save(Box::new(save)), None, steps)? {
+                    Answer::Saved(saved) => Ok(Some(saved)),
+                    _ => Ok(None),
+                }
+            }
+            Charge::Ours(_lock) => self.at_rest(row, verb).map(|_already| None),
+        }
+    }
+
+    /// What the table says about a verb for a domain that rests.
+    fn at_rest(&mut self, row: &ListRow, verb: Verb) -> Result<Outcome, Failure> {
+        let state = self.resting_state(row.uuid, &row.name)?;
+        match decide(Status { state, op: None }, verb) {
+            Verdict::Already => Ok(Outcome::Already),
+            Verdict::Denied(reason) => Err(denied(&row.name, reason)),
+            Verdict::Go(_) => {
+                let text = format!("{verb} of a resting domain has a command of its own");
+                Err(Failure::new(Kind::Internal, text))
             }
         }
     }
@@ -255,7 +293,24 @@ impl Host {
             done.push(Recovered { name: row.name, outcome });
         }
         self.sweep()?;
+        self.sweep_images();
         Ok(done)
+    }
+
+    /// Removes what dead writers of images have left. An image that is being written is locked by
+    /// its writer, and stays.
+    fn sweep_images(&self) {
+        if let Err(error) = kxl_store::image::sweep(&self.paths, &|_| false) {
+            tracing::warn!(%error, "what dead writers of images have left stays");
+        }
+        // The journal names files that were being written outside the store.
+        for op in self.store.all_image_ops().unwrap_or_default() {
+            if let Some(path) = &op.path
+                && let Err(error) = kxl_store::image::sweep_file(path, op.image)
+            {
+                tracing::warn!(%error, path = %path.display(), "a part of an image stays");
+            }
+        }
     }
 
     /// Removes runtime directories of domains that no record knows: a command was killed between

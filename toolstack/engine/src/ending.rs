@@ -1,5 +1,6 @@
 //! What the engine does when a guest or its emulator ends: the policy table carried out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kxl_backend::{Event, Exit};
@@ -120,7 +121,18 @@ impl LiveDomain {
             self.row.spawn_count.saturating_sub(u32::from(self.row.process.is_some()));
         self.live = None;
         self.row.process = None;
-        if interrupted.is_none() && self.row.state != State::Shutdown {
+        let cut = self.cut_off_image();
+        let unseen = match (interrupted, cut.seen) {
+            (None, _) => true,
+            // Nothing of the save is left, or the guest had gone on: its emulator's death is one
+            // like any other.
+            (Some(Op::Saving | Op::Suspending), ImageSeen::Nothing)
+            | (Some(Op::Restoring | Op::Resuming), ImageSeen::Spent) => true,
+            _ => false,
+        };
+        if unseen && self.row.state != State::Shutdown {
+            self.forget_cut_off(&cut);
+            self.row.op = None;
             let exit = Exit {
                 code: None,
                 signal: None,
@@ -150,7 +162,16 @@ impl LiveDomain {
             _ => reason.unwrap_or(Reason::Unknown),
         };
         self.event(Severity::Warning, "settled", None, &text);
-        Ok(self.settle(state, reason, &text, None))
+        let next = match (state, reason, cut.image) {
+            (State::Suspended, _, Some(image)) => {
+                self.unmark(&cut).await;
+                self.settle_with(state, reason, &text, None, Some(image))
+            }
+            (State::Halted, Reason::Saved, Some(image)) => self.settle_as_image(false, image),
+            _ => self.settle(state, reason, &text, None),
+        };
+        self.forget_cut_off(&cut);
+        Ok(next)
     }
 
     /// Which event it was, which row applies, and whether a person asked for it. A guest that was
@@ -240,6 +261,7 @@ impl LiveDomain {
     /// Launches anew with a new domid under the same name and uuid. The row is there all the time.
     async fn relaunch(&mut self, by_person: bool) -> Result<Next, Failure> {
         let gap = self.restart_gap(by_person);
+        self.leave_image(false);
         self.row.op = Some(Op::Starting);
         self.row.state = State::Halted;
         self.row.wanted = Wanted::Running;
@@ -252,6 +274,7 @@ impl LiveDomain {
             reason: Some(None),
             asked: Some(None),
             process: Some(None),
+            image: Some(None),
             ..LiveChange::default()
         });
         match self.store.renew_domid(self.row.uuid) {
@@ -269,7 +292,7 @@ impl LiveDomain {
         reach(Step::Renewed, None);
         // A crash loop must not become a busy loop; a destroy cancels the wait.
         tokio::time::sleep(gap).await;
-        self.launch().await?;
+        self.launch(&Arc::default()).await?;
         Ok(Next::Relaunched)
     }
 

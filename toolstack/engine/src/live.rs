@@ -4,11 +4,14 @@
 //! ends in [`crate::ending`], taking up what an earlier monitor left in [`crate::adoption`]. Other
 //! tasks of the monitor see the domain through [`Snapshot`]s only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use kxl_backend::{Attachments, Backend, BackendError, Event, Live};
+use kxl_backend::{
+    Attachments, Backend, BackendError, Event, LaunchSpec, Live, StateSource, Watch,
+};
 use kxl_control::MonitorStatus;
-use kxl_domain::{DomId, Failure, Kind, Reason, State, Wanted};
+use kxl_domain::{DomId, Failure, ImageId, Kind, Op, Reason, State, Verb, Wanted};
 use kxl_store::{LiveChange, LiveRow, Paths, Settle, Severity, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +19,7 @@ use crate::host::Conf;
 use crate::recorder::RowRecorder;
 use crate::spec::launch_spec;
 use crate::steps::{Step, reach};
+use crate::verifying::Verifier;
 use crate::{affinity, cgroup};
 
 /// What the rest of the monitor may know of the domain; published at every change.
@@ -55,6 +59,10 @@ pub struct LiveDomain {
     ends: u64,
     /// The next reset that the emulator reports is our own.
     pub(crate) reset_by_us: bool,
+    /// The image that is being written, as journalled.
+    pub(crate) image_op: Option<ImageId>,
+    /// The check of the image that the guest came from, while it goes on.
+    pub(crate) verifier: Option<Verifier>,
     /// The end that could not be written yet.
     unsettled: Option<Settle>,
     publisher: watch::Sender<Snapshot>,
@@ -96,6 +104,8 @@ impl LiveDomain {
             last_end: None,
             ends: 0,
             reset_by_us: false,
+            image_op: None,
+            verifier: None,
             unsettled: None,
             publisher,
         }
@@ -129,38 +139,68 @@ impl LiveDomain {
         self.live.as_mut().and_then(|live| live.console())
     }
 
-    /// Launches the emulator of a claimed row (op `starting`).
+    /// Launches the emulator of a claimed row (op `starting`, `restoring` or `resuming`). `watch`
+    /// tells how much of a state was read.
     ///
     /// Cancel-safe: when the future is dropped no process is left; the row keeps its operation and
     /// the next step is [`Self::verb`] with `destroy`.
     ///
     /// # Errors
     /// Why it did not start. The record is settled before: failed for a managed domain, gone for a
-    /// transient one.
-    pub async fn launch(&mut self) -> Result<(), Failure> {
-        match self.try_launch().await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let name = self.row.name.clone();
-                let kind = error_kind(&error);
-                let failure =
-                    Failure::because(kind, format!("cannot start domain \"{name}\""), &error);
-                self.event(Severity::Warning, "start-failed", None, &failure.to_string());
-                self.settle(State::Failed, Reason::StartFailed, &error.to_string(), None);
-                Err(failure)
-            }
-        }
+    /// transient one, and suspended again for one whose image did not come back.
+    pub async fn launch(&mut self, watch: &Arc<Watch>) -> Result<(), Failure> {
+        let comes_back = self.row.image.clone().filter(|_| is_return(self.row.op));
+        let launched = match comes_back {
+            Some(from) => self.come_back(from, watch).await,
+            None => self.boot().await,
+        };
+        launched.map_err(|failure| self.did_not_start(failure))
     }
 
-    async fn try_launch(&mut self) -> Result<(), BackendError> {
+    async fn boot(&mut self) -> Result<(), Failure> {
+        let booted = async {
+            let spec = self.new_spec(None);
+            self.backend.check(&spec)?;
+            self.spawn(&spec).await?;
+            Ok(spec.paused)
+        };
+        let paused = booted.await.map_err(|error| self.not_started(Verb::Start, &error))?;
+        self.has_started(if paused { State::Paused } else { State::Running }, "started", "");
+        Ok(())
+    }
+
+    pub(crate) fn not_started(&self, verb: Verb, error: &BackendError) -> Failure {
+        let attempt = format!("cannot {verb} domain \"{}\"", self.row.name);
+        Failure::because(error_kind(error), attempt, error)
+    }
+
+    /// The record of a start that did not succeed.
+    fn did_not_start(&mut self, failure: Failure) -> Failure {
+        let text = failure.causes.join(": ");
+        self.event(Severity::Warning, "start-failed", None, &failure.to_string());
+        match (self.row.op, self.row.image.as_ref().map(|image| image.id)) {
+            (Some(Op::Resuming), Some(image)) => {
+                let (state, reason) = (State::Suspended, Reason::Suspended);
+                self.settle_with(state, reason, &text, None, Some(image));
+            }
+            _ => drop(self.settle(State::Failed, Reason::StartFailed, &text, None)),
+        }
+        failure
+    }
+
+    /// What the backend is told, with the limits of a new process.
+    pub(crate) fn new_spec(&mut self, image: Option<StateSource>) -> LaunchSpec {
         let groups = cgroup::prepare(self.row.uuid, &self.row.config);
         for warning in &groups.warnings {
             self.event(Severity::Warning, "limit-missing", None, warning);
         }
-        let spec = launch_spec(&self.paths, &self.conf, &self.row, groups.dirs);
-        self.backend.check(&spec)?;
+        LaunchSpec { image, ..launch_spec(&self.paths, &self.conf, &self.row, groups.dirs) }
+    }
+
+    /// Makes the emulator process and takes it up.
+    pub(crate) async fn spawn(&mut self, spec: &LaunchSpec) -> Result<(), BackendError> {
         let mut recorder = RowRecorder::new(&self.store, self.row.uuid);
-        let launched = self.backend.launch(&spec, &mut recorder).await;
+        let launched = self.backend.launch(spec, &mut recorder).await;
         let recorded = recorder.into_recorded();
         let live = launched?;
         let pid = live.process().identity().pid;
@@ -174,13 +214,16 @@ impl LiveDomain {
         if let Some(warning) = affinity::apply(pid, &self.row.config.cpus) {
             self.event(Severity::Warning, "affinity-missing", None, &warning);
         }
-        let state = if spec.paused { State::Paused } else { State::Running };
+        Ok(())
+    }
+
+    /// Writes that the domain is up.
+    pub(crate) fn has_started(&mut self, state: State, what: &str, text: &str) {
         // The wish goes into the record of a managed domain here: it is the last one by now.
         let more = LiveChange { wanted: Some(self.row.wanted), ..LiveChange::default() };
         self.rest(state, None, more);
-        reach(Step::Started, Some(pid));
-        self.event(Severity::Info, "started", None, "");
-        Ok(())
+        reach(Step::Started, self.pid());
+        self.event(Severity::Info, what, None, text);
     }
 
     /// Writes a resting state with a process and clears the operation.
@@ -270,6 +313,29 @@ impl LiveDomain {
         detail: &str,
         wanted: Option<Wanted>,
     ) -> Next {
+        self.settle_with(state, reason, detail, wanted, None)
+    }
+
+    /// The same for a domain that is `image` from now on.
+    pub(crate) fn settle_with(
+        &mut self,
+        state: State,
+        reason: Reason,
+        detail: &str,
+        wanted: Option<Wanted>,
+        image: Option<ImageId>,
+    ) -> Next {
+        self.leave_image(!matches!(
+            reason,
+            Reason::Poweroff
+                | Reason::Reboot
+                | Reason::Destroyed
+                | Reason::Saved
+                | Reason::Suspended
+        ));
+        if let Some(id) = self.image_op.take() {
+            self.forget_image(id);
+        }
         self.row.state = state;
         self.row.op = None;
         self.row.reason = Some(reason);
@@ -279,13 +345,8 @@ impl LiveDomain {
         if let Some(wanted) = wanted {
             self.row.wanted = wanted;
         }
-        self.unsettled = Some(Settle {
-            state,
-            reason: Some(reason),
-            detail: detail.to_owned(),
-            wanted,
-            image: None,
-        });
+        let detail = detail.to_owned();
+        self.unsettled = Some(Settle { state, reason: Some(reason), detail, wanted, image });
         self.settle_again();
         reach(Step::Removed, None);
         cgroup::remove(self.row.uuid);
@@ -347,6 +408,11 @@ impl LiveDomain {
         let ms = self.row.started_ms.map_or(0, |started| kxl_store::now_ms() - started);
         Duration::from_millis(u64::try_from(ms).unwrap_or(0))
     }
+}
+
+/// Whether the operation brings a state back.
+const fn is_return(op: Option<Op>) -> bool {
+    matches!(op, Some(Op::Restoring | Op::Resuming))
 }
 
 fn status_of(row: &LiveRow, pid: Option<i32>, vnc: Option<String>) -> MonitorStatus {

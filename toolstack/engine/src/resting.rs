@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use kxl_control::Ready;
+use kxl_control::{Moved, Ready};
+use kxl_domain::image::ImageUse;
 use kxl_domain::state::Status;
 use kxl_domain::{
     DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Verdict, Wanted,
@@ -26,6 +27,36 @@ pub struct StartOpts {
     pub paused: bool,
     /// How long the command waits for the backend's answer; the start goes on after it.
     pub deadline: Duration,
+}
+
+/// What a claim and a monitor are made for.
+pub(crate) struct Launch {
+    pub(crate) config: DomainConfig,
+    pub(crate) uuid: DomainUuid,
+    pub(crate) managed: bool,
+    pub(crate) verb: Verb,
+    pub(crate) op: Op,
+    pub(crate) wanted: Wanted,
+    /// The image to come back from.
+    pub(crate) image: Option<ImageUse>,
+    /// The number to take again.
+    pub(crate) domid: Option<DomId>,
+    /// How long to wait without a word of the monitor.
+    pub(crate) deadline: Duration,
+}
+
+impl Launch {
+    fn boot(
+        config: DomainConfig,
+        uuid: DomainUuid,
+        managed: bool,
+        verb: Verb,
+        opts: StartOpts,
+    ) -> Self {
+        let wanted = if opts.paused { Wanted::Paused } else { Wanted::Running };
+        let (op, deadline) = (Op::Starting, opts.deadline);
+        Self { config, uuid, managed, verb, op, wanted, image: None, domid: None, deadline }
+    }
 }
 
 /// A domain that was started.
@@ -51,7 +82,7 @@ pub struct Defined {
 }
 
 /// Fills in what is made once and then kept: the uuid, and from it the MAC addresses.
-fn settle_identity(config: &mut DomainConfig, uuid: DomainUuid) {
+pub(crate) fn settle_identity(config: &mut DomainConfig, uuid: DomainUuid) {
     config.uuid = Some(uuid);
     for (index, nic) in config.nics.iter_mut().enumerate() {
         let index = u8::try_from(index).unwrap_or(u8::MAX);
@@ -108,7 +139,8 @@ impl Host {
         let lock = self.resting_lock(uuid, &name, Verb::Create)?;
         let managed = self.store.managed(uuid);
         let managed = managed.map_err(|e| stored(format!("cannot read domain \"{name}\""), &e))?;
-        self.launch(lock, config, uuid, managed.is_some(), Verb::Create, opts)
+        let launch = Launch::boot(config, uuid, managed.is_some(), Verb::Create, opts);
+        self.launch(lock, launch, drop)
     }
 
     /// `start`: starts a registered domain that rests.
@@ -125,11 +157,12 @@ impl Host {
                 let text = format!("domain \"{}\" is not registered any more", row.name);
                 Failure::new(Kind::NoSuchDomain, text)
             })?;
-        self.launch(lock, managed.config, row.uuid, true, Verb::Start, opts)
+        let launch = Launch::boot(managed.config, row.uuid, true, Verb::Start, opts);
+        self.launch(lock, launch, drop)
     }
 
     /// Makes the directories that a first run lacks.
-    fn prepare(&self) -> Result<(), Failure> {
+    pub(crate) fn prepare(&self) -> Result<(), Failure> {
         self.paths.prepare().map_err(|e| stored("cannot use this host's places", &e))
     }
 
@@ -137,7 +170,7 @@ impl Host {
     ///
     /// Another command that is starting the same domain is the winner; the refusal says what it
     /// is doing.
-    fn resting_lock(
+    pub(crate) fn resting_lock(
         &mut self,
         uuid: DomainUuid,
         name: &DomainName,
@@ -184,18 +217,15 @@ impl Host {
     }
 
     /// Claims the name and a domid, and hands over to a monitor.
-    fn launch(
+    pub(crate) fn launch(
         &mut self,
         lock: DomainLock,
-        config: DomainConfig,
-        uuid: DomainUuid,
-        managed: bool,
-        verb: Verb,
-        opts: StartOpts,
+        launch: Launch,
+        moved: impl FnMut(Moved),
     ) -> Result<Started, Failure> {
+        let Launch { config, uuid, managed, verb, op, wanted, image, domid, deadline } = launch;
         let name = config.name.clone();
         monitor_program()?;
-        let wanted = if opts.paused { Wanted::Paused } else { Wanted::Running };
         let attempt = format!("cannot {verb} domain \"{name}\"");
         if managed {
             // The wish outlives the boot; where it cannot be written nothing is started.
@@ -209,9 +239,9 @@ impl Host {
             backend: config.backend.clone(),
             config,
             wanted,
-            op: Op::Starting,
-            image: None,
-            domid: None,
+            op,
+            image,
+            domid,
         };
         if let Err(error) = self.store.claim(&claim) {
             if !managed && let Err(error) = lock.remove_rundir(&self.paths, uuid) {
@@ -221,7 +251,7 @@ impl Host {
         }
         reach(Step::Claimed, None);
         let rising = start_monitor(lock, uuid, &name, Mission::Launch)?;
-        match rising.wait(opts.deadline, drop)? {
+        match rising.wait(deadline, moved)? {
             Ready::Up { domid } => Ok(Started { uuid, domid, name }),
             Ready::Failed(failure) => Err(failure),
             Ready::Settled { state, .. } => {
@@ -230,7 +260,7 @@ impl Host {
         }
     }
 
-    fn note(&mut self, uuid: DomainUuid, name: &DomainName, what: &str, text: &str) {
+    pub(crate) fn note(&mut self, uuid: DomainUuid, name: &DomainName, what: &str, text: &str) {
         let event = kxl_store::Event::new(Severity::Info, what).of(uuid, name, None).text(text);
         if let Err(error) = self.store.event(&event) {
             tracing::warn!(%error, "event not recorded");

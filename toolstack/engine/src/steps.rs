@@ -13,7 +13,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use kxl_domain::Verb;
 
-/// One step of a verb. The order is the order in time.
+/// One step of a verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// The command holds the domain's lock.
@@ -44,6 +44,16 @@ pub enum Step {
     Resting,
     /// The live row is gone.
     Removed,
+    /// Op `saving` or `suspending` is written, and the image journalled; nothing is stopped.
+    Saving,
+    /// The state is in the image's files and the guest stands still; nothing is committed.
+    Streamed,
+    /// The image is complete and has its name.
+    Committed,
+    /// The image that the domain comes back from is marked as spent; the guest stands still.
+    Spent,
+    /// The guest goes on: from an image, or after one was made.
+    WentOn,
 }
 
 impl Step {
@@ -63,6 +73,11 @@ impl Step {
         Self::Renewed,
         Self::Resting,
         Self::Removed,
+        Self::Saving,
+        Self::Streamed,
+        Self::Committed,
+        Self::Spent,
+        Self::WentOn,
     ];
 
     /// Its name in `KXL_FAULT`.
@@ -83,6 +98,11 @@ impl Step {
             Self::Renewed => "renewed",
             Self::Resting => "resting",
             Self::Removed => "removed",
+            Self::Saving => "saving",
+            Self::Streamed => "streamed",
+            Self::Committed => "committed",
+            Self::Spent => "spent",
+            Self::WentOn => "went-on",
         }
     }
 
@@ -117,6 +137,25 @@ impl Step {
                 Self::Renewed,
                 Self::Recorded,
                 Self::Launched,
+                Self::Started,
+            ],
+            Verb::Save | Verb::Suspend => &[
+                Self::Saving,
+                Self::Streamed,
+                Self::Committed,
+                Self::Killed,
+                Self::Resting,
+                Self::Removed,
+            ],
+            Verb::Checkpoint => &[Self::Saving, Self::Streamed, Self::Committed, Self::WentOn],
+            Verb::Restore | Verb::Resume => &[
+                Self::Locked,
+                Self::Claimed,
+                Self::MonitorUp,
+                Self::Recorded,
+                Self::Launched,
+                Self::Spent,
+                Self::WentOn,
                 Self::Started,
             ],
             Verb::Destroy => &[Self::Stopping, Self::Killed, Self::Resting, Self::Removed],

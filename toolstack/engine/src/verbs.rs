@@ -48,7 +48,7 @@ impl LiveDomain {
         Ok((Verdict::Go(rule), next))
     }
 
-    fn require(&self, verb: Verb, need: Capability) -> Result<(), Failure> {
+    pub(crate) fn require(&self, verb: Verb, need: Capability) -> Result<(), Failure> {
         if self.backend.capabilities(&self.row.config).has(need) {
             Ok(())
         } else {

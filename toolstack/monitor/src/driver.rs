@@ -2,11 +2,13 @@
 //! and are handled one after the other; only a destroy interrupts what is in flight.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kxl_backend::{Event, Process};
-use kxl_control::Ready;
+use kxl_backend::{Event, Process, Watch};
+use kxl_control::{Ready, Save};
 use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict};
 use kxl_engine::{Host, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
 use kxl_store::{DomainLock, Paths, Store, socket};
@@ -17,12 +19,16 @@ use tokio::time::Instant;
 
 use crate::backends;
 use crate::console::Hub;
-use crate::jobs::{Answer, Job, Meanwhile, decided, interruptible, next_job};
+use crate::jobs::{Answer, Job, Meanwhile, SaveAnswer, decided, interruptible, next_job};
+use crate::progress::tell_progress;
 use crate::ready::ReadyPipe;
 use crate::server::{Desk, OpenCalls, serve};
 
 /// How long the last answers may take to leave before the monitor ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a destroy waits for a save to let go of the emulator.
+const LET_GO: Duration = Duration::from_secs(2);
 
 /// After how long without work a monitor tidies up, once; it sleeps for good then.
 const QUIET: Duration = Duration::from_secs(2);
@@ -138,12 +144,17 @@ impl Driver {
     }
 
     /// The first step: launch or adopt, and the word to the command that waits.
-    async fn begin(&mut self, mission: Mission, ready: ReadyPipe) -> Next {
+    async fn begin(&mut self, mission: Mission, mut ready: ReadyPipe) -> Next {
         let begun = match mission {
             Mission::Launch => {
+                let watch = Arc::new(Watch::default());
+                let told = tell_progress(&watch, |moved| ready.moved(moved));
                 let launch = async {
-                    let launched = self.domain.launch().await;
-                    launched.map(|()| Next::Relaunched)
+                    let launched = self.domain.launch(&watch);
+                    tokio::select! {
+                        launched = launched => launched.map(|()| Next::Relaunched),
+                        never = told => never,
+                    }
                 };
                 interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), launch).await
             }
@@ -238,6 +249,11 @@ impl Driver {
                         tidy_at = Some(Instant::now() + QUIET);
                         next
                     }
+                    Some(Job::Save(save, watch, answer)) => {
+                        let next = self.save(&save, watch, answer).await;
+                        tidy_at = Some(Instant::now() + QUIET);
+                        next
+                    }
                     Some(Job::Probe(answer)) => self.probe(answer).await,
                     Some(Job::Release) | None => return End::Released,
                 },
@@ -247,6 +263,13 @@ impl Driver {
                     next
                 }
                 () = end_of(self.orphan.as_ref()) => self.orphan_ended().await,
+                outcome = self.domain.checked() => {
+                    if let Err(failure) = self.domain.image_checked(outcome).await {
+                        tracing::error!(%failure, "the domain of a damaged image is not paused");
+                    }
+                    tidy_at = Some(Instant::now() + QUIET);
+                    Next::Continue
+                }
                 () = at(tidy_at) => {
                     tidy_at = None;
                     self.tidy();
@@ -335,13 +358,57 @@ impl Driver {
             Ok(Ok((_, next))) => (Ok(Outcome::Done), next),
             Ok(Err(failure)) => (Err(failure), Next::Continue),
             Err(destroy) => {
-                let text = format!("cannot {verb} the domain: it was destroyed meanwhile");
-                let _left = answer.send(Err(Failure::new(Kind::Failed, text)));
+                let _left = answer.send(Err(destroyed(verb)));
                 return self.destroy(destroy).await;
             }
         };
         let _left = answer.send(result);
         next
+    }
+
+    /// Saves the state. A destroy gives the save up and comes next; it waits for the save to let go,
+    /// for a moment, so that a commit is either whole or not there.
+    async fn save(&mut self, save: &Save, watch: Arc<Watch>, answer: SaveAnswer) -> Next {
+        if self.orphan.is_some() {
+            match self.adopt_again().await {
+                Ok(Next::Over) => {
+                    let at_rest = decided(&self.snapshots.borrow(), save.verb);
+                    let _left = answer.send(at_rest.map(|_| None));
+                    return Next::Over;
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    let _left = answer.send(Err(failure));
+                    return Next::Continue;
+                }
+            }
+        }
+        let (saved, destroy) = {
+            let mut work = pin!(self.domain.save(save, Arc::clone(&watch)));
+            let meanwhile = Meanwhile::Refuse(&self.snapshots);
+            match interruptible(&mut self.jobs, meanwhile, &mut work).await {
+                Ok(saved) => (Some(saved), None),
+                Err(destroy) => {
+                    watch.cancel();
+                    let saved = tokio::time::timeout(LET_GO, work).await;
+                    (saved.ok(), Some(destroy))
+                }
+            }
+        };
+        let (result, next) = match saved {
+            Some(Ok((saved, next))) => (Ok(saved), next),
+            Some(Err(failure)) => (Err(failure), Next::Continue),
+            None => (Err(destroyed(save.verb)), Next::Continue),
+        };
+        let _left = answer.send(result);
+        match (destroy, next) {
+            (Some(destroy), Next::Over) => {
+                let _left = destroy.send(Ok(Outcome::Already));
+                Next::Over
+            }
+            (Some(destroy), _) => self.destroy(destroy).await,
+            (None, next) => next,
+        }
     }
 
     /// Takes the power away; nothing interrupts this, and it ends within 3 s.
@@ -385,6 +452,10 @@ impl Driver {
                 Some(Job::Verb(verb, answer)) => {
                     let _left = answer.send(decided(&self.snapshots.borrow(), verb));
                 }
+                Some(Job::Save(save, _, answer)) => {
+                    let at_rest = decided(&self.snapshots.borrow(), save.verb);
+                    let _left = answer.send(at_rest.map(|_| None));
+                }
                 Some(Job::Probe(_) | Job::Release) => {}
                 None => std::future::pending().await,
             }
@@ -408,6 +479,10 @@ impl Driver {
         let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         format!("domain {} is {}{reason}", row.name, row.state)
     }
+}
+
+fn destroyed(verb: Verb) -> Failure {
+    Failure::new(Kind::Failed, format!("cannot {verb} the domain: it was destroyed meanwhile"))
 }
 
 /// Comes at that moment; never when there is none.

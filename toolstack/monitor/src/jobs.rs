@@ -4,7 +4,10 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 
+use kxl_backend::Watch;
+use kxl_control::{Save, Saved};
 use kxl_domain::{Failure, Kind, Verb, Verdict, decide};
 use kxl_engine::{Outcome, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,11 +15,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Where the answer to a verb goes.
 pub(crate) type Answer = oneshot::Sender<Result<Outcome, Failure>>;
 
+/// Where the outcome of a save goes; `None` inside when the wish was met already.
+pub(crate) type SaveAnswer = oneshot::Sender<Result<Option<Saved>, Failure>>;
+
 /// A request to the task that owns the domain.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Carry out a verb.
     Verb(Verb, Answer),
+    /// Save the state; the watch tells how far it is, and gives it up.
+    Save(Box<Save>, Arc<Watch>, SaveAnswer),
     /// Ask the emulator whether it answers.
     Probe(oneshot::Sender<bool>),
     /// End the monitor, leave the domain.
@@ -56,11 +64,14 @@ pub(crate) async fn interruptible<T>(
             done = &mut work => return Ok(done),
             Some(job) = jobs.recv() => match (job, &mut meanwhile) {
                 (Job::Verb(Verb::Destroy, answer), _) => return Err(answer),
-                (job @ (Job::Verb(..) | Job::Probe(_)), Meanwhile::Keep(kept)) => {
+                (job @ (Job::Verb(..) | Job::Save(..) | Job::Probe(_)), Meanwhile::Keep(kept)) => {
                     kept.push_back(job);
                 }
                 (Job::Verb(verb, answer), Meanwhile::Refuse(snapshots)) => {
                     let _left = answer.send(Err(busy(&snapshots.borrow(), verb)));
+                }
+                (Job::Save(save, _, answer), Meanwhile::Refuse(snapshots)) => {
+                    let _left = answer.send(Err(busy(&snapshots.borrow(), save.verb)));
                 }
                 // Not asked while something is in flight: dropping the sender says so.
                 (Job::Probe(_), Meanwhile::Refuse(_)) => {}
@@ -70,7 +81,7 @@ pub(crate) async fn interruptible<T>(
     }
 }
 
-fn busy(now: &Snapshot, verb: Verb) -> Failure {
+pub(crate) fn busy(now: &Snapshot, verb: Verb) -> Failure {
     decided(now, verb).err().unwrap_or_else(|| {
         let text =
             format!("cannot {verb} domain \"{}\": another command is at work", now.status.name);

@@ -9,6 +9,7 @@ mod console;
 mod driver;
 mod jobs;
 mod logging;
+mod progress;
 mod ready;
 mod server;
 

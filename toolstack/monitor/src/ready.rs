@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{OwnedFd, RawFd};
 
-use kxl_control::Ready;
+use kxl_control::{Moved, Ready, Word};
 use kxl_domain::{Failure, Kind};
 
 /// The write end of the ready pipe. Dropped without a word, it tells the command that the monitor
@@ -24,6 +24,15 @@ impl ReadyPipe {
             if let Err(error) = self.0.write_all(&line) {
                 tracing::info!(%error, "the command that started this monitor has left");
             }
+        }
+    }
+
+    /// Tells how much of a state was read.
+    pub(crate) fn moved(&mut self, moved: Moved) {
+        if let Ok(mut line) = serde_json::to_vec(&Word::Moved(moved)) {
+            line.push(b'\n');
+            // Whoever has left is told no more, and its domain comes up all the same.
+            let _left = self.0.write_all(&line);
         }
     }
 

@@ -4,10 +4,12 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use kxl_backend::Watch;
 use kxl_control::{
-    Answer, Attach, Body, Call, MAX_LINE, MonitorStatus, Reply, Request, Until, VERSION,
+    Answer, Attach, Body, Call, MAX_LINE, MonitorStatus, Reply, Request, Save, Until, VERSION,
 };
 use kxl_domain::{DomId, Failure, Kind, State};
 use kxl_engine::{Outcome, Snapshot};
@@ -18,6 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::console::Hub;
 use crate::jobs::Job;
+use crate::progress::next_progress;
 
 /// Longest wait in milliseconds, a year: a clock that far ahead still counts.
 const LONGEST_WAIT_MS: u64 = 365 * 24 * 3600 * 1000;
@@ -129,12 +132,48 @@ async fn converse(stream: UnixStream, desk: Desk) -> std::io::Result<()> {
         if let Call::Console(attach) = request.call {
             return attach_console(read, write, id, attach, &desk, open).await;
         }
+        if let Call::Save(save) = request.call {
+            let body = save_state(save, &desk, &mut read, &mut write, id).await;
+            reply(&mut write, id, body).await?;
+            continue;
+        }
         let body = tokio::select! {
             body = answer(&request, &desk) => body,
             // Whoever has hung up waits no more. Bytes that come meanwhile are the next request.
             () = hung_up(&mut read) => return Ok(()),
         };
         reply(&mut write, id, body).await?;
+    }
+}
+
+/// Has the state saved and tells how far that is. A client that closes its half of the connection
+/// gives the save up, if its image is not committed yet, and may still hear how it ended.
+async fn save_state(
+    save: Box<Save>,
+    desk: &Desk,
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+    id: u64,
+) -> Body {
+    let watch = Arc::new(Watch::default());
+    let saving = ask(desk, |back| Job::Save(save, Arc::clone(&watch), back));
+    let mut saving = std::pin::pin!(saving);
+    loop {
+        let wanted = !watch.is_cancelled();
+        tokio::select! {
+            saved = &mut saving => return match saved {
+                Some(Ok(Some(saved))) => Body::Done(Answer::Saved(saved)),
+                Some(Ok(None)) => Body::Done(Answer::Already),
+                Some(Err(failure)) => Body::Failed(failure),
+                None => Body::Failed(Failure::new(Kind::Failed, "the domain has just ended")),
+            },
+            () = hung_up(read), if wanted => watch.cancel(),
+            moved = next_progress(&watch), if wanted => {
+                if reply(write, id, Body::Moved(moved)).await.is_err() {
+                    watch.cancel();
+                }
+            }
+        }
     }
 }
 
@@ -174,8 +213,9 @@ async fn answer(request: &Request, desk: &Desk) -> Body {
             let _gone = desk.jobs.send(Job::Release);
             Body::Done(Answer::Ok)
         }
-        Call::Save(_) => Body::Failed(Failure::new(Kind::Failed, "\"save\" is not built yet")),
-        Call::Console(_) => Body::Failed(Failure::new(Kind::Internal, "console came too late")),
+        Call::Save(_) | Call::Console(_) => {
+            Body::Failed(Failure::new(Kind::Internal, "this call has a conversation of its own"))
+        }
     }
 }
 

@@ -22,8 +22,8 @@ pub struct ImageOp {
     pub op: Op,
     /// The user's file that it goes to; `None` for the store.
     pub path: Option<PathBuf>,
-    /// The boot in which it began.
-    pub boot_id: String,
+    /// The domain ends with it: once it is committed, the image is the domain.
+    pub ends: bool,
 }
 
 impl Store {
@@ -31,24 +31,19 @@ impl Store {
     ///
     /// # Errors
     /// See [`Store`]. The save is refused then.
-    pub fn begin_image_op(
-        &self,
-        domain: DomainUuid,
-        image: ImageId,
-        op: Op,
-        path: Option<&Path>,
-    ) -> Result<()> {
+    pub fn begin_image_op(&self, op: &ImageOp) -> Result<()> {
         self.ready()?;
-        let path = path.map(|path| path.to_string_lossy().into_owned());
+        let path = op.path.as_ref().map(|path| path.to_string_lossy());
         self.registry().write(&self.paths, "record an operation", |db| {
             db.execute(
-                "INSERT OR REPLACE INTO image_op (domain, image, op, path, boot_id, began_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO image_op (domain, image, op, path, ends, boot_id, began_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
-                    domain.to_string(),
-                    image.to_string(),
-                    op.as_str(),
+                    op.domain.to_string(),
+                    op.image.to_string(),
+                    op.op.as_str(),
                     path,
+                    op.ends,
                     self.boot_id,
                     now_ms(),
                 ],
@@ -133,7 +128,7 @@ impl Store {
     }
 }
 
-const SELECT: &str = "SELECT domain, image, op, path, boot_id FROM image_op";
+const SELECT: &str = "SELECT domain, image, op, path, ends FROM image_op";
 
 /// The operations of a domain, oldest first.
 pub(crate) fn of_domain(db: &Connection, domain: DomainUuid) -> Result<Vec<ImageOp>, Fault> {
@@ -155,7 +150,7 @@ fn collect(
             image: columns.word(1, |text| text.parse().ok())?,
             op: columns.word(2, Op::parse)?,
             path: columns.get::<Option<String>>(3)?.map(PathBuf::from),
-            boot_id: columns.get(4)?,
+            ends: columns.get(4)?,
         });
     }
     Ok(found)

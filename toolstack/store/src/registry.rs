@@ -42,6 +42,7 @@ const SCHEMA_2: &str = "
         domain TEXT NOT NULL,
         op TEXT NOT NULL,
         path TEXT,
+        ends INTEGER NOT NULL CHECK (ends IN (0, 1)),
         boot_id TEXT NOT NULL,
         began_ms INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;

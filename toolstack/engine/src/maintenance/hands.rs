@@ -252,6 +252,8 @@ impl Emptying<'_> {
             after: After::End,
             live: true,
             config: None,
+            snapshot: false,
+            replace: true,
             keep_domid: false,
             header: None,
         }

@@ -26,7 +26,6 @@ fn plan() -> Plan {
         flash: None,
         run_as: None,
         clock: "utc".into(),
-        memory: None,
     }
 }
 
@@ -96,7 +95,7 @@ fn the_smallest_domain_has_exactly_these_options() {
             "-action shutdown=pause,reboot=shutdown,panic=pause,watchdog=pause",
             "-trace runstate_set",
             "-trace qemu_system_shutdown_request",
-            "-machine pc-i440fx-7.2,memory-backend=ram0,accel=tcg",
+            "-machine pc-i440fx-7.2,accel=tcg,memory-backend=ram0",
             "-cpu Nehalem-v1",
             "-m size=32M",
             "-object memory-backend-ram,id=ram0,size=32M",
@@ -118,7 +117,7 @@ fn the_smallest_domain_has_exactly_these_options() {
 fn arm_has_its_own_machine_and_no_isa_devices() {
     let lines = lines(&spec(), &arm());
     assert!(
-        lines.contains(&"-machine virt-7.2,memory-backend=ram0,gic-version=3,accel=tcg".to_owned())
+        lines.contains(&"-machine virt-7.2,accel=tcg,memory-backend=ram0,gic-version=3".to_owned())
     );
     assert!(lines.contains(&"-cpu cortex-a57".to_owned()));
     assert!(!lines.iter().any(|line| line.contains("pvpanic")));
@@ -149,7 +148,7 @@ fn machine_switches_follow_their_keys() {
     assert_eq!(
         with,
         [
-            "-machine pc-i440fx-7.2,memory-backend=ram0,acpi=off,hpet=off,accel=tcg",
+            "-machine pc-i440fx-7.2,accel=tcg,memory-backend=ram0,acpi=off,hpet=off",
             "-m size=64M",
             "-object memory-backend-ram,id=ram0,size=64M",
             "-smp cpus=2,maxcpus=4",
@@ -165,8 +164,8 @@ fn machine_switches_follow_their_keys() {
              file.filename=/o/CODE.fd",
             "-blockdev driver=raw,node-name=flash-vars,read-only=off,file.driver=file,\
              file.filename=/r/vars.fd",
-            "-machine pc-i440fx-7.2,memory-backend=ram0,pflash0=flash-code,pflash1=flash-vars,\
-             accel=tcg",
+            "-machine pc-i440fx-7.2,accel=tcg,memory-backend=ram0,pflash0=flash-code,\
+             pflash1=flash-vars",
         ]
     );
 }

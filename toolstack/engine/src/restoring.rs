@@ -1,0 +1,305 @@
+//! restore and resume, from inside the monitor: a claimed domain comes back from an image.
+//!
+//! Everything that can be refused is looked at before a process is made. The guest goes on only
+//! after the image is durably marked as spent: old memory never meets newer disks by itself,
+//! whatever dies in between. Until the live row says that the guest may have gone on, the mark can
+//! be taken off again.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use kxl_backend::{MemorySource, StateSource, Watch};
+use kxl_domain::config::model::DiskFormat;
+use kxl_domain::image::{ClockPolicy, DiskIdentity, ImagePlace, ImageUse, MemoryLayout};
+use kxl_domain::{Capability, DomainConfig, DomainUuid, Failure, Kind, Op, State, Verb, Wanted};
+use kxl_store::image::{self, Facts, Image};
+use kxl_store::{LiveChange, Paths, Severity, Store, StoreError, now_ms};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::cut_off::place_of;
+use crate::live::LiveDomain;
+use crate::steps::{Step, reach};
+use crate::thread::apart;
+use crate::verifying::Verifier;
+
+/// An image that was found fit to come back from, opened.
+struct Opened {
+    facts: Facts,
+    bytes: u64,
+    source: StateSource,
+    /// Every chunk of it was verified already.
+    verified: bool,
+}
+
+impl LiveDomain {
+    /// Brings a claimed domain back from the image that its row names.
+    pub(crate) async fn come_back(
+        &mut self,
+        from: ImageUse,
+        watch: &Arc<Watch>,
+    ) -> Result<(), Failure> {
+        let verb = if self.row.op == Some(Op::Resuming) { Verb::Resume } else { Verb::Restore };
+        self.require(verb, Capability::SaveState)?;
+        let attempt = format!("cannot {verb} domain \"{}\"", self.row.name);
+        let opened = self.open_image(&from, watch, &attempt).await?;
+        let spec = self.new_spec(Some(opened.source.clone()));
+        self.backend.check(&spec).map_err(|error| self.not_started(verb, &error))?;
+        let mark = Mark::new(&self.paths, &from, self.row.uuid);
+        // The mark costs a wait for the disk, the launch one for the emulator: both at once.
+        let marking = mark.put();
+        let launched = self.spawn(&spec).await;
+        let marked = marking.await;
+        let went = match (marked, launched) {
+            (Ok(()), Ok(())) => self.go_from_image(&from, &opened).await,
+            (Ok(()), Err(error)) => Err(self.not_started(verb, &error)),
+            (Err(failure), _) => {
+                Err(Failure { text: attempt, causes: vec![failure.to_string()], ..failure })
+            }
+        };
+        if let Err(failure) = went {
+            // No guest went on: it can be tried again.
+            self.end_emulator(verb).await?;
+            mark.take_off().await;
+            return Err(failure);
+        }
+        self.has_come_back(&from, &opened);
+        Ok(())
+    }
+
+    async fn open_image(
+        &self,
+        from: &ImageUse,
+        watch: &Arc<Watch>,
+        attempt: &str,
+    ) -> Result<Opened, Failure> {
+        let (paths, from, watch) = (self.paths.clone(), from.clone(), Arc::clone(watch));
+        let config = self.row.config.clone();
+        let opened = apart("image", move || open(&paths, &from, &config, &watch)).await;
+        opened.map_err(|error| Failure::because(Kind::Internal, attempt, &error))?.map_err(
+            |failure| Failure {
+                text: attempt.to_owned(),
+                causes: std::iter::once(failure.text).chain(failure.causes).collect(),
+                ..failure
+            },
+        )
+    }
+
+    /// From the mark to the first instruction of the guest.
+    async fn go_from_image(&mut self, from: &ImageUse, opened: &Opened) -> Result<(), Failure> {
+        reach(Step::Spent, self.pid());
+        let went_on = ImageUse { went_on: true, ..from.clone() };
+        // Unwritten, a later monitor could bring the old memory back: then it does not go on.
+        let written = self.store.change_live(
+            self.row.uuid,
+            &LiveChange { image: Some(Some(went_on.clone())), ..LiveChange::default() },
+        );
+        written.map_err(|error| {
+            let attempt = format!("cannot bring domain \"{}\" back", self.row.name);
+            Failure::because(error.kind(), attempt, &error)
+        })?;
+        self.row.image = Some(went_on);
+        self.tell_clock(opened).await;
+        if self.row.wanted == Wanted::Running {
+            let gone_on = self.emulator()?.unpause().await;
+            if let Err(error) = gone_on {
+                let undo = LiveChange { image: Some(Some(from.clone())), ..LiveChange::default() };
+                self.row.image = Some(from.clone());
+                self.change(&undo);
+                return Err(self.cannot(Verb::Unpause, &error));
+            }
+        }
+        reach(Step::WentOn, self.pid());
+        Ok(())
+    }
+
+    /// Sets the guest's clock where the configuration wants it, and says how far behind it is.
+    async fn tell_clock(&mut self, opened: &Opened) {
+        let behind_ms = now_ms() - opened.facts.moment.stopped_ms;
+        let skew = format!(
+            "its clock is {}.{:03} s behind the host's",
+            behind_ms / 1000,
+            behind_ms % 1000
+        );
+        if self.row.config.clock_after_restore == ClockPolicy::Leave {
+            return self.event(Severity::Info, "clock", Some("leave"), &skew);
+        }
+        let set = match self.emulator() {
+            Ok(live) => live.set_clock().await,
+            Err(_) => return,
+        };
+        match set {
+            Ok(true) => self.event(Severity::Info, "clock", Some("host"), &skew),
+            Ok(false) => {
+                let text = format!("{skew}, and this backend has no way to set it");
+                self.event(Severity::Warning, "clock", Some("leave"), &text);
+            }
+            Err(error) => {
+                let text = format!("{skew}, and it could not be set: {error}");
+                self.event(Severity::Warning, "clock", Some("leave"), &text);
+            }
+        }
+    }
+
+    fn has_come_back(&mut self, from: &ImageUse, opened: &Opened) {
+        let stored = from.place == ImagePlace::Store;
+        let pinned = if opened.verified { 0 } else { opened.bytes };
+        self.row.image = stored.then(|| ImageUse { went_on: true, pinned, ..from.clone() });
+        let image = self.row.image.clone();
+        let state = if self.row.wanted == Wanted::Running { State::Running } else { State::Paused };
+        self.change(&LiveChange { image: Some(image), ..LiveChange::default() });
+        let what = if self.row.op == Some(Op::Resuming) { "resumed" } else { "restored" };
+        self.has_started(state, what, &format!("from {}", place_of(from)));
+        if stored {
+            self.verifier = Some(Verifier::start(&self.paths, from, opened.verified));
+        }
+    }
+}
+
+/// Opens an image and everything in it that a backend needs; refuses what cannot come back here.
+fn open(
+    paths: &Paths,
+    from: &ImageUse,
+    config: &DomainConfig,
+    watch: &Watch,
+) -> Result<Opened, Failure> {
+    let image = match &from.place {
+        ImagePlace::Store => Image::open_store(paths, from.id),
+        ImagePlace::File(path) => Image::open_file(path),
+    };
+    let image = image.map_err(|error| told(&error))?;
+    if image.facts().id != from.id {
+        let text = format!("the file holds another image now ({})", image.facts().id);
+        return Err(Failure::new(Kind::Failed, text));
+    }
+    if !from.force_disks {
+        compare_disks(&image.facts().disks, config)?;
+    }
+    let device = Arc::new(image.device().map_err(|error| told(&error))?);
+    let (memory, verified) = memory(&image, from, watch)?;
+    let machine = image.facts().machine.clone();
+    let source = StateSource { machine, device, memory };
+    Ok(Opened { facts: image.facts().clone(), bytes: image.bytes().unwrap_or(0), source, verified })
+}
+
+/// The memory: the store's own file, or a copy that is verified on the way.
+fn memory(
+    image: &Image,
+    from: &ImageUse,
+    watch: &Watch,
+) -> Result<(Option<MemorySource>, bool), Failure> {
+    let Some(layout) = image.memory() else { return Ok((None, true)) };
+    let lazy = if from.eager { None } else { image.memory_file().map_err(|error| told(&error))? };
+    if let Some(file) = lazy {
+        return Ok((Some(MemorySource { layout, file: Arc::new(file), own: false }), false));
+    }
+    let file = copied(image, &layout, watch)?;
+    Ok((Some(MemorySource { layout, file: Arc::new(file), own: true }), true))
+}
+
+fn copied(image: &Image, layout: &MemoryLayout, watch: &Watch) -> Result<OwnedFd, Failure> {
+    let made = memfd_create(c"kxl-memory", MFdFlags::MFD_CLOEXEC);
+    let file = made.map(File::from).and_then(|file| {
+        nix::unistd::ftruncate(&file, i64::try_from(layout.size).unwrap_or(i64::MAX))?;
+        Ok(file)
+    });
+    let file = file.map_err(|error| {
+        Failure::because(Kind::Failed, "cannot make memory for the guest", &error)
+    })?;
+    watch.expect(image.bytes().unwrap_or(0));
+    let mut moved = |bytes| {
+        watch.moved(bytes);
+        !watch.is_cancelled()
+    };
+    image.copy_memory(&file, &mut moved).map_err(|error| told(&error))?;
+    Ok(file.into())
+}
+
+/// Refuses an image whose disks are not what they were, naming each.
+pub(crate) fn compare_disks(disks: &[DiskIdentity], config: &DomainConfig) -> Result<(), Failure> {
+    let mut moved = Vec::new();
+    for disk in disks {
+        let here = config.disks.iter().find(|other| other.vdev == disk.vdev);
+        let change = match here.and_then(|other| other.target.as_ref()) {
+            Some(path) if *path == disk.path => {
+                image::changed(disk).map_err(|error| told(&error))?
+            }
+            Some(path) => Some(format!("is {} now", path.display())),
+            None => Some("is not in the configuration".to_owned()),
+        };
+        if let Some(change) = change {
+            moved.push(format!("disk {} ({}): {change}", disk.vdev, disk.path.display()));
+        }
+    }
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let snapshot = disks.iter().find_map(|disk| {
+        let name = disk.snapshot.as_ref().filter(|_| disk.format == DiskFormat::Qcow2)?;
+        Some(format!(
+            "qemu-img snapshot -a {name} {} brings it back to that moment; ",
+            disk.path.display()
+        ))
+    });
+    let hint = format!(
+        "{}--force-disks comes back all the same: the guest's memory may not fit what is on the disk",
+        snapshot.unwrap_or_default()
+    );
+    let mut failure = Failure::new(Kind::Denied, "its disks have moved on since it was saved");
+    failure.causes = moved;
+    Err(failure.hint(hint))
+}
+
+fn told(error: &StoreError) -> Failure {
+    let mut failure = Failure::because(error.kind(), "", error);
+    failure.text = failure.causes.remove(0);
+    failure
+}
+
+/// The durable mark that a guest is about to go on from an image.
+#[derive(Clone)]
+pub(crate) struct Mark {
+    paths: Paths,
+    from: ImageUse,
+    domain: DomainUuid,
+}
+
+impl Mark {
+    pub(crate) fn new(paths: &Paths, from: &ImageUse, domain: DomainUuid) -> Self {
+        Self { paths: paths.clone(), from: from.clone(), domain }
+    }
+
+    /// Begins at once; on the disk when the future is done. A checkpoint and the source of a clone
+    /// are never spent: they are made to be come back from many times.
+    fn put(&self) -> impl Future<Output = Result<(), Failure>> + use<> {
+        let Self { paths, from, domain } = self.clone();
+        let marking = (!from.keep).then(|| {
+            apart("mark", move || match &from.place {
+                ImagePlace::Store => Image::open_store(&paths, from.id)?.mark_spent(domain),
+                ImagePlace::File(path) => {
+                    Store::open(&paths)?.mark_file_spent(from.id, path, domain)
+                }
+            })
+        });
+        async move {
+            let Some(marking) = marking else { return Ok(()) };
+            marking
+                .await
+                .map_err(|error| Failure::because(Kind::Internal, "cannot mark the image", &error))?
+                .map_err(|error| told(&error))
+        }
+    }
+
+    /// Failing, it keeps the image from coming back by itself, and nothing else.
+    pub(crate) async fn take_off(self) {
+        let off = apart("mark", move || match &self.from.place {
+            ImagePlace::Store => Image::open_store(&self.paths, self.from.id)?.unmark_spent(),
+            ImagePlace::File(_) => Store::open(&self.paths)?.unmark_file_spent(self.from.id),
+        });
+        match off.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the image stays marked as spent"),
+            Err(error) => tracing::warn!(%error, "the image stays marked as spent"),
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! save, suspend and checkpoint: the state of a live domain goes into an image.
+//!
+//! The commit of the image is the point of no return. Before it every failure, and the death of
+//! anybody, leaves the domain as it was and nothing in the store; after it the image is the domain
+//! (or, for a checkpoint, the domain goes on). Whoever dies in between leaves the journal in the
+//! registry, from which the next monitor tells on which side of the commit it was.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kxl_backend::{BackendError, SaveOrder, SavedState, StateSink, StateSize, Watch};
+use kxl_control::{After, Save, Saved};
+use kxl_domain::image::{DiskIdentity, ImageId, ImagePlace, MemoryLayout};
+use kxl_domain::lifecycle::rule_of;
+use kxl_domain::state::Status;
+use kxl_domain::{Failure, Kind, Op, Reason, State, Verb, Verdict, Wanted, decide};
+use kxl_store::image::{self, Committed, Facts, Need, Target, Writer};
+use kxl_store::{ImageOp, LiveChange, Severity, now_ms};
+
+use crate::error::denied;
+use crate::live::{LiveDomain, Next};
+use crate::steps::{Step, reach};
+use crate::thread::apart;
+
+/// What is added to the bytes that a save asks for: manifest, headers, rounding.
+const MARGIN: u64 = 4 << 20;
+
+/// The image under way, shared by the thread that the backend feeds and the task that commits it.
+#[derive(Clone)]
+struct Sink {
+    writer: Arc<Mutex<Option<Writer>>>,
+    watch: Arc<Watch>,
+}
+
+impl Sink {
+    fn new(writer: Writer, watch: Arc<Watch>) -> Self {
+        Self { writer: Arc::new(Mutex::new(Some(writer))), watch }
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Writer) -> io::Result<()>) -> io::Result<()> {
+        if self.watch.is_cancelled() {
+            return Err(io::Error::other("the save was given up"));
+        }
+        match self.hold().as_mut() {
+            Some(writer) => put(writer),
+            None => Err(io::Error::other("the image is closed")),
+        }
+    }
+}
+
+impl StateSink for Sink {
+    fn memory(&mut self, layout: &MemoryLayout) -> io::Result<()> {
+        self.put(|writer| writer.memory(layout))
+    }
+
+    fn pages(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.put(|writer| writer.pages(offset, bytes))
+    }
+
+    fn zeros(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.put(|writer| writer.zeros(offset, length))
+    }
+
+    fn device(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put(|writer| writer.device(bytes))
+    }
+}
+
+impl LiveDomain {
+    /// Carries out `save`, `suspend` or `checkpoint`. `None` when the wish was met already.
+    ///
+    /// Takes as long as the disk does. `watch` tells how far it is and can give it up until the
+    /// image is committed. The future must not be dropped before it has ended, but for a destroy
+    /// of the domain.
+    ///
+    /// # Errors
+    /// Refusals by the table, the backend or for want of space change nothing. After any other
+    /// failure the domain is as it was before, and no image is left.
+    pub async fn save(
+        &mut self,
+        save: &Save,
+        watch: Arc<Watch>,
+    ) -> Result<(Option<Saved>, Next), Failure> {
+        let status = Status { state: self.row.state, op: self.row.op };
+        let rule = match decide(status, save.verb) {
+            Verdict::Go(rule) => rule,
+            Verdict::Already => return Ok((None, Next::Continue)),
+            Verdict::Denied(reason) => return Err(denied(&self.row.name, reason)),
+        };
+        if let Some(need) = rule.needs {
+            self.require(save.verb, need)?;
+        }
+        self.refuse_transient(save)?;
+        let began = Instant::now();
+        let id = ImageId::random();
+        let before = self.row.state;
+        let writer = self.begin_image(save, id, &watch).await?;
+        if let Err(failure) = self.journal(save, id) {
+            drop(writer);
+            return Err(failure);
+        }
+        reach(Step::Saving, self.pid());
+        if let Some(verifier) = &self.verifier {
+            verifier.hurry();
+        }
+        let made = self.make_image(save, id, writer, &watch).await;
+        let (state, committed) = match made {
+            Ok(made) => made,
+            Err(failure) => {
+                self.forget_image(id);
+                self.rest(before, self.row.reason, LiveChange::default());
+                self.event(
+                    Severity::Warning,
+                    "save-failed",
+                    Some(save.verb.as_str()),
+                    &failure.to_string(),
+                );
+                return Err(failure);
+            }
+        };
+        reach(Step::Committed, self.pid());
+        let next = self.after_commit(save, before, &committed).await?;
+        let saved = Saved {
+            image: id,
+            bytes: committed.bytes,
+            still_ms: u64::try_from(now_ms() - state.moment.stopped_ms).unwrap_or(0),
+            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        Ok((Some(saved), next))
+    }
+
+    /// Reserves the space; nothing is stopped, and nothing is written down yet.
+    async fn begin_image(
+        &mut self,
+        save: &Save,
+        id: ImageId,
+        watch: &Watch,
+    ) -> Result<Writer, Failure> {
+        let size = match self.emulator()?.state_size().await {
+            Ok(size) => size,
+            Err(error) => return Err(self.cannot(save.verb, &error)),
+        };
+        let StateSize { memory, touched, device } = size;
+        watch.expect(touched + device);
+        let need =
+            Need { memory: memory.map(|layout| layout.size), touched, device: device + MARGIN };
+        if let ImagePlace::File(path) = &save.place
+            && !save.replace
+            && path.symlink_metadata().is_ok()
+        {
+            let text = format!("cannot {} domain \"{}\"", save.verb, self.row.name);
+            let mut failure =
+                Failure::new(Kind::Failed, text).hint("choose another name, or say --force");
+            failure.causes.push(format!("{} is there already", path.display()));
+            return Err(failure);
+        }
+        let target = self.target(save);
+        let begun = apart("image", move || Writer::begin(&target, id, &need)).await;
+        self.stored(save.verb, begun)
+    }
+
+    fn target(&self, save: &Save) -> Target {
+        match &save.place {
+            ImagePlace::Store => Target::Store(self.paths.clone()),
+            ImagePlace::File(path) => Target::File {
+                path: path.clone(),
+                header: save.header.clone().unwrap_or_default().into_bytes(),
+            },
+        }
+    }
+
+    /// Writes the operation down, for the boot that may never end and for the one after it.
+    fn journal(&mut self, save: &Save, id: ImageId) -> Result<(), Failure> {
+        let op = rule_of(save.verb).op.unwrap_or(Op::Saving);
+        let path = match &save.place {
+            ImagePlace::Store => None,
+            ImagePlace::File(path) => Some(path.clone()),
+        };
+        let journalled = self.store.begin_image_op(&ImageOp {
+            domain: self.row.uuid,
+            image: id,
+            op,
+            path,
+            ends: save.after == After::End,
+        });
+        journalled.map_err(|error| {
+            let attempt = format!("cannot {} domain \"{}\"", save.verb, self.row.name);
+            Failure::because(Kind::Failed, attempt, &error)
+        })?;
+        self.image_op = Some(id);
+        self.row.op = Some(op);
+        self.change(&LiveChange { op: Some(Some(op)), ..LiveChange::default() });
+        Ok(())
+    }
+
+    /// From the first page to the commit. After an error the guest is as it was.
+    async fn make_image(
+        &mut self,
+        save: &Save,
+        id: ImageId,
+        writer: Writer,
+        watch: &Arc<Watch>,
+    ) -> Result<(SavedState, Committed), Failure> {
+        let run = self.row.state == State::Running;
+        let order = SaveOrder {
+            live: save.live,
+            snapshot: save.snapshot.then(|| format!("kxl-{id}")),
+            watch: Arc::clone(watch),
+        };
+        let sink = Sink::new(writer, Arc::clone(watch));
+        let streamed = self.emulator()?.save_state(order, Box::new(sink.clone())).await;
+        let state = streamed.map_err(|error| self.cannot(save.verb, &error))?;
+        reach(Step::Streamed, self.pid());
+        let committed = match self.commit(save, id, &state, sink, watch).await {
+            Ok(committed) => committed,
+            Err(failure) => {
+                self.put_back(run).await;
+                return Err(failure);
+            }
+        };
+        Ok((state, committed))
+    }
+
+    async fn commit(
+        &mut self,
+        save: &Save,
+        id: ImageId,
+        state: &SavedState,
+        sink: Sink,
+        watch: &Arc<Watch>,
+    ) -> Result<Committed, Failure> {
+        let writer = sink.hold().take();
+        let Some(mut writer) = writer else {
+            return Err(Failure::new(Kind::Internal, "the image was closed before its end"));
+        };
+        let mut facts = self.facts(save, id, state);
+        let (disks, snapshots) = (self.row.config.disks.clone(), state.snapshots.clone());
+        let (name, watch) = (format!("kxl-{id}"), Arc::clone(watch));
+        let done = apart("image", move || {
+            writer.finish()?;
+            facts.disks = identities(&disks, &snapshots, &name)?;
+            if watch.is_cancelled() {
+                return Ok(None);
+            }
+            writer.commit(&facts).map(Some)
+        });
+        let committed = self.stored(save.verb, done.await)?;
+        committed.ok_or_else(|| self.cannot(save.verb, &BackendError::Cancelled))
+    }
+
+    fn facts(&self, save: &Save, id: ImageId, state: &SavedState) -> Facts {
+        let row = &self.row;
+        let mut config = save.config.as_deref().unwrap_or(&row.config).clone();
+        config.uuid = Some(row.uuid);
+        Facts {
+            id,
+            purpose: save.purpose,
+            created_ms: now_ms(),
+            uuid: row.uuid,
+            name: config.name.clone(),
+            domid: save.keep_domid.then_some(row.domid),
+            managed: row.managed,
+            wanted: row.wanted,
+            config,
+            machine: state.machine.clone(),
+            moment: state.moment,
+            disks: Vec::new(),
+        }
+    }
+
+    /// The image is complete: the domain ends, or goes on.
+    async fn after_commit(
+        &mut self,
+        save: &Save,
+        before: State,
+        committed: &Committed,
+    ) -> Result<Next, Failure> {
+        let text = format!("{} ({} bytes)", committed.path.display(), committed.bytes);
+        self.event(Severity::Info, "saved", Some(save.verb.as_str()), &text);
+        if save.after == After::End {
+            return self.end_as_image(save.verb, committed.id).await;
+        }
+        self.forget_image(committed.id);
+        let run = save.after == After::GoOn && before == State::Running;
+        let went_on = self.emulator()?.go_on(run).await;
+        if let Err(error) = went_on {
+            self.rest(State::Paused, self.row.reason, LiveChange::default());
+            let failure = self.cannot(save.verb, &error);
+            return Err(failure.hint("the image is complete; kxl unpause NAME tries again"));
+        }
+        let paused = before == State::Running && !run;
+        let wanted = if paused { Wanted::Paused } else { self.row.wanted };
+        self.row.wanted = wanted;
+        let state = if run { State::Running } else { State::Paused };
+        let more = LiveChange { wanted: Some(wanted), ..LiveChange::default() };
+        self.rest(state, self.row.reason, more);
+        reach(Step::WentOn, self.pid());
+        Ok(Next::Continue)
+    }
+
+    /// Ends the emulator of a domain whose image is complete and records that it is that image.
+    pub(crate) async fn end_as_image(
+        &mut self,
+        verb: Verb,
+        image: ImageId,
+    ) -> Result<Next, Failure> {
+        self.end_emulator(verb).await?;
+        self.finish_check().await;
+        Ok(self.settle_as_image(verb == Verb::Suspend, image))
+    }
+
+    /// Records that a domain is an image from now on: suspended in the store, or halted beside a
+    /// file of the user's. What host maintenance saved is still wanted running.
+    pub(crate) fn settle_as_image(&mut self, suspended: bool, image: ImageId) -> Next {
+        let (state, reason) = if suspended {
+            (State::Suspended, Reason::Suspended)
+        } else {
+            (State::Halted, Reason::Saved)
+        };
+        let wanted = if suspended { None } else { Some(Wanted::Halted) };
+        let next = self.settle_with(state, reason, "", wanted, suspended.then_some(image));
+        self.forget_image(image);
+        next
+    }
+
+    /// Lets the guest stand or run again as it did before a save that failed.
+    async fn put_back(&mut self, run: bool) {
+        let back = match self.emulator() {
+            Ok(live) => live.go_on(run).await,
+            Err(_) => return,
+        };
+        if let Err(error) = back {
+            let text = format!("{error}; kxl unpause {} tries again", self.row.name);
+            self.event(Severity::Alert, "standing-still", None, &text);
+        }
+    }
+
+    /// The outcome of an image is recorded, or there is none.
+    pub(crate) fn forget_image(&mut self, id: ImageId) {
+        self.image_op = None;
+        if let Err(error) = self.store.end_image_op(id) {
+            tracing::warn!(%error, "the journal keeps an operation that has ended");
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.row.process.as_ref().map(|process| process.pid)
+    }
+
+    /// The outcome of work on the store, on a thread of its own.
+    fn stored<T>(
+        &self,
+        verb: Verb,
+        outcome: io::Result<kxl_store::Result<T>>,
+    ) -> Result<T, Failure> {
+        let attempt = || format!("cannot {verb} domain \"{}\"", self.row.name);
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure::because(error.kind(), attempt(), &error)),
+            Err(error) => Err(Failure::because(Kind::Internal, attempt(), &error)),
+        }
+    }
+
+    /// Why a domain cannot be suspended that nobody would find again.
+    pub(crate) fn refuse_transient(&self, save: &Save) -> Result<(), Failure> {
+        let nobodys = save.verb == Verb::Suspend
+            && !self.row.managed
+            && save.purpose == kxl_domain::image::Purpose::Suspend;
+        if !nobodys {
+            return Ok(());
+        }
+        let text = format!(
+            "cannot suspend domain \"{0}\": it is not registered, and nothing would remember it",
+            self.row.name
+        );
+        let file: PathBuf = format!("{}.kxl", self.row.name).into();
+        let hint = format!(
+            "kxl save {0} {1} keeps its state in a file; kxl new registers a domain",
+            self.row.name,
+            file.display()
+        );
+        Err(Failure::new(Kind::Denied, text).hint(hint))
+    }
+}
+
+/// What the disks are at this moment, in the order of the configuration.
+fn identities(
+    disks: &[kxl_domain::config::model::Disk],
+    snapshots: &[String],
+    name: &str,
+) -> kxl_store::Result<Vec<DiskIdentity>> {
+    let with_medium = disks.iter().filter(|disk| disk.target.is_some());
+    with_medium
+        .map(|disk| {
+            let mut identity = image::identify(disk)?;
+            if snapshots.contains(&disk.vdev) {
+                identity.snapshot = Some(name.to_owned());
+            }
+            Ok(identity)
+        })
+        .collect()
+}

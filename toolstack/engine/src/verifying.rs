@@ -1,0 +1,151 @@
+//! The background check of an image that a guest runs from, and the removal of what is used up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kxl_domain::Wanted;
+use kxl_domain::image::{ImagePlace, ImageUse};
+use kxl_domain::{Failure, State};
+use kxl_store::image::{self, Image};
+use kxl_store::{LiveChange, Paths, Severity, StoreError};
+use tokio::sync::oneshot;
+
+use crate::live::LiveDomain;
+
+/// How long the guest has the disk to itself before all of its image is read.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// A check that goes on; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    done: oneshot::Receiver<Result<(), StoreError>>,
+    stop: Arc<AtomicBool>,
+    /// Sent to, or dropped: the head start is over.
+    hurry: std::sync::mpsc::Sender<()>,
+}
+
+impl Verifier {
+    /// Begins to check every chunk of a store image; of one that was `verified` nothing is left
+    /// to do.
+    pub(crate) fn start(paths: &Paths, from: &ImageUse, verified: bool) -> Self {
+        let (tell, done) = oneshot::channel();
+        let (hurry, hurried) = std::sync::mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (paths, id, stopped) = (paths.clone(), from.id, Arc::clone(&stop));
+        let check = move || {
+            if verified {
+                return Ok(());
+            }
+            let _over = hurried.recv_timeout(HEAD_START);
+            let image = Image::open_store(&paths, id)?;
+            image.verify(&mut |_| !stopped.load(Ordering::Relaxed)).map(drop)
+        };
+        let thread = std::thread::Builder::new().name("verify".into());
+        let started = thread.spawn(move || {
+            let _nobody_waits = tell.send(check());
+        });
+        if let Err(error) = started {
+            tracing::warn!(%error, "the image is not verified; a later monitor tries again");
+        }
+        Self { done, stop, hurry }
+    }
+
+    /// Ends the head start: somebody waits for the outcome.
+    pub(crate) fn hurry(&self) {
+        let _over = self.hurry.send(());
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl LiveDomain {
+    /// Returns when the check of the image that the guest came from has ended; never when there
+    /// is none. Cancel-safe.
+    ///
+    /// # Errors
+    /// What is wrong with the image.
+    pub async fn checked(&mut self) -> Result<(), StoreError> {
+        let Some(verifier) = self.verifier.as_mut() else { return std::future::pending().await };
+        match (&mut verifier.done).await {
+            Ok(outcome) => outcome,
+            // It could not be started.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Follows the end of the check. An image that passed is removed, unless it is kept: the
+    /// emulator still maps it, and its space is free when that ends. A damaged one pauses the
+    /// domain: what the guest has not read yet is not what was saved.
+    ///
+    /// # Errors
+    /// When the domain could not be paused.
+    pub async fn image_checked(&mut self, outcome: Result<(), StoreError>) -> Result<(), Failure> {
+        self.verifier = None;
+        let Some(from) = self.row.image.clone() else { return Ok(()) };
+        match outcome {
+            Ok(()) => {
+                let (keep, id) = (from.keep, from.id);
+                let pinned = if keep { 0 } else { from.pinned };
+                self.row.image = Some(ImageUse { done: true, pinned, ..from });
+                let image = self.row.image.clone();
+                if !keep && let Err(error) = image::remove(&self.paths, id) {
+                    tracing::warn!(%error, %id, "a spent image stays in the store");
+                }
+                self.change(&LiveChange { image: Some(image), ..LiveChange::default() });
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("image {}: {error}; the image is kept", from.id);
+                self.row.wanted = Wanted::Paused;
+                let paused = match self.emulator() {
+                    Ok(live) => live.pause().await,
+                    Err(_) => Ok(()),
+                };
+                if paused.is_ok() {
+                    let more = LiveChange { wanted: Some(Wanted::Paused), ..LiveChange::default() };
+                    self.rest(State::Paused, self.row.reason, more);
+                }
+                self.event(Severity::Alert, "image-damaged", Some("pause"), &text);
+                paused.map_err(|error| self.cannot(kxl_domain::Verb::Pause, &error))
+            }
+        }
+    }
+
+    /// Waits for the check of the image that the guest came from: what is saved from such a guest
+    /// is only as good as that image. Nothing to wait for when it was checked already.
+    pub(crate) async fn finish_check(&mut self) {
+        let Some(verifier) = &self.verifier else { return };
+        verifier.hurry();
+        let outcome = self.checked().await;
+        if let Err(failure) = self.image_checked(outcome).await {
+            tracing::warn!(%failure, "the domain of a damaged image is not paused");
+        }
+    }
+
+    /// The guest that came from an image has ended, or boots anew. Its image is of no use any more,
+    /// but after a crash: then it stays, spent, for a person to decide.
+    pub(crate) fn leave_image(&mut self, crashed: bool) {
+        self.verifier = None;
+        let Some(from) = self.row.image.take() else { return };
+        let used_up = from.went_on && !from.done && !from.keep && !crashed;
+        if used_up
+            && from.place == ImagePlace::Store
+            && let Err(error) = image::remove(&self.paths, from.id)
+        {
+            tracing::warn!(%error, id = %from.id, "a spent image stays in the store");
+        }
+    }
+
+    /// Takes up the check that an earlier monitor did not finish.
+    pub(crate) fn check_again(&mut self) {
+        let unfinished = self.row.image.as_ref().filter(|from| from.went_on && !from.done);
+        if let Some(from) = unfinished {
+            self.verifier = Some(Verifier::start(&self.paths, from, false));
+        }
+    }
+}
