@@ -15,10 +15,12 @@ mod report;
 #[allow(unsafe_code, reason = "signal, ioctl and calendar calls of the C library")]
 mod signals;
 mod source;
+mod systemd;
 mod terminal;
 mod text;
 mod transcript;
 mod view;
+mod worker;
 mod xl;
 
 #[cfg(test)]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let name = Path::new(&called).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let status = match xl::Flavour::of(&name) {
         Some(flavour) => xl::main(flavour, words),
+        None if name == worker::NAME => worker::main(words),
         None => commands::main(),
     };
     ExitCode::from(status)

@@ -81,6 +81,18 @@ impl Item {
     }
 }
 
+/// Where the configurations are that start with the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auto {
+    /// In the directory for it.
+    #[default]
+    Usual,
+    /// In this one.
+    In(PathBuf),
+    /// There are none.
+    Nowhere,
+}
+
 /// What is looked for, and how it is brought back.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -88,8 +100,14 @@ pub struct Settings {
     pub names: Vec<String>,
     /// A directory with image files to look through as well.
     pub from: Option<PathBuf>,
-    /// Also what starts with the host and was not started in this boot yet.
+    /// What maintenance took away.
+    pub restoring: bool,
+    /// What starts with the host and was not started in this boot yet.
     pub starting: bool,
+    /// Of that, also what was started in this boot before.
+    pub again: bool,
+    /// Where the configurations are that start with the host.
+    pub auto: Auto,
     /// Verify all of each image before its guest runs.
     pub eager: bool,
     /// How many at once.
@@ -106,11 +124,13 @@ impl Host {
         let rows = self.store.list().map_err(|e| stored("cannot read the domains", &e))?;
         let journal = Journal::read(&self.paths)?;
         let mut found = Found { rows: &rows, items: Vec::new(), failures: Vec::new() };
-        for entry in journal.iter().flat_map(|journal| &journal.entries) {
-            self.of_entry(entry, &mut found)?;
+        if settings.restoring {
+            for entry in journal.iter().flat_map(|journal| &journal.entries) {
+                self.of_entry(entry, &mut found)?;
+            }
         }
         if settings.starting {
-            self.starting(&mut found)?;
+            self.starting(settings, &mut found)?;
         }
         let Found { mut items, failures, .. } = found;
         for name in &settings.names {
@@ -162,8 +182,8 @@ impl Host {
 
     /// What starts with the host: managed domains that are set to, and the configurations in the
     /// directory for it.
-    fn starting(&mut self, found: &mut Found<'_>) -> Result<(), Failure> {
-        let done = BootNotes::read(&self.paths);
+    fn starting(&mut self, settings: &Settings, found: &mut Found<'_>) -> Result<(), Failure> {
+        let done = if settings.again { BootNotes::default() } else { BootNotes::read(&self.paths) };
         for row in found.rows {
             if !row.managed || row.domid.is_some() || found.has(row.uuid) {
                 continue;
@@ -177,7 +197,7 @@ impl Host {
                 found.items.push(Item { note: Some(note), ..item });
             }
         }
-        for file in configurations(&self.paths.auto_dir())? {
+        for file in self.auto_files(&settings.auto)? {
             let note = file.display().to_string();
             if done.0.contains(&note) {
                 continue;
@@ -193,6 +213,36 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    fn auto_files(&self, auto: &Auto) -> Result<Vec<PathBuf>, Failure> {
+        match auto {
+            Auto::Usual => configurations(&self.paths.auto_dir()),
+            Auto::In(directory) => configurations(directory),
+            Auto::Nowhere => Ok(Vec::new()),
+        }
+    }
+
+    /// The names of the live domains that start with the host. A configuration that cannot be
+    /// read names nobody.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn live_starters(&mut self, auto: &Auto) -> Result<Vec<String>, Failure> {
+        let files = self.auto_files(auto)?;
+        let configs: Vec<_> = files.iter().filter_map(|file| read_config(file).ok()).collect();
+        let rows = self.store.list().map_err(|e| stored("cannot read the domains", &e))?;
+        let mut names = Vec::new();
+        for row in rows.iter().filter(|row| row.domid.is_some()) {
+            let managed = self.store.managed(row.uuid);
+            let managed = managed.map_err(|e| stored("cannot read the domains", &e))?;
+            if managed.is_some_and(|managed| managed.autostart)
+                || configs.iter().any(|config| config.name == row.name)
+            {
+                names.push(row.name.to_string());
+            }
+        }
+        Ok(names)
     }
 
     /// Brings `items` back, by the waves of their order. What came back is taken off the journal;
@@ -215,6 +265,10 @@ impl Host {
         let mut journal = Journal::read(&self.paths)?;
         let mut notes = BootNotes::read(&self.paths);
         let paths = self.paths.clone();
+        if settings.starting {
+            // That there are notes says that the host's domains were started.
+            notes.write(&paths);
+        }
         let mut record = |one: News<'_>| {
             if let News::Ended(index, course) = &one
                 && matches!(course.outcome, Outcome::Done(..))

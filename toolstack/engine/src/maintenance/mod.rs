@@ -17,7 +17,7 @@ mod run;
 pub use facts::{Abilities, Scope, abilities, disk};
 pub use hands::{Stopper, Stopping};
 pub use journal::{Entry, Journal, Left, MaintenanceLock};
-pub use left::{Bring, Item, Settings};
+pub use left::{Auto, Bring, Item, Settings};
 pub use order::{Circle, Rank, waves};
 pub use plan::{Disk, Member, Order, Plan, Request, Task, Way, duration, in_order, mib, plan};
 pub use run::{Course, Desk, Done, News, Outcome, Remote, desk};

@@ -14,6 +14,7 @@ use super::args::{Common, Save, Shutdown};
 use super::progress::{Progress, event};
 use super::{interrupts, summary};
 use crate::commands::Exit;
+use crate::systemd::Manager;
 use crate::{out, report};
 
 /// Guests of which so many wait for each other's disk at once gain nothing.
@@ -40,7 +41,11 @@ pub(crate) fn shutdown(args: &Shutdown) -> Exit {
     empty(&args.common, None, policy, ONE)
 }
 
-fn empty(args: &Common, to: Option<PathBuf>, policy: Vec<Way>, jobs: usize) -> Exit {
+/// Empties the host, or what `args` names of it.
+///
+/// # Errors
+/// When nothing was begun.
+pub(crate) fn empty(args: &Common, to: Option<PathBuf>, policy: Vec<Way>, jobs: usize) -> Exit {
     let began = Instant::now();
     let mut host = Host::open()?;
     // Held from before the look at the host to the end: two of these would plan for one space.
@@ -72,7 +77,13 @@ fn empty(args: &Common, to: Option<PathBuf>, policy: Vec<Way>, jobs: usize) -> E
     let (desk, remote) = desk();
     interrupts(remote);
     let mut progress = Progress::new(names.clone(), plan.bytes, args.quiet, args.json);
-    let courses = host.empty(&members, &plan, &how, &desk, &mut |news| progress.tell(&news));
+    let mut manager = Manager::new(args.patience);
+    let courses = host.empty(&members, &plan, &how, &desk, &mut |news| {
+        if let Some(manager) = &mut manager {
+            manager.tell(&news);
+        }
+        progress.tell(&news);
+    });
     progress.close();
     let courses = courses?;
     if args.json {

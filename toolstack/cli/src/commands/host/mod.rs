@@ -1,8 +1,8 @@
 //! `kxl host`: emptying this host for maintenance and filling it again.
 
 pub(crate) mod args;
-mod empty;
-mod fill;
+pub(crate) mod empty;
+pub(crate) mod fill;
 mod progress;
 mod status;
 mod summary;

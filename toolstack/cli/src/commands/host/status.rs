@@ -15,7 +15,7 @@ pub(crate) fn status(args: &Status) -> Exit {
     let mut host = Host::open()?;
     let busy = MaintenanceLock::take(&host.paths).err();
     let members = host.members(Scope::All, &abilities()?)?;
-    let settings = Settings { starting: true, ..Settings::default() };
+    let settings = Settings { restoring: true, starting: true, ..Settings::default() };
     let (items, failures) = host.left(&settings)?;
     let bytes: u64 = members.iter().filter(|one| one.can_save).map(|one| one.touched).sum();
     if args.json {
