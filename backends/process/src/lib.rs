@@ -27,6 +27,8 @@ use kxl_domain::DomainConfig;
 
 pub use listing::profiles;
 use profile::{ControlKind, Profile};
+/// QEMU's migration stream, taken apart; public for the fuzzer.
+pub use qemu::split::{SplitError, Splitter};
 
 /// The driver for `backend=name`: `auto`, `qemu`, `simh`, `any`, or a profile in `profiledir`.
 ///

@@ -1,13 +1,18 @@
 //! What the tests share: a throw-away directory, a launch specification in it, a recorder, a
 //! monitor's kind of runtime.
 
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kxl_backend::process::Identity;
-use kxl_backend::{Attachments, ConsoleEnd, Event, LaunchSpec, Live, Recorder, Report};
+use kxl_backend::{Attachments, ConsoleEnd, Event, LaunchSpec, Live, Recorder, Report, StateSink};
+use kxl_domain::image::MemoryLayout;
 use kxl_domain::{DomId, DomainConfig, DomainUuid};
+use nix::fcntl::{FallocateFlags, fallocate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -137,5 +142,73 @@ pub(crate) async fn next(events: &mut mpsc::UnboundedReceiver<Event>) -> Event {
             Event::Note(_) => {}
             event => return event,
         }
+    }
+}
+
+/// What a sink has got. Shared with the test, which looks when the save is over.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) layout: Option<MemoryLayout>,
+    pub(crate) memory: Option<std::fs::File>,
+    pub(crate) device: Vec<u8>,
+    /// Calls of `pages` and `zeros`.
+    pub(crate) calls: u64,
+    /// Bytes of pages that came, repeated ones too.
+    pub(crate) bytes: u64,
+}
+
+/// A sink into an anonymous file and a vector; fails when it has got so many bytes, waits between
+/// its calls if it is to be slow.
+#[derive(Default)]
+pub(crate) struct Basket {
+    pub(crate) kept: Arc<Mutex<Kept>>,
+    pub(crate) full_at: Option<u64>,
+    pub(crate) slow: Option<Duration>,
+}
+
+impl Basket {
+    pub(crate) fn new() -> (Self, Arc<Mutex<Kept>>) {
+        let basket = Self::default();
+        let kept = Arc::clone(&basket.kept);
+        (basket, kept)
+    }
+}
+
+impl StateSink for Basket {
+    fn memory(&mut self, layout: &MemoryLayout) -> io::Result<()> {
+        let mut kept = self.kept.lock().unwrap();
+        assert!(kept.layout.is_none(), "announced once");
+        let name = c"memory";
+        let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+        let file = std::fs::File::from(nix::sys::memfd::memfd_create(name, flags)?);
+        file.set_len(layout.size)?;
+        (kept.layout, kept.memory) = (Some(layout.clone()), Some(file));
+        Ok(())
+    }
+
+    fn pages(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(pause) = self.slow {
+            // A slow disk.
+            std::thread::sleep(pause);
+        }
+        let mut kept = self.kept.lock().unwrap();
+        (kept.calls, kept.bytes) = (kept.calls + 1, kept.bytes + bytes.len() as u64);
+        if self.full_at.is_some_and(|most| kept.bytes > most) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        kept.memory.as_ref().unwrap().write_all_at(bytes, offset)
+    }
+
+    fn zeros(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        let mut kept = self.kept.lock().unwrap();
+        kept.calls += 1;
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let (offset, length) = (offset.try_into().unwrap(), length.try_into().unwrap());
+        Ok(fallocate(kept.memory.as_ref().unwrap(), flags, offset, length)?)
+    }
+
+    fn device(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.kept.lock().unwrap().device.extend_from_slice(bytes);
+        Ok(())
     }
 }

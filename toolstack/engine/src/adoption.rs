@@ -73,9 +73,7 @@ impl LiveDomain {
         // A launch and a reset let the guest run as their last step, which may have been cut off. A
         // guest that runs already is none the worse; one that did not tell may stand still.
         let was_to_run = match interrupted {
-            Some(Op::Starting | Op::Restoring | Op::Resuming) => {
-                self.row.wanted != Wanted::Paused
-            }
+            Some(Op::Starting | Op::Restoring | Op::Resuming) => self.row.wanted != Wanted::Paused,
             Some(Op::Resetting) => self.row.state == State::Running,
             _ => false,
         };

@@ -11,6 +11,7 @@ use kxl_domain::config::model::{Arch, Firmware, GuestKind};
 
 use super::binary::Accel;
 use super::devices;
+use super::machine::MEMORY;
 use super::options::Options;
 
 /// What the configuration does not say: resolved names, numbers of descriptors in the child.
@@ -33,6 +34,17 @@ pub(crate) struct Plan {
     pub(crate) run_as: Option<RunAs>,
     /// `-rtc base=`.
     pub(crate) clock: String,
+    /// Where the memory comes from, for a state that comes back.
+    pub(crate) memory: Option<Memory>,
+}
+
+/// A file that memory is mapped from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Its descriptor in the child.
+    pub(crate) number: RawFd,
+    /// It may be written: it is mapped shared instead of privately.
+    pub(crate) own: bool,
 }
 
 impl Plan {
@@ -94,26 +106,8 @@ impl Args {
     }
 
     fn machine(&mut self, config: &DomainConfig, plan: &Plan) {
-        let mut machine = Options::new(&plan.machine)
-            .with("accel", plan.accel.as_str())
-            .with("memory-backend", "ram0");
-        if !config.acpi {
-            machine = machine.switch("acpi", false);
-        }
-        if plan.is_pc() && !config.hpet {
-            machine = machine.switch("hpet", false);
-        }
-        if plan.machine.starts_with("virt") {
-            machine = machine.with(
-                "gic-version",
-                match plan.accel {
-                    Accel::Kvm => "host",
-                    Accel::Tcg => "3",
-                },
-            );
-        }
+        let machine = machine_options(config, plan).with("accel", plan.accel.as_str());
         if let Some((code, variables)) = &plan.flash {
-            machine = machine.with("pflash0", "flash-code").with("pflash1", "flash-vars");
             for (node, path, read_only) in
                 [("flash-code", code, true), ("flash-vars", variables, false)]
             {
@@ -131,10 +125,16 @@ impl Args {
         // The whole of maxmem is there from the start; the balloon takes the rest back.
         let size = format!("{}M", config.maxmem_mib);
         self.push("m", Options::new("").with("size", &size));
-        let ram = Options::new("memory-backend-ram").with("id", "ram0").with("size", &size);
+        let kind = if plan.memory.is_some() { "memory-backend-file" } else { "memory-backend-ram" };
+        let mut ram = Options::new(kind).with("id", MEMORY).with("size", &size);
+        if let Some(Memory { number, own }) = plan.memory {
+            // Opened anew by QEMU, which wants to write also what it maps privately.
+            let path = format!("/proc/self/fd/{number}");
+            ram = ram.with("mem-path", path).switch("share", own);
+            self.push("incoming", "defer");
+        }
         self.push("object", ram);
-        let cpus = Options::new("").number("cpus", config.vcpus).number("maxcpus", config.maxvcpus);
-        self.push("smp", cpus);
+        self.push("smp", processors(config));
         self.push("rtc", Options::new("").with("base", &plan.clock).with("clock", "host"));
     }
 
@@ -183,6 +183,35 @@ impl Args {
             self.push("runas", format!("{uid}:{gid}"));
         }
     }
+}
+
+/// The machine and the properties of it that its guest sees.
+pub(super) fn machine_options(config: &DomainConfig, plan: &Plan) -> Options {
+    let mut machine = Options::new(&plan.machine).with("memory-backend", MEMORY);
+    if !config.acpi {
+        machine = machine.switch("acpi", false);
+    }
+    if plan.is_pc() && !config.hpet {
+        machine = machine.switch("hpet", false);
+    }
+    if plan.machine.starts_with("virt") {
+        machine = machine.with(
+            "gic-version",
+            match plan.accel {
+                Accel::Kvm => "host",
+                Accel::Tcg => "3",
+            },
+        );
+    }
+    if plan.flash.is_some() {
+        machine = machine.with("pflash0", "flash-code").with("pflash1", "flash-vars");
+    }
+    machine
+}
+
+/// The processors.
+pub(super) fn processors(config: &DomainConfig) -> Options {
+    Options::new("").number("cpus", config.vcpus).number("maxcpus", config.maxvcpus)
 }
 
 /// Whether a domain has a screen: as it says, else as its kind has by default.

@@ -78,7 +78,7 @@ fn disks(
                 format!("two disks are called {}", disk.vdev),
             ));
         }
-        let id = format!("disk-{}", plain(&disk.vdev));
+        let id = node(&disk.vdev);
         let node = disk.target.as_ref().map(|target| {
             let node = Options::new("")
                 .with("driver", driver(disk.format))
@@ -153,6 +153,11 @@ const fn driver(format: DiskFormat) -> &'static str {
         DiskFormat::Vhd => "vpc",
         DiskFormat::Qed => "qed",
     }
+}
+
+/// QEMU's name of a disk's node.
+pub(super) fn node(vdev: &str) -> String {
+    format!("disk-{}", plain(vdev))
 }
 
 /// Letters and digits only: what may stand in an id.

@@ -1,11 +1,14 @@
 //! One living QEMU.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kxl_backend::{BackendError, ConsoleEnd, Event, Exit, Live, Local, Process, Report, Result};
+use kxl_backend::{
+    BackendError, ConsoleEnd, Event, Exit, Live, Local, Process, Report, Result, SaveOrder,
+    SavedState, StateSink, StateSize,
+};
 use kxl_domain::{GuestEvent, State};
 use kxl_qmp::{Client, QmpError};
 use serde_json::{Value, json};
@@ -13,6 +16,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::cause;
+use super::machine::{Disk, Facts};
+use super::migration::{Ear, Told};
 use super::shadow::Shadow;
 use crate::ending::{self, Status};
 use crate::files;
@@ -20,6 +25,9 @@ use crate::profile::{self, Profile};
 
 /// For commands that change something: QEMU answers within milliseconds unless its host swaps.
 pub(crate) const COMMAND: Duration = Duration::from_secs(5);
+
+/// Lines of QEMU's own monitor.
+const HUMAN: &str = "human-monitor-command";
 
 /// For looking only.
 const LOOK: Duration = Duration::from_millis(150);
@@ -36,8 +44,16 @@ pub(crate) struct Shared {
     resetting: Cell<bool>,
     /// It stopped the processors, which nobody has been told.
     stopped_by_reset: Cell<bool>,
+    /// A save is under way: the processors stop and go on without the monitor being told.
+    pub(super) quiet: Cell<bool>,
+    /// When they stopped last, by the host's clock; milliseconds since 1970.
+    pub(super) stopped_ms: Cell<Option<i64>>,
+    /// Who follows a migration.
+    pub(super) ear: Ear,
+    /// Snapshots (disk, name) of a save that was dropped in the middle.
+    pub(super) leftover: RefCell<Vec<(Disk, String)>>,
     /// To the monitor.
-    events: mpsc::UnboundedSender<Event>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
     receiver: Cell<Option<mpsc::UnboundedReceiver<Event>>>,
     log: PathBuf,
     log_offset: u64,
@@ -55,6 +71,10 @@ impl Shared {
             reset: Notify::new(),
             resetting: Cell::new(false),
             stopped_by_reset: Cell::new(false),
+            quiet: Cell::new(false),
+            stopped_ms: Cell::new(None),
+            ear: Ear::default(),
+            leftover: RefCell::default(),
             events,
             receiver: Cell::new(Some(receiver)),
             log,
@@ -76,11 +96,12 @@ impl Shared {
 
 /// The handle.
 pub(crate) struct Qemu {
-    process: Rc<Process>,
-    client: Client,
+    pub(super) process: Rc<Process>,
+    pub(super) client: Client,
     console: Option<ConsoleEnd>,
-    exit: watch::Receiver<Option<Exit>>,
-    shared: Rc<Shared>,
+    pub(super) exit: watch::Receiver<Option<Exit>>,
+    pub(super) shared: Rc<Shared>,
+    pub(super) facts: Facts,
     watcher: JoinHandle<()>,
     vcpus: u32,
     shadow: Option<Shadow>,
@@ -91,8 +112,11 @@ pub(crate) struct Parts {
     pub(crate) process: Process,
     pub(crate) client: Client,
     pub(crate) qmp_events: mpsc::UnboundedReceiver<kxl_qmp::Event>,
+    /// Events that came before those.
+    pub(crate) early: Vec<kxl_qmp::Event>,
     pub(crate) console: Option<ConsoleEnd>,
     pub(crate) shared: Shared,
+    pub(crate) facts: Facts,
     pub(crate) notes: Vec<String>,
     pub(crate) vcpus: u32,
     /// What a reset of this machine leaves behind.
@@ -111,27 +135,42 @@ impl Qemu {
             shared: Rc::clone(&shared),
             qmp: parts.qmp_events,
         };
+        for event in &parts.early {
+            watcher.tell(event);
+        }
         Self {
             process,
             client: parts.client,
             console: parts.console,
             exit,
             shared,
+            facts: parts.facts,
             watcher: tokio::task::spawn_local(watcher.run(told)),
             vcpus: parts.vcpus,
             shadow: parts.shadow,
         }
     }
 
-    async fn command(&self, name: &'static str, arguments: Option<Value>) -> Result<Value> {
+    pub(super) async fn command(
+        &self,
+        name: &'static str,
+        arguments: Option<Value>,
+    ) -> Result<Value> {
         match self.client.execute(name, arguments, COMMAND).await {
             Ok(value) => Ok(value),
             Err(error) => Err(self.explained(error).await),
         }
     }
 
+    /// Has QEMU's own monitor carry a line out; what it prints.
+    pub(super) async fn monitor_line(&self, line: &str) -> Result<String> {
+        let line = json!({"command-line": line});
+        let printed = self.command(HUMAN, Some(line)).await?;
+        Ok(printed.as_str().unwrap_or_default().to_owned())
+    }
+
     /// A closed channel is an emulator that ends: its exit says more.
-    async fn explained(&self, error: QmpError) -> BackendError {
+    pub(super) async fn explained(&self, error: QmpError) -> BackendError {
         if !matches!(error, QmpError::Closed { .. } | QmpError::Io(_)) {
             return translated(error);
         }
@@ -201,14 +240,11 @@ impl Qemu {
 
     /// QEMU's own monitor complains by what it prints.
     async fn write_port(&self, line: &str) -> Result<()> {
-        const COMMAND: &str = "human-monitor-command";
-        let printed = self.command(COMMAND, Some(json!({"command-line": line}))).await?;
-        match printed.as_str().map(str::trim) {
-            None | Some("") => Ok(()),
-            Some(why) => Err(BackendError::Control {
-                command: COMMAND.into(),
-                why: format!("{line}: {why}"),
-            }),
+        match self.monitor_line(line).await?.trim() {
+            "" => Ok(()),
+            why => {
+                Err(BackendError::Control { command: HUMAN.into(), why: format!("{line}: {why}") })
+            }
         }
     }
 
@@ -245,10 +281,12 @@ impl Live for Qemu {
     }
 
     fn pause(&mut self) -> Local<'_, Result<()>> {
+        self.shared.quiet.set(false);
         Box::pin(async { self.command("stop", None).await.map(drop) })
     }
 
     fn unpause(&mut self) -> Local<'_, Result<()>> {
+        self.shared.quiet.set(false);
         Box::pin(async { self.command("cont", None).await.map(drop) })
     }
 
@@ -258,6 +296,22 @@ impl Live for Qemu {
 
     fn reset(&mut self) -> Local<'_, Result<()>> {
         Box::pin(self.reset_in_place())
+    }
+
+    fn state_size(&mut self) -> Local<'_, Result<StateSize>> {
+        Box::pin(self.state_needs())
+    }
+
+    fn save_state(
+        &mut self,
+        order: SaveOrder,
+        sink: Box<dyn StateSink>,
+    ) -> Local<'_, Result<SavedState>> {
+        Box::pin(self.save(order, sink))
+    }
+
+    fn go_on(&mut self, run: bool) -> Local<'_, Result<()>> {
+        Box::pin(self.go_on_from_save(run))
     }
 
     fn query(&mut self) -> Local<'_, Result<Report>> {
@@ -285,6 +339,11 @@ fn state(
         "watchdog" => ended(GuestEvent::Watchdog),
         // Where nothing tells, a power-off: the one end that restarts nothing by default.
         "shutdown" => ended(known.or_else(how).unwrap_or(GuestEvent::Poweroff)),
+        // It ended while it was saved, which hides the run state.
+        "finish-migrate" | "postmigrate" => match known.or_else(how) {
+            Some(event) => ended(event),
+            None => (State::Paused, None),
+        },
         _ => (State::Paused, None),
     }
 }
@@ -351,9 +410,11 @@ impl Watcher {
     }
 
     fn tell(&self, event: &kxl_qmp::Event) {
+        self.shared.ear.hear(event);
         let ended = |how: GuestEvent| {
             // A panic is followed by its own shutdown: the first word counts.
             let first = self.shared.ended.get().is_none();
+            self.shared.ear.tell(Told::GuestEnded);
             self.shared.ended.set(Some(self.shared.ended.get().unwrap_or(how)));
             first.then_some(Event::GuestEnded(how))
         };
@@ -376,10 +437,14 @@ impl Watcher {
                 self.shared.stopped_by_reset.set(true);
                 None
             }
-            "STOP" => self.shared.ended.get().is_none().then_some(Event::Stopped),
+            "STOP" => {
+                self.shared.stopped_ms.set(event.timestamp.map(milliseconds));
+                let news = self.shared.ended.get().is_none() && !self.shared.quiet.get();
+                news.then_some(Event::Stopped)
+            }
             "RESUME" => {
                 self.shared.ended.set(None);
-                Some(Event::Resumed)
+                (!self.shared.quiet.get()).then_some(Event::Resumed)
             }
             "BLOCK_IO_ERROR" | "SUSPEND" | "SUSPEND_DISK" | "WAKEUP" | "GUEST_CRASHLOADED"
             | "GUEST_PANICKED" | "WATCHDOG" | "MEMORY_FAILURE" => {
@@ -391,6 +456,11 @@ impl Watcher {
             let _nobody_listens = self.shared.events.send(event);
         }
     }
+}
+
+/// A time stamp of seconds and microseconds.
+const fn milliseconds((seconds, micros): (i64, i64)) -> i64 {
+    seconds.saturating_mul(1000).saturating_add(micros / 1000)
 }
 
 #[cfg(test)]

@@ -11,9 +11,16 @@ mod cause;
 mod clock;
 mod devices;
 mod firmware;
+mod incoming;
 mod live;
+mod machine;
+mod memory;
+mod migration;
 mod options;
+mod save;
 mod shadow;
+pub(crate) mod split;
+mod stream;
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -25,7 +32,7 @@ use kxl_backend::{
     Attachments, Backend, BackendError, ConsoleEnd, LaunchSpec, Live, Local, Process, Recorder,
     Result, spawn,
 };
-use kxl_domain::{CapabilitySet, DomainConfig};
+use kxl_domain::{Capability, CapabilitySet, DomainConfig};
 use kxl_qmp::{Client, QmpError};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -37,9 +44,10 @@ use crate::profile::Profile;
 use crate::sockets::Dir;
 use crate::tap;
 
-use args::Plan;
+use args::{Memory, Plan};
 use binary::Emulator;
 use live::{COMMAND, Parts, Qemu, Shared, translated};
+use machine::Facts;
 use shadow::Shadow;
 
 /// Names of the sockets in the runtime directory.
@@ -75,23 +83,34 @@ impl Driver {
         let arch = binary::arch(config)?;
         let emulator = Emulator::of(&binary::path(config, arch)?, &spec.cachedir)?;
         let accel = binary::accelerator(arch);
+        let saved = spec.image.as_ref().map(|image| &image.machine);
         let mut next = FIRST_TAP_FD;
         let taps = config.nics.iter().map(|nic| {
             let number = next;
             next += RawFd::from(!nic.user);
             (!nic.user).then_some(number)
         });
+        let taps = taps.collect();
         let plan = Plan {
             arch,
             accel,
-            machine: emulator.machine(config, arch)?,
-            cpu: binary::cpu(arch, accel).to_owned(),
+            // Those of a state are taken as they are: it belongs to no others.
+            machine: match saved {
+                Some(saved) => saved.machine.clone(),
+                None => emulator.machine(config, arch)?,
+            },
+            cpu: saved.map_or(binary::cpu(arch, accel), |saved| &saved.cpu).to_owned(),
             control: CONTROL_FD,
             console: devices::has_console(config).then_some(CONSOLE_FD),
-            taps: taps.collect(),
+            taps,
             flash: firmware::flash(spec, arch)?,
             run_as: spec.run_as.filter(|_| nix::unistd::geteuid().is_root()),
             clock: clock::base(config),
+            memory: spec
+                .image
+                .as_ref()
+                .and_then(|image| image.memory.as_ref())
+                .map(|memory| Memory { number: next, own: memory.own }),
         };
         Ok((emulator, plan))
     }
@@ -141,7 +160,7 @@ impl Driver {
             program: program.clone(),
             why: error.to_string(),
         };
-        let attachments = attachments(spec, &emulator, &plan, opened.log_offset);
+        let attachments = attachments(spec, &emulator, &plan, opened.log_offset)?;
         let gated = spawn::spawn(command).map_err(failed)?;
         recorder
             .record(gated.identity(), &attachments)
@@ -150,17 +169,20 @@ impl Driver {
         let shared = Shared::new(spec.emulator_log.clone(), opened.log_offset, &self.profile);
 
         let ready = Duration::from_millis(self.profile.ready.timeout_ms);
-        let (client, qmp_events, notes) =
+        let (client, qmp_events, notes, early) =
             match greet(spec, opened.control, ready, attachments.vnc.as_deref()).await {
                 Ok(parts) => parts,
                 Err(error) => return Err(explained(error, &process, &shared, &program).await),
             };
+        let facts = Facts::of(self.name(), &spec.config, &attachments, client.greeting().version);
         Ok(Box::new(Qemu::new(Parts {
             process: process.keep(),
             client,
             qmp_events,
+            early,
             console: opened.console,
             shared,
+            facts,
             notes,
             vcpus: spec.config.vcpus,
             shadow: Shadow::of(&plan.machine),
@@ -196,12 +218,15 @@ impl Driver {
         // An earlier monitor may have died in the middle of a reset of its own.
         let action = json!({"reboot": "shutdown"});
         client.execute("set-action", Some(action), COMMAND).await.map_err(translated)?;
+        let facts = Facts::of(self.name(), &spec.config, attachments, client.greeting().version);
         let parts = Parts {
             process,
             client,
             qmp_events,
+            early: Vec::new(),
             console,
             shared,
+            facts,
             notes: Vec::new(),
             vcpus: spec.config.vcpus,
             shadow: attachments.machine.as_deref().and_then(Shadow::of),
@@ -220,12 +245,14 @@ impl Backend for Driver {
 
     fn capabilities(&self, config: &DomainConfig) -> CapabilitySet {
         let all = self.profile.capabilities();
-        let list: Vec<_> = all
+        let mut list: Vec<_> = all
             .iter()
-            .filter(|capability| {
-                *capability != kxl_domain::Capability::Console || devices::has_console(config)
-            })
+            .filter(|capability| *capability != Capability::Console || devices::has_console(config))
             .collect();
+        if self.profile.save.is_some() && self.profile.restore.is_some() {
+            list.push(Capability::SaveState);
+            list.extend(self.profile.save_live.as_ref().map(|_| Capability::LiveSave));
+        }
         CapabilitySet::of(&list)
     }
 
@@ -291,6 +318,12 @@ fn command(
     for (tap, number) in wanted_taps(spec)?.iter().zip(plan.taps.iter().flatten()) {
         command.fd(tap::make(tap)?, *number);
     }
+    if let (Some(Memory { number, .. }), Some(image)) = (plan.memory, &spec.image)
+        && let Some(memory) = &image.memory
+    {
+        let file = memory.file.try_clone().map_err(failed("cannot copy a descriptor"))?;
+        command.fd(file, number);
+    }
     command.nofile(spec.config.limits.nofile);
     for group in &spec.cgroups {
         command.cgroup(group).map_err(failed("a control group's path"))?;
@@ -328,7 +361,7 @@ fn attachments(
     emulator: &Emulator,
     plan: &Plan,
     log_offset: u64,
-) -> Attachments {
+) -> Result<Attachments> {
     let taps = wanted_taps(spec).unwrap_or_default();
     let mut attachments = Attachments {
         emulator: format!("qemu {} {}", emulator.path.display(), emulator.version),
@@ -340,8 +373,8 @@ fn attachments(
         notes: std::collections::BTreeMap::new(),
     };
     attachments.notes.insert(LOG_OFFSET.into(), log_offset.to_string());
-    attachments.notes.insert("accel".into(), plan.accel.as_str().into());
-    attachments
+    machine::note(&mut attachments, spec, plan)?;
+    Ok(attachments)
 }
 
 /// The display that QEMU is going to find free, for the record that is written before it looks.
@@ -364,7 +397,13 @@ fn stream(fd: OwnedFd) -> Result<UnixStream> {
         .map_err(|error| BackendError::io("cannot use the control socket", error))
 }
 
-type Greeted = (Client, tokio::sync::mpsc::UnboundedReceiver<kxl_qmp::Event>, Vec<String>);
+/// The client, its events, notes for the monitor, and events that came before.
+type Greeted = (
+    Client,
+    tokio::sync::mpsc::UnboundedReceiver<kxl_qmp::Event>,
+    Vec<String>,
+    Vec<kxl_qmp::Event>,
+);
 
 /// Readiness: greeting, the answer to `query-status`, what must be set before the guest runs, and,
 /// unless it is to stay paused, `cont`.
@@ -375,10 +414,14 @@ async fn greet(
     vnc: Option<&str>,
 ) -> Result<Greeted, QmpError> {
     let control = UnixStream::from_std(control.into())?;
-    let (client, events) = Client::connect(control, ready).await?;
+    let (client, mut events) = Client::connect(control, ready).await?;
     client.execute("query-status", None, ready).await?;
     let config = &spec.config;
     let mut notes = Vec::new();
+    let early = match &spec.image {
+        Some(image) => incoming::load(&client, &mut events, image).await?,
+        None => Vec::new(),
+    };
     if let Some(expected) = vnc {
         if let Some(password) = config.display.vncpasswd.as_deref().filter(|text| !text.is_empty())
         {
@@ -399,14 +442,15 @@ async fn greet(
             notes.push(format!("interface {index}: rate= is kept but not enforced"));
         }
     }
-    if config.memory_mib < config.maxmem_mib {
+    // A state has its balloon as it was.
+    if spec.image.is_none() && config.memory_mib < config.maxmem_mib {
         let arguments = json!({"value": config.memory_mib << 20});
         client.execute("balloon", Some(arguments), COMMAND).await?;
     }
-    if !spec.paused {
+    if !spec.paused && spec.image.is_none() {
         client.execute("cont", None, COMMAND).await?;
     }
-    Ok((client, events, notes))
+    Ok((client, events, notes, early))
 }
 
 /// Why a launch failed: the emulator's own last words where it has ended.

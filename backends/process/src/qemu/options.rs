@@ -50,6 +50,12 @@ impl Options {
     }
 }
 
+impl std::fmt::Display for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
 impl From<Options> for OsString {
     fn from(options: Options) -> Self {
         Self::from_vec(options.0)

@@ -10,6 +10,8 @@ use nix::sys::signal::Signal;
 use super::*;
 use crate::testing::{Record, Scratch, Typist, monitor, next, report};
 
+mod image;
+
 fn driver() -> Driver {
     Driver::new(Profile::load("qemu", Path::new("/nonexistent")).unwrap())
 }

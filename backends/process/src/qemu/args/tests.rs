@@ -26,6 +26,7 @@ fn plan() -> Plan {
         flash: None,
         run_as: None,
         clock: "utc".into(),
+        memory: None,
     }
 }
 
@@ -95,7 +96,7 @@ fn the_smallest_domain_has_exactly_these_options() {
             "-action shutdown=pause,reboot=shutdown,panic=pause,watchdog=pause",
             "-trace runstate_set",
             "-trace qemu_system_shutdown_request",
-            "-machine pc-i440fx-7.2,accel=tcg,memory-backend=ram0",
+            "-machine pc-i440fx-7.2,memory-backend=ram0,accel=tcg",
             "-cpu Nehalem-v1",
             "-m size=32M",
             "-object memory-backend-ram,id=ram0,size=32M",
@@ -117,7 +118,7 @@ fn the_smallest_domain_has_exactly_these_options() {
 fn arm_has_its_own_machine_and_no_isa_devices() {
     let lines = lines(&spec(), &arm());
     assert!(
-        lines.contains(&"-machine virt-7.2,accel=tcg,memory-backend=ram0,gic-version=3".to_owned())
+        lines.contains(&"-machine virt-7.2,memory-backend=ram0,gic-version=3,accel=tcg".to_owned())
     );
     assert!(lines.contains(&"-cpu cortex-a57".to_owned()));
     assert!(!lines.iter().any(|line| line.contains("pvpanic")));
@@ -148,7 +149,7 @@ fn machine_switches_follow_their_keys() {
     assert_eq!(
         with,
         [
-            "-machine pc-i440fx-7.2,accel=tcg,memory-backend=ram0,acpi=off,hpet=off",
+            "-machine pc-i440fx-7.2,memory-backend=ram0,acpi=off,hpet=off,accel=tcg",
             "-m size=64M",
             "-object memory-backend-ram,id=ram0,size=64M",
             "-smp cpus=2,maxcpus=4",
@@ -164,8 +165,8 @@ fn machine_switches_follow_their_keys() {
              file.filename=/o/CODE.fd",
             "-blockdev driver=raw,node-name=flash-vars,read-only=off,file.driver=file,\
              file.filename=/r/vars.fd",
-            "-machine pc-i440fx-7.2,accel=tcg,memory-backend=ram0,pflash0=flash-code,\
-             pflash1=flash-vars",
+            "-machine pc-i440fx-7.2,memory-backend=ram0,pflash0=flash-code,pflash1=flash-vars,\
+             accel=tcg",
         ]
     );
 }
