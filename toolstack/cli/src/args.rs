@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kxl_domain::State;
 
+pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
 use crate::commands::host::args::{Autostart, HostArgs};
 use crate::terminal::escape;
+
+mod state;
 
 /// Manages domains over KVM, QEMU, SIMH and other emulators.
 #[derive(Debug, Parser)]
@@ -31,7 +34,7 @@ pub(crate) enum Command {
     /// Register a managed domain without starting it
     New(New),
     /// Remove managed domains from the register; their disks stay
-    Delete(Names),
+    Delete(Delete),
     /// Start managed domains
     Start(Start),
     /// Start a domain that is gone when it ends
@@ -51,6 +54,17 @@ pub(crate) enum Command {
     Reset(Names),
     /// Take the power away
     Destroy(Names),
+    /// Write a domain's state to a file; the domain ends unless told otherwise
+    Save(Save),
+    /// Make a domain from a saved state
+    Restore(Restore),
+    /// Put the state of managed domains into the store; they end
+    Suspend(Suspend),
+    /// Bring suspended domains back
+    Resume(Resume),
+    /// Look after saved states
+    #[command(subcommand)]
+    Image(Image),
     /// Attach to a domain's console, or print its log
     Console(Console),
     /// Print the number of a live domain
@@ -67,18 +81,6 @@ pub(crate) enum Command {
     Recover(Recover),
     /// Print a completion script for a shell
     Completion(Completion),
-    /// Write a domain's state to a file
-    #[command(hide = true)]
-    Save(Rest),
-    /// Make a domain from a saved state
-    #[command(hide = true)]
-    Restore(Rest),
-    /// Put a domain's state into the store
-    #[command(hide = true)]
-    Suspend(Rest),
-    /// Bring a suspended domain back
-    #[command(hide = true)]
-    Resume(Rest),
     /// Sleep to RAM
     #[command(hide = true)]
     Sleep(Rest),
@@ -94,9 +96,6 @@ pub(crate) enum Command {
     /// Move a domain to another host
     #[command(hide = true)]
     Migrate(Rest),
-    /// Look after stored images
-    #[command(hide = true)]
-    Image(Rest),
     /// Save, restore or stop everything on this host
     Host(HostArgs),
     /// Set or tell which managed domains start with the host
@@ -118,6 +117,17 @@ pub(crate) struct Names {
     /// Name, domid or uuid
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Name or uuid of a managed domain
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Throw the image of a suspended one away as well
+    #[arg(long)]
+    pub(crate) with_image: bool,
 }
 
 /// A configuration: a file and words that override it.

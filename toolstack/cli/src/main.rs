@@ -10,6 +10,7 @@ mod crowd;
 mod ending;
 mod facts;
 mod journal;
+mod moving;
 mod out;
 mod report;
 #[allow(unsafe_code, reason = "signal, ioctl and calendar calls of the C library")]
@@ -41,5 +42,8 @@ fn main() -> ExitCode {
         None if name == worker::NAME => worker::main(words),
         None => commands::main(),
     };
+    if let Some(signal) = terminal::interrupt::ends_by() {
+        terminal::interrupt::end_by(signal);
+    }
     ExitCode::from(status)
 }

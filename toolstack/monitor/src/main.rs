@@ -5,6 +5,7 @@
 //! new monitor that adopts it. SIGTERM makes it leave in the same way.
 
 mod backends;
+mod checking;
 mod console;
 mod driver;
 mod jobs;
@@ -24,6 +25,7 @@ use crate::ready::ReadyPipe;
 
 const USAGE: &str = "usage: kxl-monitor --launch|--adopt UUID NAME   (started by kxl)
        kxl-monitor --list-backends
+       kxl-monitor --check-image ID | --check-image-file FILE
        kxl-monitor --version";
 
 /// How long a monitor waits for its turn at a database: a command that is stopped in the middle of
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         ["--launch", uuid, name] => attend(Mission::Launch, uuid, name),
         ["--adopt", uuid, name] => attend(Mission::Adopt, uuid, name),
         ["--list-backends"] => backends::list(),
+        ["--check-image", id] => checking::stored(id),
+        ["--check-image-file", path] => checking::file(path.as_ref()),
         ["--version"] => {
             say(&format!("kxl-monitor {}", env!("CARGO_PKG_VERSION")));
             Ok(())

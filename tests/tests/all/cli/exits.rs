@@ -15,7 +15,7 @@ fn each_kind_of_failure_has_its_exit_status() {
     for (kind, args) in [
         (Kind::Failed, &["create", "/nonexistent.cfg"][..]),
         (Kind::Failed, &["pause", "web"]),
-        (Kind::Failed, &["save", "web", "/tmp/x"]),
+        (Kind::Failed, &["save", "web", "/nonexistent/x"]),
         (Kind::Usage, &["create"]),
         (Kind::Usage, &["frobnicate"]),
         (Kind::Usage, &["list", "--nonsense"]),

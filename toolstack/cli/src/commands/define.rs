@@ -1,11 +1,11 @@
 //! `kxl new` and `kxl delete`.
 
-use kxl_domain::{Failure, Kind};
+use kxl_domain::{Failure, Kind, State};
 use kxl_engine::Host;
 use serde_json::json;
 
 use super::{Exit, each};
-use crate::args::{Names, New};
+use crate::args::{Delete, New};
 use crate::commands::create;
 use crate::{out, source};
 
@@ -34,10 +34,13 @@ pub(crate) fn new(args: New) -> Exit {
 }
 
 /// Removes registered domains.
-pub(crate) fn delete(args: &Names) -> Exit {
+pub(crate) fn delete(args: &Delete) -> Exit {
     let mut host = Host::open()?;
     Ok(each(&mut host, &args.names, |host, row| {
         if row.managed {
+            if args.with_image && row.state == State::Suspended {
+                host.discard(row)?;
+            }
             return host.delete(row);
         }
         let text = format!("cannot delete domain \"{}\": it is not registered", row.name);

@@ -7,10 +7,13 @@ pub(crate) mod create;
 mod define;
 mod events;
 pub(crate) mod host;
+pub(crate) mod image;
 mod info;
 mod list;
 mod names;
 mod recover;
+pub(crate) mod restore;
+pub(crate) mod save;
 mod shutdown;
 mod start;
 mod why;
@@ -83,6 +86,11 @@ fn run(command: Command) -> Exit {
         Command::Reboot(args) => shutdown::end(&args, Verb::Reboot),
         Command::Reset(args) => verb(&args.names, Verb::Reset),
         Command::Destroy(args) => verb(&args.names, Verb::Destroy),
+        Command::Save(args) => save::save(&args),
+        Command::Restore(args) => restore::restore(&args),
+        Command::Suspend(args) => save::suspend(&args),
+        Command::Resume(args) => restore::resume(&args),
+        Command::Image(args) => image::image(args),
         Command::Console(args) => console::console(&args),
         Command::Domid(args) => names::domid(&args),
         Command::Domname(args) => names::domname(&args),
@@ -91,16 +99,11 @@ fn run(command: Command) -> Exit {
         Command::Why(args) => why::why(&args),
         Command::Recover(args) => recover::recover(&args),
         Command::Completion(args) => completion::completion(args.shell),
-        Command::Save(_) => not_built("save"),
-        Command::Restore(_) => not_built("restore"),
-        Command::Suspend(_) => not_built("suspend"),
-        Command::Resume(_) => not_built("resume"),
         Command::Sleep(_) => not_built("sleep"),
         Command::Wake(_) => not_built("wake"),
         Command::DumpCore(_) => not_built("dump-core"),
         Command::Rename(_) => not_built("rename"),
         Command::Migrate(_) => not_built("migrate"),
-        Command::Image(_) => not_built("image"),
         Command::Host(args) => host::host(args),
         Command::Autostart(args) => autostart::autostart(&args),
     }

@@ -5,13 +5,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use kxl_domain::{DomainName, Reason, State};
-use kxl_engine::{Answering, Host, Seen, observe};
-use kxl_store::{EventQuery, EventRow};
+use kxl_engine::{Answering, Host, Owner, Seen, StoredImage, observe};
+use kxl_store::{EventQuery, EventRow, ListRow};
 use serde_json::json;
 
 use super::{Exit, LOOK_BUDGET, events};
 use crate::args::Why;
-use crate::view::when;
+use crate::view::{size, when};
 use crate::{facts, out};
 
 /// How many of the last events are told.
@@ -21,8 +21,16 @@ const EVENTS: u32 = 5;
 const LINES: usize = 10;
 
 /// Events after which a domain is still in the state it was in.
-const NO_CHANGE: &[&str] =
-    &["adopted", "affinity-missing", "asked", "limit-missing", "no-core-dump", "policy-failed"];
+const NO_CHANGE: &[&str] = &[
+    "adopted",
+    "affinity-missing",
+    "asked",
+    "clock",
+    "limit-missing",
+    "no-core-dump",
+    "policy-failed",
+    "save-failed",
+];
 
 /// Tells in one paragraph why a domain is in its state.
 pub(crate) fn why(args: &Why) -> Exit {
@@ -43,7 +51,7 @@ pub(crate) fn why(args: &Why) -> Exit {
     };
     let now = facts::now_ms();
     let paragraph = match &seen {
-        Some(seen) => tell(seen, &happened, now),
+        Some(seen) => tell(seen, &happened, now) + &kept(&mut host, &seen.row),
         None => gone(&args.name, &happened),
     };
     let matters = match &seen {
@@ -93,7 +101,13 @@ fn tell(seen: &Seen, happened: &[EventRow], now_ms: u64) -> String {
     if let Some(op) = seen.status.op {
         text.push_str(&format!(" and busy {op}"));
     }
-    let change = happened.iter().rev().find(|row| !NO_CHANGE.contains(&row.event.what.as_str()));
+    let live = seen.domid.is_some();
+    let change = happened.iter().rev().find(|row| {
+        let what = row.event.what.as_str();
+        // A live domain that was saved went on.
+        let same = NO_CHANGE.contains(&what) || (live && what == "saved");
+        !same
+    });
     let since = change.map(|row| row.event.time_ms).or(row.started_ms);
     if let Some(ms) = since {
         let ago = u64::try_from(ms).map_or(0, |ms| now_ms.saturating_sub(ms) / 1000);
@@ -118,6 +132,50 @@ fn tell(seen: &Seen, happened: &[EventRow], now_ms: u64) -> String {
     }
     text.push_str(&format!(" It should be {}.", row.wanted));
     text
+}
+
+/// The sentences about the states that are kept of a domain; what cannot be read is said as well.
+fn kept(host: &mut Host, row: &ListRow) -> String {
+    let images = match host.images() {
+        Ok(images) => images,
+        Err(failure) => return format!(" Whether states of it are kept is unknown: {failure}."),
+    };
+    let mut text = String::new();
+    for image in images.images.iter().filter(|image| image.listed.facts.uuid == row.uuid) {
+        text.push_str(&sentence(row, image));
+    }
+    let own = host.store.managed(row.uuid).ok().flatten().and_then(|managed| managed.image);
+    for (id, failure) in images.damaged.iter().filter(|(id, _)| Some(*id) == own) {
+        text.push_str(&format!(" The image that it is ({id}) cannot come back: {failure}."));
+    }
+    for (_, bytes) in images.pinned.iter().filter(|(name, _)| *name == row.name) {
+        text.push_str(&format!(
+            " It came from an image that is removed; {} stay taken until its emulator ends.",
+            size::bytes(*bytes)
+        ));
+    }
+    text
+}
+
+fn sentence(row: &ListRow, image: &StoredImage) -> String {
+    let id = super::image::short(image.listed.facts.id);
+    let size = size::bytes(image.listed.bytes);
+    let saved = when::moment(image.listed.facts.moment.stopped_ms);
+    match &image.owner {
+        Owner::Suspended(_) => format!(
+            " Its state of {saved} is image {id} ({size}) in the store; kxl resume {} brings it back.",
+            row.name
+        ),
+        Owner::Live(_) => format!(" It runs from image {id} ({size}), which is being checked."),
+        Owner::Nobody if image.listed.spent.is_some() => format!(
+            " Image {id} ({size}) holds its state of {saved}; a guest went on from it, so it does \
+             not come back by itself: kxl image rm {id} removes it."
+        ),
+        Owner::Nobody => format!(
+            " Image {id} ({size}) holds its state of {saved}; kxl restore {} comes back from it.",
+            image.listed.facts.id
+        ),
+    }
 }
 
 /// The paragraph about a domain that exists no more.

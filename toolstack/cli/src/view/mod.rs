@@ -2,5 +2,6 @@
 
 pub(crate) mod config;
 pub(crate) mod json;
+pub(crate) mod size;
 pub(crate) mod table;
 pub(crate) mod when;

@@ -100,7 +100,7 @@ fn warn(parsed: &Parsed) {
 }
 
 /// The text of an error without Rust's number behind it.
-fn plain(error: &std::io::Error) -> String {
+pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

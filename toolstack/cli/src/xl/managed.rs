@@ -73,7 +73,7 @@ fn rests(row: &ListRow) -> bool {
 }
 
 /// A domain by name, number or uuid, dormant ones too; an unknown one is told.
-fn managed(session: &mut Session, arg: &str) -> Result<ListRow, u8> {
+pub(crate) fn managed(session: &mut Session, arg: &str) -> Result<ListRow, u8> {
     match session.host()?.find(arg) {
         Ok(row) => Ok(row),
         Err(failure) if failure.kind == Kind::NoSuchDomain => {

@@ -14,6 +14,7 @@ mod libxl_json;
 mod list;
 mod managed;
 mod names;
+mod saved;
 mod shutdown;
 mod table;
 mod trigger;
@@ -34,6 +35,7 @@ use kxl_store::ListRow;
 
 use crate::commands::LOOK_BUDGET;
 use crate::out;
+pub(crate) use create::json as config_json;
 use getopt::{Line, Options, Problem};
 use table::{Command, Run};
 
@@ -288,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_or_belongs_to_xen_fails() {
-        for line in ["save web f", "migrate web host", "rename a b", "remus web", "debug-keys h"] {
+        for line in ["migrate web host", "rename a b", "remus web", "debug-keys h"] {
             assert_eq!(run(line), FAILURE, "xl {line}");
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! Names, operands and option letters are xl's interface; the descriptions are ours.
 
-use super::{Session, alien, console, create, devices, info, list, managed, names, shutdown};
+use super::{
+    Session, alien, console, create, devices, info, list, managed, names, saved, shutdown,
+};
 use super::{trigger, uptime, vcpu_list, verbs, vm_list};
 
 /// What happens when a command is called.
@@ -146,9 +148,9 @@ pub(crate) const UPSTREAM: &[Command] = &[
     command("unpause", Built(verbs::unpause), Changes, "<Domain>", "Let a paused domain go on", ""),
     command("console", Built(console::console), Looks, "[options] <Domain>", "Attach to a domain's console", "-t <type>       pv, serial or vuart: all are the one console there is.\n-n <number>     Accepted for the same reason.\n-e <escape>     The character that leaves, ^] unless given.\n"),
     command("vncviewer", NotBuilt, Looks, "[options] <Domain>", "Attach a VNC viewer to a domain", "-a, --autopass          Pass the password on.\n--vncviewer-autopass    The same.\n"),
-    command("save", NotBuilt, Changes, "[options] <Domain> <CheckpointFile> [<ConfigFile>]", "Save the state of a domain to a file", "-h  Print this help.\n-c  Leave the domain running.\n-p  Leave the domain paused.\n-D  Keep its domain id.\n"),
+    command("save", Built(saved::save), Changes, "[options] <Domain> <CheckpointFile> [<ConfigFile>]", "Save the state of a domain to a file", "-h  Print this help.\n-c  Leave the domain running.\n-p  Leave the domain paused.\n-D  Keep its domain id.\n"),
     command("migrate", NotBuilt, Changes, "[options] <Domain> <host>", "Move a domain to another host", "-h              Print this help.\n-C <config>     Send this configuration.\n-s <sshcommand> Use this command instead of ssh.\n-e              Do nothing there when the domain ends.\n-p              Leave it paused there.\n-D              Keep its domain id.\n"),
-    command("restore", NotBuilt, Changes, "[options] [<ConfigFile>] <CheckpointFile>", "Make a domain from a saved state", "-h                      Print this help.\n-p                      Leave it paused.\n-e                      Do nothing when the domain ends.\n-d                      Print debugging messages.\n"),
+    command("restore", Built(saved::restore), Changes, "[options] [<ConfigFile>] <CheckpointFile>", "Make a domain from a saved state", "-h                      Print this help.\n-p                      Leave it paused.\n-e                      Do nothing when the domain ends.\n-d                      Print the configuration on standard error as well.\n-c                      Connect to the console.\n-F                      Stay in the foreground until the domain is gone.\n-V, --vncviewer         Connect a VNC viewer (not built yet).\n-A, --vncviewer-autopass\n                        The same, passing the password on (not built yet).\n"),
     command("migrate-receive", NotBuilt, Changes, "- for internal use only", "Receive a domain from another host", ""),
     command("dump-core", NotBuilt, Changes, "<Domain> <filename>", "Dump the memory of a domain", ""),
     command("cd-insert", NotBuilt, ChangesOrShows, "<Domain> <VirtualDevice> <path>", "Put a medium into a CD-ROM drive", ""),
@@ -208,8 +210,8 @@ pub(crate) const UPSTREAM: &[Command] = &[
     command("loadpolicy", Built(alien::loadpolicy), Changes, "<policy file>", "Load a policy into the Xen security module", ""),
     command("remus", Alien("Remus is done by Xen"), Changes, "[options] <Domain> [<host>]", "Keep a copy of a domain in step on another host", ""),
     command("devd", Built(alien::devd), Changes, "[options]", "Serve devices from a driver domain", "-F                      Stay in the foreground.\n-p, --pidfile [FILE]    Write the process id to FILE.\n"),
-    command("suspend", NotBuilt, Changes, "<Domain>", "Suspend a domain", ""),
-    command("resume", NotBuilt, Changes, "<Domain>", "Resume a suspended domain", ""),
+    command("suspend", Built(saved::suspend), Changes, "<Domain>", "Suspend a domain: a managed one to the store, another one to RAM", ""),
+    command("resume", Built(saved::resume), Changes, "<Domain>", "Resume a suspended domain", "-h             Print this help.\n-p, --paused   Leave it paused.\n"),
     command("psr-hwinfo", PSR, Looks, "[options]", "Print what the CPUs offer for resource monitoring", ""),
     command("psr-cmt-attach", PSR, Changes, "<Domain>", "Attach cache monitoring to a domain", ""),
     command("psr-cmt-detach", PSR, Changes, "<Domain>", "Detach cache monitoring from a domain", ""),

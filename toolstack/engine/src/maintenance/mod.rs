@@ -7,7 +7,6 @@
 //! ```
 
 mod facts;
-mod fill;
 mod hands;
 mod journal;
 mod left;
