@@ -233,9 +233,12 @@ fn speed(place: &Path) -> io::Result<u64> {
     Ok((written as u64).saturating_mul(1_000_000) / micros)
 }
 
-/// The name of a domain's file in a directory of images.
-pub(super) fn file_in(directory: &Path, name: &kxl_domain::DomainName) -> PathBuf {
-    directory.join(format!("{name}.kxl"))
+/// A name for a domain's file in a directory of images.
+pub(super) fn file_in(directory: &Path, name: &kxl_domain::DomainName, count: u32) -> PathBuf {
+    match count {
+        0 => directory.join(format!("{name}.kxl")),
+        count => directory.join(format!("{name}.{count}.kxl")),
+    }
 }
 
 /// Whether a directory may take the memory of guests: it is ours, and others cannot write in it.

@@ -1,7 +1,7 @@
 //! Emptying: the work on single domains, and the journal around it.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use kxl_control::client::{Client, Step};
 use kxl_control::{After, Answer, Call, Moved, Save, Until};
 use kxl_domain::image::{ImagePlace, Purpose};
-use kxl_domain::{Action, Failure, Kind, State, Verb, Wanted};
+use kxl_domain::{Action, DomainName, Failure, Kind, State, Verb, Wanted};
 use kxl_store::ListRow;
+use kxl_store::image::Image;
 
 use super::facts::{file_in, is_safe};
 use super::journal::{Entry, Journal, Left};
 use super::plan::{Member, Plan, Way};
 use super::run::{Course, Desk, Done, Errand, Hands, News, Outcome, Pace, run};
-use crate::host::Host;
+use crate::host::{Host, stored};
+
+/// How many images of one domain may wait in a directory.
+const MOST_FILES: u32 = 99;
 
 /// How long a domain that another command is busy with is waited for.
 const BUSY: Duration = Duration::from_secs(10);
@@ -110,7 +114,7 @@ impl Host {
         let paths = self.paths.clone();
         let mut record = |one: News<'_>| {
             if let News::Ended(index, course) = &one {
-                write_down(&mut journal, &members[*index], course, how);
+                write_down(&mut journal, &members[*index], course);
                 if let Err(failure) = journal.write(&paths) {
                     tracing::warn!(%failure, "what was done is not written down");
                 }
@@ -118,6 +122,24 @@ impl Host {
             news(one);
         };
         Ok(run(&errands, &plan.waves, pace, desk, &hands, &mut record))
+    }
+
+    /// A name in a directory of images that nothing has but an image from which a guest went on.
+    fn free_file(&mut self, directory: &Path, name: &DomainName) -> Result<PathBuf, Failure> {
+        for count in 0..=MOST_FILES {
+            let file = file_in(directory, name, count);
+            let spent = match Image::open_file(&file) {
+                Ok(image) => self.store.file_spent(image.id()).map_err(|error| {
+                    stored(format!("cannot look at {}", file.display()), &error)
+                })?,
+                Err(_) => None,
+            };
+            if spent.is_some() || !file.exists() {
+                return Ok(file);
+            }
+        }
+        let text = format!("{} is full of images of \"{name}\"", directory.display());
+        Err(Failure::new(Kind::Failed, text).hint("move away those that are not needed any more"))
     }
 
     fn entry(&mut self, member: &Member, how: &Stopping) -> Result<Entry, Failure> {
@@ -130,30 +152,29 @@ impl Host {
             wanted: member.wanted,
             state: member.state,
             config,
-            file: how.to.as_ref().map(|directory| file_in(directory, &member.name)),
+            file: match &how.to {
+                Some(directory) => Some(self.free_file(directory, &member.name)?),
+                None => None,
+            },
             left: Left::Begun,
         })
     }
 }
 
 /// A domain that failed keeps its entry as begun: asked to shut down, it may still do so.
-fn write_down(journal: &mut Journal, member: &Member, course: &Course, how: &Stopping) {
+fn write_down(journal: &mut Journal, member: &Member, course: &Course) {
+    let Some(mut entry) = journal.find(member.uuid).cloned() else { return };
     let left = match &course.outcome {
         Outcome::Done(_, Done::Saved(saved)) => {
-            let place = how
-                .to
-                .as_ref()
-                .map_or(ImagePlace::Store, |dir| ImagePlace::File(file_in(dir, &member.name)));
+            let place = entry.file.clone().map_or(ImagePlace::Store, ImagePlace::File);
             Left::Image(saved.image, place)
         }
         Outcome::Done(_, Done::Off) => Left::Off,
         Outcome::Done(_, Done::Destroyed) => Left::Destroyed,
         _ => return,
     };
-    if let Some(mut entry) = journal.find(member.uuid).cloned() {
-        entry.left = left;
-        journal.put_entry(entry);
-    }
+    entry.left = left;
+    journal.put_entry(entry);
 }
 
 /// What a thread needs to get one domain out of the way.
@@ -244,7 +265,7 @@ impl Emptying<'_> {
     }
 
     fn order(&self, member: &Member) -> Save {
-        let file = self.how.to.as_ref().map(|directory| file_in(directory, &member.name));
+        let file = self.journal.find(member.uuid).and_then(|entry| entry.file.clone());
         Save {
             verb: if file.is_some() { Verb::Save } else { Verb::Suspend },
             place: file.map_or(ImagePlace::Store, ImagePlace::File),

@@ -1,30 +1,33 @@
 //! Filling a host: what maintenance has left to be brought back, what starts with the host, and
 //! the work on single domains.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use kxl_control::Moved;
-use kxl_domain::{DomainConfig, DomainName, DomainUuid, Failure, Kind, State, Wanted, config};
-use kxl_store::{ListRow, Paths};
+use kxl_domain::image::Purpose;
+use kxl_domain::{
+    DomainConfig, DomainName, DomainUuid, Failure, ImageId, Kind, State, Wanted, config,
+};
+use kxl_store::ListRow;
+use kxl_store::image::{self, Facts, Image};
 
-use super::hands::{Stopper, stands};
+use super::fill::BootNotes;
+use super::hands::stands;
 use super::journal::{Entry, Journal, Left};
 use super::order::Rank;
 use super::plan::Way;
-use super::run::{Course, Desk, Done, Errand, Hands, News, Outcome, Pace, run};
 use crate::host::{Host, stored};
-use crate::resting::StartOpts;
-
-/// How long a domain may take to be up again; it goes on coming up after that.
-const UP: Duration = Duration::from_secs(60);
 
 /// How a domain comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bring {
+    /// It is registered and suspended, and resumed.
+    Resume,
+    /// It is made from this image in the store.
+    Image(ImageId),
+    /// It is made from the image in this file, which stays.
+    File(PathBuf),
     /// It is registered, and started.
     Start,
     /// It is made anew from this configuration.
@@ -49,7 +52,7 @@ pub struct Item {
     /// Where it comes from, for people.
     pub from: String,
     /// What the notes of this boot call it, for what starts with the host.
-    note: Option<String>,
+    pub(super) note: Option<String>,
 }
 
 impl Item {
@@ -63,6 +66,7 @@ impl Item {
     #[must_use]
     pub const fn way(&self) -> Way {
         match self.bring {
+            Bring::Resume | Bring::Image(_) | Bring::File(_) => Way::Restore,
             Bring::Start | Bring::Create(_) => Way::Start,
         }
     }
@@ -125,6 +129,10 @@ impl Host {
         let journal = Journal::read(&self.paths)?;
         let mut found = Found { rows: &rows, items: Vec::new(), failures: Vec::new() };
         if settings.restoring {
+            self.stored_images(&mut found)?;
+            if let Some(directory) = &settings.from {
+                self.files_in(directory, &mut found)?;
+            }
             for entry in journal.iter().flat_map(|journal| &journal.entries) {
                 self.of_entry(entry, &mut found)?;
             }
@@ -157,9 +165,101 @@ impl Host {
         Ok((items, failures))
     }
 
+    /// The images that maintenance has put into the store. They are found without any journal.
+    fn stored_images(&mut self, found: &mut Found<'_>) -> Result<(), Failure> {
+        let images = image::list(&self.paths).map_err(|e| stored("cannot read the images", &e))?;
+        for listed in images {
+            let facts = match listed {
+                Ok(listed) if listed.spent.is_some() => continue,
+                Ok(listed) => listed.facts,
+                Err((id, error)) => {
+                    let failure = stored(format!("image {id} cannot be read"), &error);
+                    found.failures.push(failure.hint("kxl image rm throws it away"));
+                    continue;
+                }
+            };
+            if facts.purpose != Purpose::Maintenance || found.is_live(facts.uuid) {
+                continue;
+            }
+            let bring = match found.rows.iter().find(|row| row.uuid == facts.uuid) {
+                Some(_) => {
+                    let managed = self.store.managed(facts.uuid);
+                    let managed = managed.map_err(|e| stored("cannot read the domains", &e))?;
+                    // One that is not this image any more went another way since.
+                    match managed.filter(|row| row.image == Some(facts.id)) {
+                        Some(row) if row.state == State::Suspended => Bring::Resume,
+                        _ => continue,
+                    }
+                }
+                None => Bring::Image(facts.id),
+            };
+            found.put_image(&facts, bring, "image in the store");
+        }
+        Ok(())
+    }
+
+    /// The images in the files of a directory; files that are none are passed over.
+    fn files_in(&mut self, directory: &Path, found: &mut Found<'_>) -> Result<(), Failure> {
+        let attempt = || format!("cannot read {}", directory.display());
+        let entries = fs::read_dir(directory)
+            .map_err(|error| Failure::because(Kind::Failed, attempt(), &error))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let path =
+                entry.map_err(|error| Failure::because(Kind::Failed, attempt(), &error))?.path();
+            if path.extension().is_some_and(|end| end == "kxl") && path.is_file() {
+                files.push(path);
+            }
+        }
+        files.sort();
+        for file in files {
+            if let Err(failure) = self.file(&file, found) {
+                found.failures.push(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// An image in a file, if it waits to come back: made by maintenance, no guest gone on from it,
+    /// its domain off.
+    fn file(&mut self, file: &Path, found: &mut Found<'_>) -> Result<(), Failure> {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+        let attempt = || format!("cannot restore {}", file.display());
+        let image = Image::open_file(&file).map_err(|e| stored(attempt(), &e))?;
+        let facts = image.facts();
+        let spent = self.store.file_spent(facts.id).map_err(|e| stored(attempt(), &e))?;
+        let rests = |row: &ListRow| row.uuid != facts.uuid || is_off(row.state);
+        if facts.purpose == Purpose::Maintenance
+            && spent.is_none()
+            && found.rows.iter().all(rests)
+            && !found.has(facts.uuid)
+        {
+            let from = file.display().to_string();
+            found.put_image(facts, Bring::File(file.clone()), &from);
+        }
+        Ok(())
+    }
+
     /// What an entry of the journal asks for, as things stand now.
     fn of_entry(&mut self, entry: &Entry, found: &mut Found<'_>) -> Result<(), Failure> {
         if found.has(entry.uuid) || found.is_live(entry.uuid) || entry.wanted == Wanted::Halted {
+            return Ok(());
+        }
+        if let Some(file) = &entry.file
+            && file.exists()
+        {
+            if let Err(failure) = self.file(file, found) {
+                found.failures.push(failure);
+                // Started without its state it could never have it back.
+                return Ok(());
+            }
+            // It is that image: nothing else is to be done for it.
+            if found.has(entry.uuid) {
+                return Ok(());
+            }
+        }
+        if let Left::Image(..) = entry.left {
+            // The image is gone, or a guest went on from it.
             return Ok(());
         }
         let why = match entry.left {
@@ -244,51 +344,6 @@ impl Host {
         }
         Ok(names)
     }
-
-    /// Brings `items` back, by the waves of their order. What came back is taken off the journal;
-    /// what failed stays and can be tried again.
-    ///
-    /// # Errors
-    /// When nothing was begun.
-    pub fn fill(
-        &mut self,
-        items: &[Item],
-        waves: &[Vec<usize>],
-        settings: &Settings,
-        desk: &Desk,
-        news: &mut dyn FnMut(News<'_>),
-    ) -> Result<Vec<Course>, Failure> {
-        let (stopper, _sign) = Stopper::new()?;
-        let hands = Filling { items, stopper: &stopper };
-        let errands: Vec<_> = items.iter().map(|item| Errand { ways: vec![item.way()] }).collect();
-        let pace = Pace { jobs: settings.jobs.max(1), until: None };
-        let mut journal = Journal::read(&self.paths)?;
-        let mut notes = BootNotes::read(&self.paths);
-        let paths = self.paths.clone();
-        if settings.starting {
-            // That there are notes says that the host's domains were started.
-            notes.write(&paths);
-        }
-        let mut record = |one: News<'_>| {
-            if let News::Ended(index, course) = &one
-                && matches!(course.outcome, Outcome::Done(..))
-            {
-                let item = &items[*index];
-                if let Some(note) = &item.note {
-                    notes.0.insert(note.clone());
-                    notes.write(&paths);
-                }
-                if let (Some(journal), Some(uuid)) = (&mut journal, item.uuid) {
-                    journal.remove(uuid);
-                    if let Err(failure) = journal.write(&paths) {
-                        tracing::warn!(%failure, "what came back is not written down");
-                    }
-                }
-            }
-            news(one);
-        };
-        Ok(run(&errands, waves, pace, desk, &hands, &mut record))
-    }
 }
 
 /// What was found so far.
@@ -301,6 +356,15 @@ struct Found<'a> {
 impl Found<'_> {
     fn has(&self, uuid: DomainUuid) -> bool {
         self.items.iter().any(|item| item.uuid == Some(uuid))
+    }
+
+    /// Of several images of one domain the newest counts; they come oldest first.
+    fn put_image(&mut self, facts: &Facts, bring: Bring, from: &str) {
+        self.items.retain(|item| item.uuid != Some(facts.uuid));
+        let mut item = Item::new(Some(facts.uuid), &facts.config, bring, from);
+        item.name = facts.name.clone();
+        item.paused = facts.wanted == Wanted::Paused;
+        self.items.push(item);
     }
 
     fn is_live(&self, uuid: DomainUuid) -> bool {
@@ -365,59 +429,4 @@ fn read_config(file: &Path) -> Result<DomainConfig, Failure> {
         .map_err(|errors| Failure::new(Kind::Usage, errors.to_string().trim_end().to_owned()))?;
     parsed.config.resolve_paths(file.parent().unwrap_or(Path::new("/")));
     Ok(parsed.config)
-}
-
-/// What was started in this boot because the host was; so that a domain somebody has shut down
-/// since stays down.
-#[derive(Debug, Default)]
-struct BootNotes(BTreeSet<String>);
-
-impl BootNotes {
-    /// Lost notes cost a start too many, never a domain.
-    fn read(paths: &Paths) -> Self {
-        let text = fs::read(paths.boot_notes()).unwrap_or_default();
-        Self(serde_json::from_slice(&text).unwrap_or_default())
-    }
-
-    fn write(&self, paths: &Paths) {
-        let path = paths.boot_notes();
-        let fresh = path.with_extension("new");
-        let text = serde_json::to_vec(&self.0).unwrap_or_default();
-        if let Err(error) = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)) {
-            tracing::warn!(%error, "what was started is not written down");
-        }
-    }
-}
-
-/// What a thread needs to bring one domain back.
-struct Filling<'a> {
-    items: &'a [Item],
-    stopper: &'a Stopper,
-}
-
-impl Hands for Filling<'_> {
-    fn act(&self, index: usize, _: Way, _moved: &mut dyn FnMut(Moved)) -> Result<Done, Failure> {
-        let item = &self.items[index];
-        let mut host = Host::open()?;
-        let start = StartOpts { paused: item.paused, deadline: UP };
-        let started = match &item.bring {
-            Bring::Start => {
-                let row = host.find(&item.uuid.map(|uuid| uuid.to_string()).unwrap_or_default())?;
-                if row.domid.is_some() {
-                    return Ok(Done::Already);
-                }
-                host.start(&row, start)?
-            }
-            Bring::Create(config) => {
-                let mut config = config.as_ref().clone();
-                config.uuid = config.uuid.or(item.uuid);
-                host.create(config, start)?
-            }
-        };
-        Ok(Done::Up(started.domid))
-    }
-
-    fn give_up(&self) {
-        self.stopper.pull();
-    }
 }

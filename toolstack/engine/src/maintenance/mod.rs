@@ -7,6 +7,7 @@
 //! ```
 
 mod facts;
+mod fill;
 mod hands;
 mod journal;
 mod left;
