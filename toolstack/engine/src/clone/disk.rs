@@ -288,7 +288,8 @@ mod tests {
     }
 
     fn disk(path: &Path, format: &str) -> Disk {
-        let text = format!("name=\"x\"\ndisk=[\"{},{format},xvda,rw\"]\n", path.display());
+        let disk = format!("{},{format},xvda,rw", path.display());
+        let text = format!("name = \"x\"\nbackend = \"mock\"\ndisk = [ \"{disk}\" ]\n");
         let parsed = kxl_domain::config::parse("test", &text, &[]).unwrap();
         let config: DomainConfig = parsed.config;
         config.disks.into_iter().next().unwrap()
