@@ -1,5 +1,6 @@
 # make demo      a tour on real guests; installs what is missing
 # make test      every test, and a list of what was skipped
+# make bench     figures beside raw QEMU and libvirt; make soak MINUTES=30: random saves and kills
 # make install   PREFIX=/usr/local DESTDIR=; make install-xl adds xl, xm and xen; make uninstall
 #
 # What takes more than a line is in tests/setup.
@@ -7,10 +8,11 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
+MINUTES ?= 30
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 PLACE := PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' BUILT='$(BUILT)' tests/setup/place
 
-.PHONY: help build demo test bench guest guest-aarch64 install install-xl uninstall fmt clippy clean
+.PHONY: help build demo test bench soak guest guest-aarch64 install install-xl uninstall fmt clippy clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -39,6 +41,14 @@ bench:
 	@$(MAKE) --no-print-directory build guest
 	@echo "==> measuring"
 	@KXL_BUILT='$(BUILT)' $(CARGO) run --release --locked -p kxl-bench
+
+# SEED=N throws the same dice again.
+soak:
+	@echo "==> installing what is missing"
+	@tests/setup/install test
+	@$(MAKE) --no-print-directory build guest
+	@echo "==> soaking for $(MINUTES) minutes"
+	@KXL_BUILT='$(BUILT)' $(CARGO) run --release --locked -p kxl-bench -- soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 guest:
 	@echo "==> the test guest"

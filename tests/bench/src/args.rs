@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::rows;
+use crate::soak::{Kind, Soak};
 
 /// What this process is to do.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub(crate) enum Task {
     Help,
     /// Measure.
     Measure(Args),
+    /// Soak.
+    Soak(Soak),
     /// Be one writer of many (this program started by itself).
     Write(Turn),
 }
@@ -61,6 +64,9 @@ pub(crate) struct Turn {
 /// The word that makes this program a writer.
 pub(crate) const WRITE: &str = "write-lives";
 
+/// The word that asks for a soak.
+const SOAK: &str = "soak";
+
 /// Reads the words of the command line.
 pub(crate) fn parse(words: &[String]) -> Result<Task, String> {
     let list: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -71,6 +77,9 @@ pub(crate) fn parse(words: &[String]) -> Result<Task, String> {
             first: number(first)?,
             count: number(count)?,
         }));
+    }
+    if let [SOAK, words @ ..] = list.as_slice() {
+        return soak(words);
     }
     let mut args = Args { rounds: Rounds::Full, only: Vec::new() };
     let mut list = list.into_iter();
@@ -91,11 +100,47 @@ pub(crate) fn parse(words: &[String]) -> Result<Task, String> {
     Ok(Task::Measure(args))
 }
 
+/// Reads the words behind `soak`.
+fn soak(words: &[&str]) -> Result<Task, String> {
+    let mut soak = Soak { minutes: 30, seed: seed(), kinds: Vec::new() };
+    let mut list = words.iter().copied();
+    while let Some(word) = list.next() {
+        if matches!(word, "-h" | "--help") {
+            return Ok(Task::Help);
+        }
+        let value = list.next().ok_or_else(|| format!("{word} takes a value"))?;
+        let number = || value.parse().map_err(|_| format!("{value}: not a number"));
+        match word {
+            "--minutes" => soak.minutes = number()?,
+            "--seed" => soak.seed = number()?,
+            "--guest" => {
+                let kind = Kind::parse(value).ok_or(format!("there is no guest {value}"))?;
+                if !soak.kinds.contains(&kind) {
+                    soak.kinds.push(kind);
+                }
+            }
+            _ => return Err(format!("what is {word}?")),
+        }
+    }
+    if soak.kinds.is_empty() {
+        soak.kinds = vec![Kind::Linux, Kind::Pdp11];
+    }
+    Ok(Task::Soak(soak))
+}
+
+/// One that differs from run to run, short enough to be typed again.
+fn seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |time| u64::from(time.subsec_micros()))
+}
+
 /// The help text.
 pub(crate) fn help() -> String {
-    let mut text = "usage: kxl-bench [--quick] [--only NAME]...\n\n\
+    let mut text = "usage: kxl-bench [--quick] [--only NAME]...\n\
+         \x20      kxl-bench soak [--minutes N] [--seed N] [--guest linux|aarch64|pdp11]...\n\n\
          Measures kxl beside raw QEMU and libvirt. KXL_BUILT names the directory of the release\n\
-         binaries (else: beside this program). --quick takes fewer rounds.\n\nNAME is one of\n"
+         binaries (else: beside this program). --quick takes fewer rounds.\n\
+         soak drives real domains through random saves and kills, 30 minutes unless told.\n\nNAME is one of\n"
         .to_owned();
     for row in rows::ALL {
         text.push_str(&format!("  {:<9} {}\n", row.name, row.about));
@@ -128,6 +173,18 @@ mod tests {
         assert!(parse(&words("--only lists")).unwrap_err().contains("lists"));
         assert!(parse(&words("--slow")).unwrap_err().contains("--slow"));
         parse(&words("write-lives / one 1")).unwrap_err();
+    }
+
+    #[test]
+    fn a_soak_takes_its_time_its_seed_and_its_guests() {
+        let Ok(Task::Soak(soak)) = parse(&words("soak --minutes 2 --seed 7 --guest pdp11")) else {
+            panic!()
+        };
+        assert_eq!(soak, Soak { minutes: 2, seed: 7, kinds: vec![Kind::Pdp11] });
+        let Ok(Task::Soak(soak)) = parse(&words("soak")) else { panic!() };
+        assert_eq!((soak.minutes, soak.kinds.len()), (30, 2));
+        assert!(parse(&words("soak --guest mock")).unwrap_err().contains("mock"));
+        parse(&words("soak --minutes")).unwrap_err();
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub(crate) enum Unit {
     Ms,
     /// Mebibytes.
     Mib,
+    /// Gibibytes in a second.
+    GibPerS,
     /// Things.
     Count,
 }
@@ -19,6 +21,7 @@ impl Unit {
         match self {
             Self::Ms => " ms",
             Self::Mib => " MiB",
+            Self::GibPerS => " GiB/s",
             Self::Count => "",
         }
     }
@@ -130,6 +133,8 @@ pub(crate) enum Goal {
     Below(f64),
     /// The median, in its unit, at most this.
     AtMost(f64),
+    /// The median, in its unit, at least this.
+    AtLeast(f64),
     /// Nothing: it is reported.
     Reported,
 }
@@ -180,6 +185,7 @@ impl Figure {
             Goal::Faster(times) => self.ratio().map(|ratio| ratio * times <= 1.0),
             Goal::Below(limit) => Some(self.value.median() < limit),
             Goal::AtMost(limit) => Some(self.value.median() <= limit),
+            Goal::AtLeast(limit) => Some(self.value.median() >= limit),
             Goal::Reported => None,
         }
     }
@@ -201,6 +207,7 @@ impl Figure {
             Goal::Faster(times) => format!("{}x faster", number(times)),
             Goal::Below(limit) => format!("under {}{unit}", number(limit)),
             Goal::AtMost(limit) => format!("at most {}{unit}", number(limit)),
+            Goal::AtLeast(limit) => format!("at least {}{unit}", number(limit)),
             Goal::Reported => "reported".into(),
         }
     }
@@ -251,6 +258,8 @@ mod tests {
     fn below_excludes_the_limit_and_at_most_includes_it() {
         assert_eq!(Figure::new("x", series(&[3.0]), Goal::Below(3.0)).met(), Some(false));
         assert_eq!(Figure::new("x", series(&[3.0]), Goal::AtMost(3.0)).met(), Some(true));
+        assert_eq!(Figure::new("x", series(&[3.0]), Goal::AtLeast(3.0)).met(), Some(true));
+        assert_eq!(Figure::new("x", series(&[2.9]), Goal::AtLeast(3.0)).met(), Some(false));
         assert_eq!(Figure::new("x", series(&[3.0]), Goal::Reported).met(), None);
     }
 

@@ -48,13 +48,16 @@ impl Guest {
 
     /// A configuration for it.
     pub(crate) fn config(&self) -> String {
+        self.config_of("guest", Self::MEMORY, Self::CMDLINE)
+    }
+
+    /// The same with another name, another size (in MiB) and another command line.
+    pub(crate) fn config_of(&self, name: &str, memory: u32, cmdline: &str) -> String {
         format!(
-            "name = \"guest\"\nbackend = \"qemu\"\narch = \"x86_64\"\ntype = \"pvh\"\n\
-             memory = {}\nvcpus = 1\nkernel = \"{}\"\nramdisk = \"{}\"\ncmdline = \"{}\"\n",
-            Self::MEMORY,
+            "name = \"{name}\"\nbackend = \"qemu\"\narch = \"x86_64\"\ntype = \"pvh\"\n\
+             memory = {memory}\nvcpus = 1\nkernel = \"{}\"\nramdisk = \"{}\"\ncmdline = \"{cmdline}\"\n",
             self.kernel.display(),
             self.ramdisk.display(),
-            Self::CMDLINE
         )
     }
 }
@@ -110,22 +113,40 @@ impl Lab {
     /// # Errors
     /// When it cannot be copied.
     pub(crate) fn guest(&self) -> Result<Result<Guest, String>, BenchError> {
-        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
-        let mut copies = Vec::new();
-        for name in ["vmlinuz", "initramfs.cpio.gz"] {
+        let names = ["vmlinuz", "initramfs.cpio.gz"];
+        let built = Self::built().unwrap_or_default();
+        if let Some(missing) = names.iter().find(|name| !built.join(name).is_file()) {
+            return Ok(Err(format!("target/guest/{missing} is not built: make guest")));
+        }
+        let mut copies = self.copies(&names)?;
+        let ramdisk = copies.pop().unwrap_or_default();
+        Ok(Ok(Guest { kernel: copies.pop().unwrap_or_default(), ramdisk }))
+    }
+
+    /// Where `make guest` leaves what it builds, if it has built anything.
+    pub(crate) fn built() -> Option<PathBuf> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
+        dir.is_dir().then_some(dir)
+    }
+
+    /// Copies of files of the test guests.
+    ///
+    /// # Errors
+    /// When one cannot be copied.
+    pub(crate) fn copies(&self, names: &[&str]) -> Result<Vec<PathBuf>, BenchError> {
+        let built =
+            Self::built().ok_or_else(|| BenchError::wrong("no guest is built: make guest"))?;
+        let copy = |name: &&str| {
             let from = built.join(name);
-            if !from.is_file() {
-                return Ok(Err(format!("target/guest/{name} is not built: make guest")));
-            }
-            let to = self.top.join(name);
+            // One directory for all: the architecture becomes part of the name.
+            let to = self.top.join(name.replace('/', "-"));
             let attempt = format!("copy {}", from.display());
             fs::copy(&from, &to).map_err(BenchError::io(attempt))?;
             fs::set_permissions(&to, fs::Permissions::from_mode(0o644))
                 .map_err(BenchError::io("set a mode"))?;
-            copies.push(to);
-        }
-        let ramdisk = copies.pop().unwrap_or_default();
-        Ok(Ok(Guest { kernel: copies.pop().unwrap_or_default(), ramdisk }))
+            Ok(to)
+        };
+        names.iter().map(copy).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,7 @@ use nix::unistd::{Pid, User, geteuid};
 
 use crate::error::BenchError;
 use crate::host::{Guest, Lab};
+use crate::raw::Recipe;
 use crate::run::{self, Run};
 
 /// How long the daemon may take to answer first.
@@ -28,6 +30,35 @@ const END: Duration = Duration::from_secs(10);
 pub(crate) struct Libvirt {
     daemon: Child,
     place: Place,
+}
+
+/// A domain that libvirt is to define.
+#[derive(Debug)]
+pub(crate) struct Domain {
+    /// MiB.
+    pub(crate) memory: u32,
+    /// The kernel's command line.
+    pub(crate) cmdline: String,
+    machine: String,
+    cpu: String,
+    kvm: bool,
+    /// The socket that its serial line connects to; a pty that nobody reads where there is none.
+    console: Option<PathBuf>,
+}
+
+impl Domain {
+    /// The same machine, processor and accelerator that kxl chose.
+    pub(crate) fn of(recipe: &Recipe, memory: u32, cmdline: &str, console: Option<&Path>) -> Self {
+        let machine = recipe.option("-machine").unwrap_or_default();
+        Self {
+            memory,
+            cmdline: cmdline.to_owned(),
+            machine: machine.split(',').next().unwrap_or_default().to_owned(),
+            cpu: recipe.option("-cpu").unwrap_or_default().to_owned(),
+            kvm: machine.contains("accel=kvm"),
+            console: console.map(Path::to_owned),
+        }
+    }
 }
 
 /// Where it has its files, and who it runs as.
@@ -142,38 +173,57 @@ impl Libvirt {
         command
     }
 
-    /// Defines the guest, as like the one of kxl as libvirt can.
+    /// Defines the guest, which is called `guest`, as like the one of kxl as libvirt can.
     ///
     /// # Errors
     /// When it is refused.
-    pub(crate) fn define_guest(
-        &self,
-        guest: &Guest,
-        machine: &str,
-        cpu: &str,
-        kvm: bool,
-    ) -> Result<(), BenchError> {
-        let kind = if kvm { "kvm" } else { "qemu" };
-        let cpu = if cpu == "host" {
+    pub(crate) fn define(&self, guest: &Guest, domain: &Domain) -> Result<(), BenchError> {
+        let kind = if domain.kvm { "kvm" } else { "qemu" };
+        let cpu = if domain.cpu == "host" {
             "<cpu mode='host-passthrough'/>".to_owned()
         } else {
             // libvirt has its own names for models, without the version at the end.
-            let model = cpu.split("-v").next().unwrap_or(cpu);
+            let model = domain.cpu.split("-v").next().unwrap_or(&domain.cpu);
             format!("<cpu mode='custom' match='minimum' check='none'><model>{model}</model></cpu>")
         };
+        let serial = domain.console.as_ref().map_or_else(
+            || "<serial type='pty'/>".to_owned(),
+            |path| {
+                let path = path.display();
+                format!("<serial type='unix'><source mode='connect' path='{path}'/></serial>")
+            },
+        );
         let xml = format!(
             "<domain type='{kind}'><name>guest</name><memory unit='MiB'>{}</memory>\
-             <vcpu>1</vcpu><os><type arch='x86_64' machine='{machine}'>hvm</type>\
+             <vcpu>1</vcpu><os><type arch='x86_64' machine='{}'>hvm</type>\
              <kernel>{}</kernel><initrd>{}</initrd><cmdline>{}</cmdline></os>\
              <features><acpi/></features>{cpu}\
-             <devices><serial type='pty'/><memballoon model='virtio'/></devices></domain>",
-            Guest::MEMORY,
+             <devices>{serial}<memballoon model='virtio'/></devices></domain>",
+            domain.memory,
+            domain.machine,
             guest.kernel.display(),
             guest.ramdisk.display(),
-            Guest::CMDLINE,
+            domain.cmdline,
         );
         let file = self.place.file("guest.xml", &xml)?;
         self.virsh(&["define", &file.to_string_lossy()]).map(drop)
+    }
+
+    /// A path in a directory that the guests' emulators may write.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.place.dir.join("data").join(name).to_string_lossy().into_owned()
+    }
+
+    /// A socket to which an emulator can connect.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn socket(&self, name: &str) -> Result<(PathBuf, UnixListener), BenchError> {
+        let path = PathBuf::from(self.path(name));
+        let listener = UnixListener::bind(&path);
+        let listener = listener.map_err(BenchError::io(format!("listen at {}", path.display())))?;
+        self.place.give(&path)?;
+        Ok((path, listener))
     }
 
     /// Defines `count` domains with nothing in them.

@@ -14,6 +14,8 @@
 //! ```
 
 mod args;
+mod console;
+mod disk;
 mod error;
 mod figure;
 mod host;
@@ -23,7 +25,9 @@ mod machine;
 mod raw;
 mod rows;
 mod run;
+mod soak;
 mod table;
+mod typist;
 mod writer;
 
 use std::process::ExitCode;
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         }
         Ok(Task::Write(turn)) => writer::write(&turn),
         Ok(Task::Measure(args)) => measure(&args),
+        Ok(Task::Soak(what)) => soak::run(&what).map(|summary| say(&summary)),
         Err(problem) => {
             tell(&format!("kxl-bench: {problem}\n{}", args::help()));
             return ExitCode::from(2);

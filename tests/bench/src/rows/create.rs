@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::BenchError;
 use crate::figure::{Figure, Goal, Series, Unit};
 use crate::host::{Guest, Host, Lab};
-use crate::libvirt::{self, Libvirt};
+use crate::libvirt::{self, Domain, Libvirt};
 use crate::raw::Recipe;
 use crate::table::Table;
 
@@ -38,7 +38,7 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
         }
     };
     if let Some(peer) = &peer {
-        define(peer, &guest, &recipe)?;
+        peer.define(&guest, &Domain::of(&recipe, Guest::MEMORY, Guest::CMDLINE, None))?;
         peer.virsh(&["start", "guest"])?;
         peer.virsh(&["destroy", "guest"])?;
     }
@@ -65,12 +65,4 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
 
 fn create(host: &Host, config: &Path) -> Result<crate::run::Run, BenchError> {
     host.kxl([Path::new("create"), Path::new("-q"), config])
-}
-
-/// The same machine, processor and accelerator that kxl chose.
-fn define(peer: &Libvirt, guest: &Guest, recipe: &Recipe) -> Result<(), BenchError> {
-    let machine = recipe.option("-machine").unwrap_or_default();
-    let kvm = machine.contains("accel=kvm");
-    let machine = machine.split(',').next().unwrap_or_default();
-    peer.define_guest(guest, machine, recipe.option("-cpu").unwrap_or_default(), kvm)
 }

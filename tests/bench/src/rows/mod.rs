@@ -4,6 +4,7 @@ mod create;
 mod list;
 mod live;
 mod monitor;
+mod state;
 mod stopped;
 mod version;
 mod writers;
@@ -47,6 +48,28 @@ pub(crate) const ALL: &[Row] = &[
         about: "memory and wake-ups of the monitor of an idle domain",
         measure: monitor::measure,
     },
+    Row {
+        name: "suspend",
+        about: "suspend and resume of 256 MiB to 2 GiB beside virsh save and restore and the disk",
+        measure: state::away,
+    },
+    Row {
+        name: "still",
+        about: "stand-still of save -c beside virsh snapshot-create-as --live",
+        measure: state::still,
+    },
+    Row {
+        name: "host-save",
+        about: "host save of eight domains beside eight suspends",
+        measure: state::hosts,
+    },
+    Row {
+        name: "save-mem",
+        about: "memory of command and monitor while 2 GiB are saved",
+        measure: state::memory,
+    },
+    Row { name: "verify", about: "image verify beside BLAKE3 alone", measure: state::verify },
+    Row { name: "simh", about: "save and restore of old machines", measure: state::simh },
     Row {
         name: "writers",
         about: "1,000 processes that write lifecycle rows at once",

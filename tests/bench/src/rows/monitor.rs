@@ -38,7 +38,7 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
 
     host.create_many(&config, "m", CROWD, &[])?;
     std::thread::sleep(SETTLED);
-    let pids = (1..=CROWD).map(|number| monitor(&host, &format!("m{number}")));
+    let pids = (1..=CROWD).map(|number| of(&host, &format!("m{number}")));
     let pids = pids.collect::<Result<Vec<i32>, BenchError>>()?;
     let mut pss = Series::new(Unit::Mib);
     for pid in &pids {
@@ -60,7 +60,7 @@ fn alone(
     table: &mut Table,
 ) -> Result<(), BenchError> {
     std::thread::sleep(SETTLED);
-    let pid = monitor(host, name)?;
+    let pid = of(host, name)?;
     let pss = Series::one(Unit::Mib, proportional_mib(pid)?);
     table.add(Figure::new(format!("monitor, PSS, one {kind} alone"), pss, Goal::AtMost(3.0)));
     let woken = wake_ups(&[pid], seconds)?;
@@ -70,7 +70,7 @@ fn alone(
 }
 
 /// The monitor of a domain: its emulator's parent.
-fn monitor(host: &Host, name: &str) -> Result<i32, BenchError> {
+pub(super) fn of(host: &Host, name: &str) -> Result<i32, BenchError> {
     let emulator = host.emulator(name)?.pid;
     let stat = Stat::read(emulator).map_err(BenchError::io("look at an emulator"))?;
     let file = format!("/proc/{}/comm", stat.ppid);

@@ -1,0 +1,284 @@
+//! How each step is done, and what has to be true after it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use kxl_domain::State;
+
+use super::course::SLACK;
+use super::drive::{Drive, Kept};
+use super::steps::{Step, Victim};
+use crate::console::Said;
+use crate::error::BenchError;
+use crate::typist::Typist;
+
+/// How many files of saved states are kept.
+const FILES: usize = 3;
+
+/// How long a verb is taken to need before it was seen.
+const GUESS: Duration = Duration::from_millis(600);
+
+/// What a step did.
+#[derive(Debug)]
+pub(super) struct Did {
+    /// Whether somebody was killed in time.
+    pub(super) hit: bool,
+    /// How long the command took.
+    pub(super) took: Duration,
+    /// For people.
+    pub(super) note: String,
+}
+
+/// What a step may come to.
+struct Expect {
+    states: Vec<State>,
+    /// The guest may boot.
+    boots: bool,
+    /// It has to.
+    anew: bool,
+    counts: (u64, u64),
+}
+
+impl Drive<'_> {
+    /// Does one step and checks everything after it.
+    pub(super) fn perform(
+        &mut self,
+        step: Step,
+        victim: Option<Victim>,
+    ) -> Result<Did, BenchError> {
+        match step {
+            Step::Rewrite => return self.rewrite(),
+            Step::KillMonitor | Step::KillEmulator | Step::KillBoth => return self.kill(step),
+            Step::Verify => {
+                let took = self.ok(&["image", "verify", &self.name])?.took;
+                return Ok(Did { hit: false, took, note: String::new() });
+            }
+            Step::Restore => return self.restore(victim),
+            Step::SaveAway | Step::SaveOn | Step::SavePaused => return self.save(step, victim),
+            _ => {}
+        }
+        let from = self.begin_here();
+        let before = self.state;
+        let (mut words, expect) = self.plain(step, victim);
+        let name = self.name.clone();
+        words.push(&name);
+        let (hit, took) = self.do_it(step, &words, victim)?;
+        self.settle(&expect.states, hit)?;
+        if step == Step::Suspend && self.state == State::Suspended {
+            self.back = before;
+        }
+        self.hear_the_rest();
+        let note = self.healthy(from, expect.boots, expect.counts)?;
+        if expect.anew && !note.starts_with("booted") {
+            return Err(BenchError::wrong(format!("it has to boot, and it {note}")));
+        }
+        Ok(Did { hit, took, note })
+    }
+
+    /// Runs the command, and kills somebody in the middle of it.
+    fn do_it(
+        &mut self,
+        step: Step,
+        args: &[&str],
+        victim: Option<Victim>,
+    ) -> Result<(bool, Duration), BenchError> {
+        let typical = self.typical.get(step.name()).copied().unwrap_or(GUESS);
+        let fault = victim.map(|victim| (victim, self.dice.moment(typical.mul_f32(1.1))));
+        let (ended, hit) = self.run(args, fault)?;
+        if victim.is_none() {
+            let took = ended.succeeded()?.took;
+            self.typical.insert(step.name(), took);
+            return Ok((false, took));
+        }
+        // A monitor that is gone, or an emulator, is heard of no more for a while.
+        self.deaf |= hit && victim != Some(Victim::Command);
+        Ok((hit, ended.took))
+    }
+
+    /// The words of a step that needs only the name, and what it may come to.
+    fn plain(&self, step: Step, victim: Option<Victim>) -> (Vec<&'static str>, Expect) {
+        let (args, then): (&[&str], State) = match step {
+            Step::Suspend => (&["suspend"], State::Suspended),
+            Step::Resume => (&["resume"], self.back),
+            Step::ResumePaused => (&["resume", "-p"], State::Paused),
+            Step::Pause => (&["pause"], State::Paused),
+            Step::Unpause => (&["unpause"], State::Running),
+            Step::Reboot => (&["reboot", "-w"], State::Running),
+            Step::Reset => (&["reset"], State::Running),
+            Step::Start => (&["start"], State::Running),
+            Step::Destroy => (&["destroy"], State::Halted),
+            _ => (&["list"], self.state),
+        };
+        let mut states = vec![then];
+        if let Some(victim) = victim {
+            states.push(self.state);
+            if victim.is_a_crash() {
+                states.push(State::Running);
+            }
+        }
+        let crash = victim.is_some_and(Victim::is_a_crash);
+        let anew = matches!(step, Step::Reboot | Step::Reset | Step::Start);
+        // No count is that high: the guest has to boot.
+        let counts = if anew && !matches!(step, Step::Reboot | Step::Reset) {
+            (u64::MAX, u64::MAX)
+        } else {
+            (self.count + 1, self.count + SLACK)
+        };
+        (args.to_vec(), Expect { states, boots: crash || anew, counts, anew })
+    }
+
+    /// What the guest said last may still be on its way through the log.
+    fn hear_the_rest(&mut self) {
+        if !self.state.is_live() {
+            std::thread::sleep(Duration::from_millis(60));
+            self.count = self.latest();
+        }
+    }
+
+    fn rewrite(&mut self) -> Result<Did, BenchError> {
+        let start = Instant::now();
+        let mut typist = Typist::at(self.host, &self.name)?;
+        let place = self.transcript.place();
+        // The second byte is read when the first one's work is done, so it is under way then.
+        typist.type_keys("ww")?;
+        let begun = self
+            .transcript
+            .wait(place, Duration::from_secs(60), |said| matches!(said, Said::Rewritten));
+        typist.leave()?;
+        let place = begun.ok_or_else(|| BenchError::wrong("the memory is not rewritten"))?.1;
+        self.count = self.latest();
+        Ok(Did { hit: false, took: start.elapsed(), note: format!("under way at line {place}") })
+    }
+
+    fn kill(&mut self, step: Step) -> Result<Did, BenchError> {
+        let from = self.begin_here();
+        let start = Instant::now();
+        let before = self.state;
+        let mut hit = false;
+        if step != Step::KillEmulator {
+            hit |= self.kill_monitor();
+        }
+        if step != Step::KillMonitor {
+            hit |= self.kill_emulator();
+        }
+        if !hit {
+            return Err(BenchError::wrong("there was nobody to kill"));
+        }
+        self.deaf |= step != Step::KillEmulator;
+        let crash = step != Step::KillMonitor;
+        let state = if crash { State::Running } else { before };
+        self.settle(&[state], step != Step::KillEmulator)?;
+        let note = self.healthy(from, crash, (self.count + 1, self.count + SLACK))?;
+        if crash && !note.starts_with("booted") {
+            return Err(BenchError::wrong(format!("its emulator was killed, and it {note}")));
+        }
+        Ok(Did { hit, took: start.elapsed(), note })
+    }
+
+    fn save(&mut self, step: Step, victim: Option<Victim>) -> Result<Did, BenchError> {
+        let from = self.begin_here();
+        let before = self.state;
+        let low = self.count;
+        let path = self.host.root.join(format!("{}-{}.kxl", self.name, self.next_file));
+        self.next_file += 1;
+        let file = path.to_string_lossy().into_owned();
+        let name = self.name.clone();
+        let mut words = vec!["save"];
+        words.extend(match step {
+            Step::SaveOn => Some("-c"),
+            Step::SavePaused => Some("-p"),
+            _ => None,
+        });
+        words.extend([name.as_str(), file.as_str()]);
+        let (hit, took) = self.do_it(step, &words, victim)?;
+        let then = match step {
+            Step::SaveOn => before,
+            Step::SavePaused => State::Paused,
+            _ => State::Halted,
+        };
+        let crash = victim.is_some_and(Victim::is_a_crash);
+        let mut states = vec![then];
+        states.extend(victim.map(|_| before));
+        states.extend(crash.then_some(State::Running));
+        self.settle(&states, hit)?;
+        self.hear_the_rest();
+        let high = self.latest();
+        let note = self.healthy(from, crash, (low + 1, low + SLACK))?;
+        let booted = note.starts_with("booted");
+        let saved = path.exists();
+        if step == Step::SaveAway && saved != (self.state == State::Halted) {
+            let text = format!("it is {} and the file is {}", self.state, there(saved));
+            return Err(BenchError::wrong(text));
+        }
+        if victim.is_none() && !saved {
+            return Err(BenchError::wrong("the file is not there"));
+        }
+        if saved {
+            self.ok(&["image", "verify", &file])?;
+            let counts = if booted { (low, u64::MAX) } else { (low, high.max(low)) };
+            self.keep(path, counts, before == State::Paused)?;
+        }
+        Ok(Did { hit, took, note: format!("{note}; file {}", there(saved)) })
+    }
+
+    fn keep(
+        &mut self,
+        path: std::path::PathBuf,
+        counts: (u64, u64),
+        paused: bool,
+    ) -> Result<(), BenchError> {
+        let mark = mark(&path)?;
+        self.files.push(Kept { path, counts, mark, paused });
+        if self.files.len() > FILES {
+            let old = self.files.remove(0);
+            fs::remove_file(&old.path)
+                .map_err(BenchError::io(format!("remove {}", old.path.display())))?;
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, victim: Option<Victim>) -> Result<Did, BenchError> {
+        let from = self.begin_here();
+        let number = self.dice.below(self.files.len() as u64);
+        let kept = usize::try_from(number).ok().and_then(|number| self.files.get(number)).cloned();
+        let kept = kept.ok_or_else(|| BenchError::wrong("there is no file to restore"))?;
+        let file = kept.path.to_string_lossy().into_owned();
+        let then = if kept.paused { State::Paused } else { State::Running };
+        let (hit, took) = self.do_it(Step::Restore, &["restore", &file], victim)?;
+        let crash = victim.is_some_and(Victim::is_a_crash);
+        let mut states = vec![then];
+        states.extend(victim.map(|_| self.state));
+        states.extend(crash.then_some(State::Running));
+        self.settle(&states, hit)?;
+        let (low, high) = kept.counts;
+        if self.state.is_live() {
+            self.boot = from;
+            self.count = low;
+        }
+        // What it says first was counted after the file's moment, and some lines may be cut.
+        let at = (low + 1, high.saturating_add(SLACK));
+        let note = self.healthy(from, crash, at)?;
+        if self.state == State::Paused {
+            // The first count after it is unpaused is that of the file.
+            self.deaf = true;
+            self.count = low;
+        }
+        if mark(&kept.path)? != kept.mark {
+            return Err(BenchError::wrong(format!("{file} was changed by its restore")));
+        }
+        Ok(Did { hit, took, note })
+    }
+}
+
+const fn there(is: bool) -> &'static str {
+    if is { "there" } else { "not there" }
+}
+
+/// What no restore may alter.
+fn mark(path: &std::path::Path) -> Result<(u64, std::time::SystemTime), BenchError> {
+    let look = || {
+        let data = path.metadata()?;
+        Ok((data.len(), data.modified()?))
+    };
+    look().map_err(BenchError::io(format!("look at {}", path.display())))
+}

@@ -1,0 +1,153 @@
+//! What can be done to a domain in which state, and how often it is.
+
+use kxl_domain::State;
+
+use super::guest::Kind;
+
+/// One thing that is done to a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    /// `suspend`.
+    Suspend,
+    /// `resume`.
+    Resume,
+    /// `resume -p`.
+    ResumePaused,
+    /// `save` into a file; the domain ends.
+    SaveAway,
+    /// `save -c`: it goes on.
+    SaveOn,
+    /// `save -p`: it stays paused.
+    SavePaused,
+    /// `restore` of one of the files.
+    Restore,
+    /// `image verify` of a suspended domain.
+    Verify,
+    /// `pause`.
+    Pause,
+    /// `unpause`.
+    Unpause,
+    /// `reboot`, by the guest itself.
+    Reboot,
+    /// `reset`, in place.
+    Reset,
+    /// `start`.
+    Start,
+    /// `destroy`.
+    Destroy,
+    /// The guest writes all its memory anew, while the next step is done to it.
+    Rewrite,
+    /// The monitor is killed.
+    KillMonitor,
+    /// The emulator is killed.
+    KillEmulator,
+    /// Monitor and emulator are killed.
+    KillBoth,
+}
+
+impl Step {
+    /// Its name in the journal.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::ResumePaused => "resume -p",
+            Self::SaveAway => "save",
+            Self::SaveOn => "save -c",
+            Self::SavePaused => "save -p",
+            Self::Restore => "restore",
+            Self::Verify => "image verify",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Reboot => "reboot",
+            Self::Reset => "reset",
+            Self::Start => "start",
+            Self::Destroy => "destroy",
+            Self::Rewrite => "rewrite memory",
+            Self::KillMonitor => "kill -9 monitor",
+            Self::KillEmulator => "kill -9 emulator",
+            Self::KillBoth => "kill -9 monitor and emulator",
+        }
+    }
+
+    /// Whether somebody may be killed while it is done: it moves a state.
+    pub(crate) const fn breakable(self) -> bool {
+        matches!(
+            self,
+            Self::Suspend
+                | Self::Resume
+                | Self::ResumePaused
+                | Self::SaveAway
+                | Self::SaveOn
+                | Self::Restore
+        )
+    }
+
+    /// Steps for a domain in that state, with their weights.
+    pub(crate) fn of(state: State, kind: Kind, files: bool) -> Vec<(u64, Self)> {
+        let qemu = u64::from(kind.is_linux());
+        let files = u64::from(files);
+        match state {
+            State::Running => vec![
+                (10, Self::Suspend),
+                (4, Self::SaveAway),
+                (4, Self::SaveOn),
+                (2, Self::SavePaused),
+                (2, Self::Pause),
+                (qemu, Self::Reboot),
+                (qemu, Self::Reset),
+                (1, Self::Destroy),
+                (2 * qemu, Self::Rewrite),
+                (3, Self::KillMonitor),
+                (1, Self::KillEmulator),
+                (1, Self::KillBoth),
+            ],
+            State::Paused => vec![
+                (5, Self::Unpause),
+                (3, Self::Suspend),
+                (2, Self::SaveAway),
+                (1, Self::SavePaused),
+                (2, Self::KillMonitor),
+            ],
+            State::Suspended => {
+                vec![(10, Self::Resume), (2, Self::ResumePaused), (1, Self::Verify)]
+            }
+            State::Halted | State::Failed => vec![(6 * files, Self::Restore), (1, Self::Start)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Who is killed in the middle of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victim {
+    /// The `kxl` that does it.
+    Command,
+    /// The domain's monitor.
+    Monitor,
+    /// Its emulator.
+    Emulator,
+    /// The monitor, and then the emulator.
+    Both,
+}
+
+impl Victim {
+    /// All of them, with their weights.
+    pub(crate) const ALL: &[(u64, Self)] =
+        &[(3, Self::Command), (3, Self::Monitor), (3, Self::Emulator), (1, Self::Both)];
+
+    /// Its name in the journal.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Monitor => "monitor",
+            Self::Emulator => "emulator",
+            Self::Both => "monitor and emulator",
+        }
+    }
+
+    /// Whether the guest's memory dies with it: then its end is a crash, and the guest boots anew.
+    pub(crate) const fn is_a_crash(self) -> bool {
+        matches!(self, Self::Emulator | Self::Both)
+    }
+}
