@@ -5,4 +5,6 @@ mod exits;
 mod full_disk;
 mod handover;
 mod hung;
+mod images;
+mod saved;
 mod xl;
