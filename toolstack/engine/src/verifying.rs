@@ -37,8 +37,18 @@ impl Verifier {
             if verified {
                 return Ok(());
             }
+            // Opened at once: what is open stays readable when somebody removes it, as the domain
+            // does that shares the image and is done with it.
+            let image = match Image::open_store(&paths, id) {
+                // An earlier monitor removed it and died before it could write that down, or
+                // somebody else did who may: there is nothing left to compare.
+                Err(StoreError::NoImage { .. }) => {
+                    tracing::warn!(%id, "the image is gone, and what is left of the check with it");
+                    return Ok(());
+                }
+                opened => opened?,
+            };
             let _over = hurried.recv_timeout(HEAD_START);
-            let image = Image::open_store(&paths, id)?;
             image.verify(&mut |_| !stopped.load(Ordering::Relaxed)).map(drop)
         };
         let thread = std::thread::Builder::new().name("verify".into());

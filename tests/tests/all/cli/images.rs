@@ -168,11 +168,8 @@ fn a_clone_has_disks_of_its_own() {
     let host = Host::new();
     let disk = host.file("disk.img", &"0".repeat(8192));
     let ro = host.file("ro.img", "1");
-    let lines = format!(
-        "disk = [ \"{},raw,xvda,rw\", \"{},raw,xvdb,ro\" ]",
-        disk.display(),
-        ro.display()
-    );
+    let lines =
+        format!("disk = [ \"{},raw,xvda,rw\", \"{},raw,xvdb,ro\" ]", disk.display(), ro.display());
     host.define("web", &guest::mock_with("web", "", &lines));
     host.ok(["start", "web"]);
     // While it runs it may write: there is no moment to copy the disk at.
@@ -184,10 +181,10 @@ fn a_clone_has_disks_of_its_own() {
     let told = json(&host.ok(["image", "clone", "--json", "--disks=copy", "web", "two"]));
     let new = told["disks"][0]["path"].as_str().unwrap();
     assert_eq!(told["disks"].as_array().unwrap().len(), 1, "only what is written: {told}");
-    assert_eq!((Path::new(new), &told["disks"][0]["how"]), (
-        &*host.scratch().join("disk.two.img"),
-        &"copy".into()
-    ));
+    assert_eq!(
+        (Path::new(new), &told["disks"][0]["how"]),
+        (&*host.scratch().join("disk.two.img"), &"copy".into())
+    );
     assert_eq!(fs::read(new).unwrap(), fs::read(&disk).unwrap());
     // The disk of an earlier clone is not overwritten, and nothing is left of the one that failed.
     host.ok(["destroy", "two"]);
