@@ -87,12 +87,13 @@ impl Mask {
     }
 }
 
+static ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
+
 /// Whether all bytes are zero. Ends at the first that is not.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    // Whole lines at a time, so that the compiler uses its vector registers.
-    words.iter().all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
-        && rest.iter().all(|byte| *byte == 0)
+    // Compared, because the C library does that with the widest registers there are, and a loop
+    // in a program that is built to be small does not.
+    bytes.chunks(PAGE_LEN).all(|page| page == &ZEROS[..page.len()])
 }
 
 #[cfg(test)]

@@ -226,7 +226,7 @@ impl Image {
         let Some(part) = self.memory.as_ref().filter(|_| self.place == ImagePlace::Store) else {
             return Ok(None);
         };
-        let file = reopened(&part.file, OFlag::empty())
+        let file = reopened(&part.file, OFlag::empty(), true)
             .map_or_else(|| open_part(&self.path.join(MEMORY_FILE), true), Ok)
             .map_err(|error| self.failed("open the memory of", error))?;
         Ok(Some(file.into()))

@@ -16,13 +16,13 @@ use super::reserve::{Reserve, retry};
 use super::tree::{self, ALL_ZERO, GROUP_PAGES, GROUPS, Groups};
 use super::{CHUNK, Digest, index};
 
-/// One thread hashes while the other waits for the disk.
-const WORKERS: u64 = 2;
+/// Some hash while the others wait for the disk.
+const WORKERS: u64 = 4;
 /// Chunks on their way: one being filled, and two for each thread.
-const BUFFERS: usize = 5;
+const BUFFERS: usize = 9;
 /// From this many pages in a row on, the disk is given them directly. Below, the page cache puts
 /// what is scattered together better than we could.
-const DIRECT: usize = 32;
+pub(super) const DIRECT: usize = 32;
 
 /// What became known of one chunk: pages with bytes in the buffer, and pages of zeros.
 pub(super) struct Job {
@@ -72,7 +72,7 @@ impl Crew {
         reserve: Arc<Reserve>,
     ) -> io::Result<Self> {
         let chunks = usize::try_from(size.div_ceil(CHUNK)).map_err(io::Error::other)?;
-        let direct = reopened(file, OFlag::O_DIRECT);
+        let direct = reopened(file, OFlag::O_DIRECT, true);
         let shared = Arc::new(Shared {
             file: file.try_clone()?,
             direct_works: AtomicBool::new(direct.is_some()),
@@ -152,11 +152,11 @@ impl Drop for Crew {
 }
 
 /// The same file again, with other flags; `None` where that is not to be had.
-pub(super) fn reopened(file: &File, flags: OFlag) -> Option<File> {
+pub(super) fn reopened(file: &File, flags: OFlag, write: bool) -> Option<File> {
     use std::os::fd::AsRawFd;
     std::fs::OpenOptions::new()
         .read(true)
-        .write(true)
+        .write(write)
         .custom_flags(flags.bits())
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
         .ok()
@@ -269,8 +269,10 @@ impl Shared {
             } else {
                 tree::fill(&mut job.buffer, &job.data, pages.clone());
             }
-            let bytes = job.buffer.pages(pages);
-            *value = if is_zero(bytes) { tree::zeros()[group] } else { tree::value(group, bytes) };
+            let bytes = job.buffer.pages(pages.clone());
+            // Pages of data hold something: those without were sorted out when they came.
+            let zero = !job.data.any(pages) && (!known || is_zero(bytes));
+            *value = if zero { tree::zeros()[group] } else { tree::value(group, bytes) };
         }
         self.reserve.write(&self.scratch, groups.as_flattened(), place)?;
         Ok(tree::root(&groups))
