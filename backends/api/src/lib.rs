@@ -35,7 +35,9 @@ use tokio::sync::mpsc;
 pub use console::ConsoleEnd;
 pub use error::BackendError;
 pub use process::{Identity, Process};
-pub use state::{MemorySource, SaveOrder, SavedState, StateSink, StateSize, StateSource, Watch};
+pub use state::{
+    MemorySource, OpenFile, SaveOrder, SavedState, StateSink, StateSize, StateSource, Watch,
+};
 
 /// A future that stays on the monitor's one thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

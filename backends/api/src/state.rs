@@ -120,6 +120,19 @@ pub struct SavedState {
     pub moment: Moment,
     /// The disks (by vdev) of which the snapshot was taken.
     pub snapshots: Vec<String>,
+    /// Files that the emulator has open for its guest beside the configuration's disks, such as
+    /// those that a simulator attaches by its own commands. As with disks, a state comes back only
+    /// to files that are what they were.
+    pub files: Vec<OpenFile>,
+}
+
+/// A file that an emulator has open for its guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenFile {
+    /// Where it is on the host.
+    pub path: std::path::PathBuf,
+    /// The guest may write it.
+    pub writable: bool,
 }
 
 /// A state to come back from, in [`crate::LaunchSpec::image`].

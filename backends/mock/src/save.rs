@@ -184,7 +184,7 @@ impl MockLive {
             return Err(BackendError::Cancelled);
         }
         let machine = state::machine(&self.config, &script);
-        Ok(SavedState { machine, moment, snapshots: Vec::new() })
+        Ok(SavedState { machine, moment, snapshots: Vec::new(), files: Vec::new() })
     }
 
     /// [`kxl_backend::Live::go_on`].

@@ -141,6 +141,6 @@ mod tests {
         assert_eq!(list[2].missing, [""; 0]);
         assert!(list[3].missing[0].contains("bad.toml:2: unknown field"), "{:?}", list[3]);
         assert_eq!(list[4].missing, ["own is missing: install the package own-tools"]);
-        assert_eq!(list[1].capabilities, ["pause", "console"]);
+        assert_eq!(list[1].capabilities, ["pause", "save-state", "console"]);
     }
 }

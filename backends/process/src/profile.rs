@@ -3,12 +3,16 @@
 //! Built in are `qemu`, `simh` and `any`; an administrator adds files `NAME.toml` to the profile
 //! directory. They are read at use, after the built-in ones, which they cannot replace.
 
+mod state;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kxl_backend::BackendError;
 use kxl_domain::{Capability, CapabilitySet, GuestEvent};
 use serde::Deserialize;
+
+pub use state::{Identify, Restore, Save, SaveLive, StateWay, Step};
 
 /// The built-in profiles.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -56,15 +60,18 @@ pub struct Profile {
     /// What its end means.
     #[serde(default)]
     pub exit: Exit,
-    /// How the running state is saved. Read and kept; saving is not built yet.
+    /// How the running state is saved.
     #[serde(default)]
-    pub save: Option<toml::Table>,
-    /// How it is saved while the guest runs. Read and kept; saving is not built yet.
+    pub save: Save,
+    /// How it is saved while the guest runs.
     #[serde(default)]
-    pub save_live: Option<toml::Table>,
-    /// How a saved state comes back. Read and kept; restoring is not built yet.
+    pub save_live: SaveLive,
+    /// How a saved state comes back.
     #[serde(default)]
-    pub restore: Option<toml::Table>,
+    pub restore: Restore,
+    /// How the program tells what it is.
+    #[serde(default)]
+    pub identify: Option<Identify>,
 }
 
 /// The process.
@@ -85,6 +92,9 @@ pub struct Start {
     /// Files written before the start.
     #[serde(default)]
     pub file: Vec<StartFile>,
+    /// Commands that start the machine, each with the length of its shortest abbreviation.
+    #[serde(default)]
+    pub runs: BTreeMap<String, usize>,
 }
 
 /// A builder of arguments.
@@ -437,7 +447,7 @@ impl Profile {
         if self.destroy.wait_ms > 2000 {
             return Err(("[destroy]", "wait_ms is at most 2000: destroy takes at most 3 s"));
         }
-        Ok(())
+        state::consistent(self)
     }
 
     /// What domains of this profile can do.
@@ -452,6 +462,12 @@ impl Profile {
             if way != Way::None {
                 list.push(capability);
             }
+        }
+        if self.save.kind != StateWay::None {
+            list.push(Capability::SaveState);
+        }
+        if self.save_live.kind != StateWay::None {
+            list.push(Capability::LiveSave);
         }
         CapabilitySet::of(&list)
     }

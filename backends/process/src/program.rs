@@ -1,7 +1,7 @@
 //! Finding an emulator and asking it what it is.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,14 @@ pub fn stamp(path: &Path) -> std::io::Result<String> {
 /// # Errors
 /// [`BackendError::Launch`] when it cannot be run, [`BackendError::TimedOut`] when it does not end.
 pub fn output(program: &Path, args: &[&str]) -> Result<String, BackendError> {
+    answer(program, args, "")
+}
+
+/// The same of a program that reads `input` first, at most a few lines.
+///
+/// # Errors
+/// As [`output`].
+pub fn answer(program: &Path, args: &[&str], input: &str) -> Result<String, BackendError> {
     let name = program.display().to_string();
     let failed = |error: std::io::Error| BackendError::Launch {
         program: name.clone(),
@@ -56,13 +64,16 @@ pub fn output(program: &Path, args: &[&str]) -> Result<String, BackendError> {
     };
     let (read, write) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()))?;
-    let null = fs::File::open("/dev/null").map_err(failed)?;
+    // Short enough for the pipe to take it whole.
+    let (stdin, typed) = std::io::pipe().map_err(failed)?;
+    (&typed).write_all(input.as_bytes()).map_err(failed)?;
+    drop(typed);
     let quiet = fs::OpenOptions::new().write(true).open("/dev/null").map_err(failed)?;
     let mut command = spawn::Command::new(program).map_err(failed)?;
     for arg in args {
         command.arg(arg).map_err(failed)?;
     }
-    command.fd(null.into(), 0).fd(write, 1).fd(quiet.into(), 2);
+    command.fd(stdin.into(), 0).fd(write, 1).fd(quiet.into(), 2);
     // Whatever happens below, nothing of it is left when this goes out of scope.
     let _probe =
         crate::kill::Doomed::new(spawn::spawn(command).map_err(failed)?.open().map_err(failed)?);

@@ -43,8 +43,15 @@ impl Values {
             ("ini", path(&config.ini)),
             ("start", config.start.as_deref().and_then(text)),
             ("exec", path(&config.emulator)),
+            ("file", None),
         ]);
         Self { profile: profile.to_owned(), values }
+    }
+
+    /// The same with another value for a name.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.values.insert(name, Some(value.into()));
+        self
     }
 
     /// One argument; `None` when an optional value is absent.

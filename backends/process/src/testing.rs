@@ -113,6 +113,14 @@ impl Typist {
         }
     }
 
+    /// Reads to the end of a console that is closed.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).await.unwrap();
+        self.seen.push_str(&String::from_utf8_lossy(&bytes));
+        std::mem::take(&mut self.seen)
+    }
+
     /// Reads so many more lines.
     pub(crate) async fn lines(&mut self, count: usize) {
         for _ in 0..count {

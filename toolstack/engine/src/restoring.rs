@@ -219,6 +219,12 @@ fn copied(image: &Image, layout: &MemoryLayout, watch: &Watch) -> Result<OwnedFd
 pub(crate) fn compare_disks(disks: &[DiskIdentity], config: &DomainConfig) -> Result<(), Failure> {
     let mut moved = Vec::new();
     for disk in disks {
+        if disk.vdev.is_empty() {
+            // Opened by the emulator's own commands: the configuration does not know it.
+            let change = image::changed(disk).map_err(|error| told(&error))?;
+            moved.extend(change.map(|change| format!("file {} {change}", disk.path.display())));
+            continue;
+        }
         let here = config.disks.iter().find(|other| other.vdev == disk.vdev);
         let change = match here.and_then(|other| other.target.as_ref()) {
             Some(path) if *path == disk.path => {

@@ -241,10 +241,16 @@ impl LiveDomain {
         };
         let mut facts = self.facts(save, id, state);
         let (disks, snapshots) = (self.row.config.disks.clone(), state.snapshots.clone());
+        let files = state.files.clone();
         let (name, watch) = (format!("kxl-{id}"), Arc::clone(watch));
         let done = apart("image", move || {
             writer.finish()?;
             facts.disks = identities(&disks, &snapshots, &name)?;
+            for file in files {
+                if !facts.disks.iter().any(|disk| disk.path == file.path) {
+                    facts.disks.push(image::identify_file(&file.path, file.writable)?);
+                }
+            }
             if watch.is_cancelled() {
                 return Ok(None);
             }

@@ -25,7 +25,7 @@ fn the_built_in_profiles_are_in_order() {
         assert!(profile.capabilities().has(Capability::Pause));
     }
     let simh = Profile::load("simh", Path::new("/nonexistent")).unwrap();
-    assert_eq!(simh.capabilities().to_string(), "pause console");
+    assert_eq!(simh.capabilities().to_string(), "pause save-state console");
     assert_eq!(simh.console.pace_ms, Some(40));
 }
 
@@ -52,6 +52,60 @@ fn mistakes_are_named_with_file_and_line() {
     let signal = format!("{OWN}[shutdown]\nkind = \"signal\"\nsignal = \"HALLO\"\n");
     assert!(error(&signal).contains("own.toml:10: no such signal"), "{}", error(&signal));
     assert!(error("schema = \n").contains("own.toml:1:"));
+}
+
+const SCRIPTED: &str = r#"schema = 1
+name = "own"
+[start]
+exec = "/usr/bin/own"
+[control]
+kind = "prompt"
+prompt = "> "
+go_on = "go"
+[identify]
+argv = []
+version = "who"
+between = " version "
+leave = "bye"
+[save]
+kind = "script"
+signal = "INT"
+file = "{rundir}/state"
+step = [{ type = "save {file}" }]
+[restore]
+kind = "script"
+file = "{rundir}/state.in"
+step = [{ type = "load {file}", accept = ["loaded"] }]
+"#;
+
+#[test]
+fn a_script_for_states_must_be_whole() {
+    let profile = Profile::parse(SCRIPTED, "own", Path::new("own.toml")).unwrap();
+    assert!(profile.capabilities().has(Capability::SaveState));
+    for (part, other, said) in [
+        ("go_on = \"go\"\n", "", "[save]: needs control.prompt and control.go_on"),
+        ("signal = \"INT\"\n", "", "[save]: needs signal, file and at least one step"),
+        ("\"INT\"", "\"HALLO\"", "[save]: no such signal"),
+        ("step = [{ type = \"save {file}\" }]\n", "", "[save]: needs signal"),
+        ("file = \"{rundir}/state.in\"\n", "", "[restore]: needs file"),
+        (
+            "[restore]\nkind = \"script\"",
+            "[restore]\nkind = \"none\"",
+            "[restore]: have the same kind",
+        ),
+        ("[save]\n", "[save]\nbuffered = \"x\"\n", "[save]: buffered and flush"),
+        ("[save]\n", "[save_live]\nkind = \"qmp\"\n[save]\n", "[save_live]: it takes none"),
+    ] {
+        let text = SCRIPTED.replacen(part, other, 1);
+        assert_ne!(text, SCRIPTED);
+        let (section, why) = said.split_once(": ").unwrap();
+        let line = text.lines().position(|line| line == section).unwrap() + 1;
+        let error = error(&text);
+        assert!(error.contains(&format!("own.toml:{line}: ")) && error.contains(why), "{error}");
+    }
+    let (head, rest) = SCRIPTED.split_once("[identify]").unwrap();
+    let (_, tail) = rest.split_once("[save]").unwrap();
+    assert!(error(&format!("{head}[save]{tail}")).contains("needs [identify]"));
 }
 
 #[test]

@@ -245,14 +245,10 @@ impl Backend for Driver {
 
     fn capabilities(&self, config: &DomainConfig) -> CapabilitySet {
         let all = self.profile.capabilities();
-        let mut list: Vec<_> = all
+        let list: Vec<_> = all
             .iter()
             .filter(|capability| *capability != Capability::Console || devices::has_console(config))
             .collect();
-        if self.profile.save.is_some() && self.profile.restore.is_some() {
-            list.push(Capability::SaveState);
-            list.extend(self.profile.save_live.as_ref().map(|_| Capability::LiveSave));
-        }
         CapabilitySet::of(&list)
     }
 

@@ -189,6 +189,7 @@ impl Qemu {
             machine,
             moment: Moment { stopped_ms, running: ran },
             snapshots: attempt.taken.iter().map(|disk| disk.vdev.clone()).collect(),
+            files: Vec::new(),
         })
     }
 

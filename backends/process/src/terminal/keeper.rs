@@ -20,6 +20,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
+use super::buffers::Buffers;
+use super::hold::Hold;
 use super::pty;
 use super::transcript::Transcript;
 use crate::ending::Status;
@@ -61,9 +63,29 @@ pub(crate) struct Shared {
     pub(crate) note: PathBuf,
     /// The emulator's log: its terminal is the console, so only its end goes there.
     pub(crate) log: PathBuf,
+    /// Whose the terminal is.
+    pub(crate) hold: Hold,
+    /// Where states pass through.
+    pub(crate) state_files: StateFiles,
+    /// Whether a disk is kept in the emulator's memory.
+    pub(crate) buffers: Buffers,
+}
+
+/// Where states pass through on their way out of and into an emulator.
+#[derive(Debug)]
+pub(crate) struct StateFiles {
+    /// Written by the emulator.
+    pub(crate) save: PathBuf,
+    /// Read by it.
+    pub(crate) restore: PathBuf,
 }
 
 impl Shared {
+    /// Whether a disk is kept in the emulator's memory.
+    pub(crate) fn buffers(&self) -> bool {
+        self.buffers.any()
+    }
+
     fn tell(&self, event: Event) {
         let _nobody_listens = self.events.send(event);
     }
@@ -173,8 +195,10 @@ impl Keeper {
             if !monitor_open {
                 self.printed.clear();
             }
+            self.printed.extend(self.shared.hold.released());
             let mut interest = Interest::READABLE;
-            if !typed.is_empty() {
+            // What is typed while we talk to the emulator ourselves waits for the guest.
+            if !typed.is_empty() && !self.shared.hold.held() {
                 interest |= Interest::WRITABLE;
             }
             let monitor_interest = match (self.printed.is_empty(), typed.is_empty()) {
@@ -193,8 +217,11 @@ impl Keeper {
                         guard.clear_ready_matching(tokio::io::Ready::READABLE);
                         done = None;
                     }
-                    if guard.ready().is_writable() && !typed.is_empty() && would_block(&give(fd, &mut typed)) {
-                        guard.clear_ready_matching(tokio::io::Ready::WRITABLE);
+                    if guard.ready().is_writable() && !typed.is_empty() && !self.shared.hold.held() {
+                        self.shared.hold.typed();
+                        if would_block(&give(fd, &mut typed)) {
+                            guard.clear_ready_matching(tokio::io::Ready::WRITABLE);
+                        }
                     }
                     match done {
                         Some(Ok(())) => look_again = self.shared.look().then_some(SETTLE),
@@ -214,6 +241,7 @@ impl Keeper {
                         self.pass_on();
                     }
                 }
+                () = self.shared.hold.turned.notified() => {}
                 () = tokio::time::sleep(look_again.unwrap_or_default()), if look_again.is_some() => {
                     let longer = look_again.map(|pause| pause * 2);
                     let disagree = self.shared.look();
@@ -222,6 +250,7 @@ impl Keeper {
             }
         };
         while take(self.terminal.get_ref(), &self.shared, &mut self.printed).is_ok() {}
+        self.printed.extend(self.shared.hold.released());
         self.shared.look();
         self.pass_on();
         let exit = self.shared.exit(status);
@@ -263,6 +292,13 @@ pub(crate) fn take(fd: &OwnedFd, shared: &Shared, printed: &mut VecDeque<u8>) ->
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    // Also what a guest prints, which cannot be told apart in time: a false alarm costs a moment.
+    shared.buffers.read(&buffer[..count]);
+    if shared.hold.held() {
+        shared.hold.hear(&buffer[..count]);
+        return Ok(());
+    }
+    printed.extend(shared.hold.released());
     shared.transcript.borrow_mut().feed(&buffer[..count]);
     let excess = (printed.len() + count).saturating_sub(BACKLOG);
     printed.drain(..excess.min(printed.len()));

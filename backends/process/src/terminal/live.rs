@@ -1,16 +1,23 @@
 //! One living emulator on a terminal.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use kxl_backend::process::RunState;
-use kxl_backend::{BackendError, ConsoleEnd, Event, Exit, Live, Local, Process, Report, Result};
+use kxl_backend::{
+    BackendError, ConsoleEnd, Event, Exit, Live, Local, Process, Report, Result, SaveOrder,
+    SavedState, StateSink, StateSize,
+};
 use kxl_domain::{Capability, State};
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::dialogue::Before;
+use super::identify::Nature;
 use super::keeper::{Phase, Shared};
 use crate::ending;
 use crate::profile::{self, Way};
@@ -27,10 +34,36 @@ pub(crate) struct Terminal {
     pub(crate) exit: watch::Receiver<Option<Exit>>,
     pub(crate) keeper: JoinHandle<()>,
     pub(crate) pace: Option<Duration>,
+    /// Kind of emulator, by its program's name.
+    pub(crate) emulator: String,
+    pub(crate) rundir: PathBuf,
+    /// What it says it is, once it was asked.
+    pub(crate) nature: Option<Nature>,
+    /// How the machine stood before we brought it to its prompt.
+    pub(crate) before: Option<Before>,
+    /// It was told to come to its prompt and has not been seen there yet.
+    pub(crate) interrupted: bool,
+    /// A line was typed at the prompt and the next prompt has not been seen.
+    pub(crate) owed: Cell<bool>,
+    /// An earlier monitor may have typed one.
+    pub(crate) unsure: bool,
+    /// How often the machine is started by command files that go on when it stops.
+    pub(crate) restarts: Restarts,
+}
+
+/// What a machine that was brought to a stop comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restarts {
+    /// The prompt.
+    Never,
+    /// The next line of its command file, which lets it go on where it is.
+    GoesOn,
+    /// The next line of its command file, which starts it at another place.
+    Anew,
 }
 
 impl Terminal {
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal).map_err(|error| {
             if self.process.identity().alive() {
                 BackendError::io(format!("cannot send {signal} to the emulator"), error)
@@ -40,25 +73,46 @@ impl Terminal {
         })
     }
 
-    fn gone(&self) -> BackendError {
+    pub(super) fn gone(&self) -> BackendError {
         let told = self.exit.borrow().as_ref().map(|exit| exit.text.clone());
         BackendError::Exited { text: told.unwrap_or_else(|| "just now".into()) }
     }
 
-    fn run_state(&self) -> Result<RunState> {
+    pub(super) fn run_state(&self) -> Result<RunState> {
         self.process.identity().stat().map(|stat| stat.state).ok_or_else(|| self.gone())
     }
 
-    /// Sends STOP or CONT and waits until it shows; nothing where it is so already.
-    async fn stop_or_go(&self, stop: bool) -> Result<()> {
+    /// Stands still or goes on; nothing where it is so already.
+    pub(super) async fn stop_or_go(&mut self, stop: bool) -> Result<()> {
         if self.shared.profile.pause.kind != Way::Signal {
             return Err(self.lacks(Capability::Pause));
         }
         let stopped = self.run_state()? == RunState::Stopped;
-        if stop == stopped {
-            return if stop { Ok(()) } else { self.go_on().await };
+        let at_prompt = matches!(self.shared.phase.get(), Phase::AtPrompt(_));
+        if stop {
+            // At a prompt that is ours nobody lets it go on.
+            if stopped || at_prompt && self.shared.hold.held() {
+                return Ok(());
+            }
+            self.signal_and_see(Signal::SIGSTOP, true).await?;
+            let _nobody_listens = self.shared.events.send(Event::Stopped);
+            return Ok(());
         }
-        self.signal(if stop { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+        if stopped {
+            self.signal_and_see(Signal::SIGCONT, false).await?;
+        }
+        if at_prompt {
+            return self.go_on_from_prompt().await;
+        }
+        if stopped {
+            let _nobody_listens = self.shared.events.send(Event::Resumed);
+        }
+        Ok(())
+    }
+
+    /// Sends STOP or CONT and waits until it shows.
+    pub(super) async fn signal_and_see(&self, signal: Signal, stop: bool) -> Result<()> {
+        self.signal(signal)?;
         let shows = async {
             while (self.run_state()? == RunState::Stopped) != stop {
                 // Delivery takes microseconds; there is nothing to be woken by.
@@ -69,18 +123,17 @@ impl Terminal {
         tokio::time::timeout(SIGNAL, shows).await.map_err(|_| BackendError::TimedOut {
             waited_for: "effect of a signal".into(),
             after: SIGNAL,
-        })??;
-        let event = if stop { Event::Stopped } else { Event::Resumed };
-        let _nobody_listens = self.shared.events.send(event);
-        Ok(())
+        })?
     }
 
-    /// An emulator that somebody stopped at its prompt is told to go on.
-    async fn go_on(&self) -> Result<()> {
-        let Phase::AtPrompt(_) = self.shared.phase.get() else { return Ok(()) };
+    /// An emulator that stands at its prompt is told to go on.
+    async fn go_on_from_prompt(&mut self) -> Result<()> {
         if let Some(how) = self.shared.ended() {
             let why = format!("the guest has ended ({how}) and can only be started anew");
             return Err(BackendError::Control { command: "unpause".into(), why });
+        }
+        if self.shared.hold.held() {
+            return self.leave_prompt().await;
         }
         match self.shared.profile.control.go_on.clone() {
             Some(text) => self.type_in(&format!("{text}\r")).await,
@@ -182,6 +235,22 @@ impl Live for Terminal {
 
     fn reset(&mut self) -> Local<'_, Result<()>> {
         Box::pin(async { Err(self.lacks(Capability::Reset)) })
+    }
+
+    fn state_size(&mut self) -> Local<'_, Result<StateSize>> {
+        Box::pin(async { self.size() })
+    }
+
+    fn save_state(
+        &mut self,
+        order: SaveOrder,
+        sink: Box<dyn StateSink>,
+    ) -> Local<'_, Result<SavedState>> {
+        Box::pin(self.save(order, sink))
+    }
+
+    fn go_on(&mut self, run: bool) -> Local<'_, Result<()>> {
+        Box::pin(self.bring_back(run))
     }
 
     fn query(&mut self) -> Local<'_, Result<Report>> {

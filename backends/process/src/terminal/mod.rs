@@ -3,10 +3,16 @@
 //! The emulator inherits the master of its own pty as well, under a fixed number: whoever dies, the
 //! pty stays, and a later monitor takes the master back with `pidfd_getfd`.
 
+mod buffers;
+mod dialogue;
+mod hold;
+mod identify;
 mod keeper;
 mod live;
 #[allow(unsafe_code, reason = "window size of a pty")]
 mod pty;
+mod restore;
+mod save;
 mod transcript;
 
 use std::cell::{Cell, RefCell};
@@ -17,6 +23,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kxl_backend::process::Identity;
@@ -34,8 +41,10 @@ use crate::profile::{Meaning, Profile, ReadyKind};
 use crate::program;
 use crate::template::Values;
 
-use keeper::{Keeper, Phase, Shared};
-use live::Terminal;
+use buffers::Buffers;
+use hold::{Hold, Note};
+use keeper::{Keeper, Phase, Shared, StateFiles};
+use live::{Restarts, Terminal};
 use transcript::Transcript;
 
 /// Number of the master among the emulator's own descriptors: above any that programs expect to
@@ -44,6 +53,15 @@ const MASTER_FD: RawFd = 100;
 
 /// File in the runtime directory that tells a later monitor how the guest ended.
 const ENDED: &str = "ended";
+
+/// File there that tells it that the prompt is ours.
+const PROMPT: &str = "prompt";
+
+/// File there that tells it of disks in the emulator's memory.
+const BUFFERS: &str = "buffers";
+
+/// Name of the administrator's command file as it is run for a restore.
+const RESTORE_INI: &str = "restore.ini";
 
 /// The driver.
 #[derive(Debug)]
@@ -67,7 +85,7 @@ impl Driver {
     fn plan(&self, spec: &LaunchSpec) -> Result<Plan> {
         let config = &spec.config;
         let start = &self.profile.start;
-        let values = Values::of(&self.profile.name, spec);
+        let mut values = Values::of(&self.profile.name, spec);
         let program = self.program(config, &values)?;
         if let Some(ini) = &config.ini {
             files::check("ini", ini, Kind::Regular, false)?;
@@ -87,7 +105,14 @@ impl Driver {
             }
         }
         let mut files = Vec::new();
-        for file in &start.file {
+        let restores = spec.image.is_some();
+        if let (true, Some(path)) = (restores, &config.ini) {
+            let ours = spec.rundir.join(RESTORE_INI);
+            files.push((ours.clone(), restore::ini(&self.profile, path)?));
+            values = values.with("ini", ours);
+        }
+        let texts = if restores { &self.profile.restore.start } else { &start.file };
+        for file in texts {
             let path = values.argument(&file.path)?.map(PathBuf::from).unwrap_or_default();
             if path.parent() != Some(spec.rundir.as_path()) {
                 let why =
@@ -125,12 +150,15 @@ impl Driver {
             program: program.clone(),
             why: error.to_string(),
         };
+        restore::fits(&self.profile, spec, &plan.program)?;
         for (path, text) in &plan.files {
             write(path, text).map_err(|error| {
                 BackendError::io(format!("cannot write {}", path.display()), error)
             })?;
         }
-        let _absent = fs::remove_file(spec.rundir.join(ENDED));
+        for note in [ENDED, PROMPT, BUFFERS] {
+            save::remove(&spec.rundir.join(note));
+        }
         let (master, slave) = pty::open().map_err(failed)?;
         let wires = Wires::of(&master).map_err(failed)?;
         let command = command(spec, &plan, &master, slave).map_err(failed)?;
@@ -145,29 +173,48 @@ impl Driver {
         recorder
             .record(gated.identity(), &attachments)
             .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
-        let process = if spec.paused { gated.open_stopped() } else { gated.open() };
+        let image = spec.image.as_ref();
+        let stopped = spec.paused && image.is_none();
+        let process = if stopped { gated.open_stopped() } else { gated.open() };
         let process = Doomed::new(process.map_err(failed)?);
 
-        let terminal = self.assemble(spec, process.keep(), master, wires, Phase::Starting);
+        let shared = self.shared(spec, master, Phase::Starting)?;
+        if image.is_some() {
+            shared.hold.take(Note::Empty);
+        }
+        let mut terminal = self.assemble(spec, process.keep(), shared, wires, &plan.program);
         let mut guard = Guard(Some(Rc::clone(&terminal.process)));
-        if !spec.paused {
-            self.ready(&terminal, &program).await?;
+        match image {
+            Some(image) => terminal.load(Arc::clone(&image.device), &program).await?,
+            None if stopped => {}
+            None => self.ready(&terminal, &program).await?,
         }
         guard.disarm();
         Ok(Box::new(terminal))
     }
 
-    /// Puts handle and task together.
-    fn assemble(
-        &self,
-        spec: &LaunchSpec,
-        process: Process,
-        master: OwnedFd,
-        wires: Wires,
-        phase: Phase,
-    ) -> Terminal {
+    /// What handle and task share.
+    fn shared(&self, spec: &LaunchSpec, master: OwnedFd, phase: Phase) -> Result<Received> {
         let (events, receiver) = mpsc::unbounded_channel();
-        let (told, exit) = watch::channel(None);
+        let values = Values::of(&self.profile.name, spec);
+        // What is left there is of a save or restore whose monitor has died.
+        let place = |template: &Option<String>| {
+            let path = template.as_ref().map(|text| values.argument(text)).transpose()?.flatten();
+            let path = path.map(PathBuf::from).unwrap_or_default();
+            if path.parent() == Some(spec.rundir.as_path()) {
+                save::remove(&path);
+            } else if template.is_some() {
+                let name = &self.profile.name;
+                let why = format!("profile {name}: {} is not in {{rundir}}", path.display());
+                return Err(BackendError::config("backend", why));
+            }
+            Ok(path)
+        };
+        let state_files = StateFiles {
+            save: place(&self.profile.save.file)?,
+            restore: place(&self.profile.restore.file)?,
+        };
+        let sign = self.profile.save.buffered.as_deref();
         let shared = Rc::new(Shared {
             master,
             profile: self.profile.clone(),
@@ -177,7 +224,24 @@ impl Driver {
             events,
             note: spec.rundir.join(ENDED),
             log: spec.emulator_log.clone(),
+            hold: Hold::new(spec.rundir.join(PROMPT)),
+            state_files,
+            buffers: Buffers::new(sign, spec.rundir.join(BUFFERS)),
         });
+        Ok(Received { shared, receiver })
+    }
+
+    /// Puts handle and task together.
+    fn assemble(
+        &self,
+        spec: &LaunchSpec,
+        process: Process,
+        received: Received,
+        wires: Wires,
+        program: &Path,
+    ) -> Terminal {
+        let Received { shared, receiver } = received;
+        let (told, exit) = watch::channel(None);
         let process = Rc::new(process);
         let keeper = Keeper {
             process: Rc::clone(&process),
@@ -195,6 +259,26 @@ impl Driver {
             exit,
             keeper: tokio::task::spawn_local(keeper.run(told)),
             pace: pace.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into())),
+            emulator: restore::emulator(program),
+            rundir: spec.rundir.clone(),
+            nature: None,
+            before: None,
+            interrupted: false,
+            owed: Cell::new(false),
+            unsure: false,
+            restarts: self.restarts(spec),
+        }
+    }
+
+    /// Where the administrator's command file starts the machine, the one of the profile goes on
+    /// when it stops.
+    fn restarts(&self, spec: &LaunchSpec) -> Restarts {
+        let itself = |ini: &PathBuf| restore::starts_itself(&self.profile, ini);
+        match (&spec.config.start, spec.config.ini.as_ref().is_some_and(itself)) {
+            _ if spec.image.is_some() => Restarts::Never,
+            (_, false) => Restarts::Never,
+            (None, true) => Restarts::GoesOn,
+            (Some(_), true) => Restarts::Anew,
         }
     }
 
@@ -255,8 +339,20 @@ impl Driver {
         let at_rest = self.profile.control.prompt.is_some() && pty::cooked(&master);
         let wires = Wires::of(&master)
             .map_err(|error| BackendError::io("cannot set up the console", error))?;
-        let terminal = self.assemble(spec, process, master, wires, Phase::Running);
-        if at_rest {
+        let shared = self.shared(spec, master, Phase::Running)?;
+        let held = at_rest.then(|| shared.hold.left()).flatten();
+        match held {
+            Some(note) => {
+                shared.phase.set(Phase::AtPrompt(Some(Meaning::Stopped)));
+                shared.hold.take(note);
+            }
+            // It was about to come to its prompt and has not.
+            None => save::remove(&spec.rundir.join(PROMPT)),
+        }
+        let program = attachments.emulator.split_once(' ').map_or("", |(_, path)| path);
+        let mut terminal = self.assemble(spec, process, shared, wires, Path::new(program));
+        terminal.unsure = held.is_some();
+        if at_rest && held.is_none() {
             Self::find_out(spec, &terminal.shared, stopped).await;
         }
         Ok(Box::new(terminal))
@@ -302,7 +398,8 @@ impl Backend for Driver {
     }
 
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
-        self.plan(spec).map(drop)
+        let plan = self.plan(spec)?;
+        restore::fits(&self.profile, spec, &plan.program)
     }
 
     fn launch<'a>(
@@ -320,6 +417,20 @@ impl Backend for Driver {
         attachments: &'a Attachments,
     ) -> Local<'a, Result<Box<dyn Live>>> {
         Box::pin(self.take_up(spec, identity, attachments))
+    }
+}
+
+/// What handle and task share, and the events for whoever holds the handle.
+struct Received {
+    shared: Rc<Shared>,
+    receiver: mpsc::UnboundedReceiver<kxl_backend::Event>,
+}
+
+impl std::ops::Deref for Received {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
     }
 }
 
@@ -388,5 +499,7 @@ fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     fs::rename(&new, path)
 }
 
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tests;

@@ -9,12 +9,12 @@ use nix::sys::signal::Signal;
 use super::*;
 use crate::testing::{Record, Scratch, Typist, monitor, next};
 
-fn driver(name: &str) -> Driver {
+pub(super) fn driver(name: &str) -> Driver {
     Driver::new(Profile::load(name, Path::new("/nonexistent")).unwrap())
 }
 
 /// The simulator's counter program, as `make guest` leaves it; says when something is missing.
-fn counter(spec: &mut LaunchSpec, machine: &str, start: &str) -> bool {
+pub(super) fn counter(spec: &mut LaunchSpec, machine: &str, start: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
     let ini = root.canonicalize().unwrap_or(root).join(format!("{machine}-counter.ini"));
     if program::find(Path::new(machine)).is_none() || !ini.is_file() {
@@ -28,7 +28,7 @@ fn counter(spec: &mut LaunchSpec, machine: &str, start: &str) -> bool {
 }
 
 /// Both simulators, where they are installed.
-fn each(test: &impl AsyncFn(&LaunchSpec)) {
+pub(super) fn each(test: &impl AsyncFn(&LaunchSpec)) {
     for (machine, start) in [("pdp11", "1000"), ("vax780", "400")] {
         let scratch = Scratch::new("simh");
         let mut spec = scratch.spec();
@@ -38,7 +38,10 @@ fn each(test: &impl AsyncFn(&LaunchSpec)) {
     }
 }
 
-async fn launched(spec: &LaunchSpec, name: &str) -> (Box<dyn Live>, Identity, Attachments) {
+pub(super) async fn launched(
+    spec: &LaunchSpec,
+    name: &str,
+) -> (Box<dyn Live>, Identity, Attachments) {
     let mut record = Record::default();
     let live = driver(name).launch(spec, &mut record).await.unwrap();
     let (identity, attachments) = record.kept.unwrap();

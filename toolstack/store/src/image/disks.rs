@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use kxl_domain::config::model::Disk;
+use kxl_domain::config::model::{Disk, DiskFormat};
 use kxl_domain::image::DiskIdentity;
 use nix::fcntl::OFlag;
 
@@ -29,6 +29,25 @@ pub fn identify(disk: &Disk) -> Result<DiskIdentity> {
         path,
         format: disk.format,
         writable: disk.readwrite,
+        size: now.size,
+        mtime_ns: now.mtime_ns,
+        header: now.header,
+        snapshot: None,
+    })
+}
+
+/// The identity of a file that an emulator has open for its guest without the configuration naming
+/// it: it has no name of the guest's, and is compared by its path.
+///
+/// # Errors
+/// As [`identify`].
+pub fn identify_file(path: &Path, writable: bool) -> Result<DiskIdentity> {
+    let now = look(path).map_err(|error| StoreError::io("look at the file", path, error))?;
+    Ok(DiskIdentity {
+        vdev: String::new(),
+        path: path.to_owned(),
+        format: DiskFormat::Raw,
+        writable,
         size: now.size,
         mtime_ns: now.mtime_ns,
         header: now.header,

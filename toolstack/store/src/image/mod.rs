@@ -33,7 +33,7 @@ use kxl_domain::image::{DiskIdentity, Machine, Moment, Purpose};
 use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid, ImageId, Wanted};
 
 pub use carry::{export, import};
-pub use disks::{changed, identify};
+pub use disks::{changed, identify, identify_file};
 pub use fault::ImageFault;
 pub use open::Image;
 pub use read::Verified;

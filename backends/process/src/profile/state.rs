@@ -1,0 +1,161 @@
+//! How a profile's running state is saved and brought back, as data.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Profile, StartFile, signal};
+
+/// How the running state is saved.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Save {
+    /// The way; the other fields are for `script`.
+    pub kind: StateWay,
+    /// Signal, by name without `SIG`, that brings a running machine to its prompt.
+    #[serde(default)]
+    pub signal: Option<String>,
+    /// Template of the file that the emulator writes; `{file}` in the steps.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// What a file that was written to its end ends with.
+    #[serde(default)]
+    pub end: String,
+    /// How many times larger than the emulator's own writable memory the file can get.
+    #[serde(default = "one")]
+    pub growth: u64,
+    /// How long each step may take, in milliseconds.
+    #[serde(default = "a_minute")]
+    pub timeout_ms: u64,
+    /// What is typed at the prompt to have the file written.
+    #[serde(default)]
+    pub step: Vec<Step>,
+    /// A line that contains this says that a disk is kept in the emulator's memory.
+    #[serde(default)]
+    pub buffered: Option<String>,
+    /// What is typed after the steps to have such disks written, where there are any.
+    #[serde(default)]
+    pub flush: Vec<Step>,
+}
+
+/// How the running state is saved while the guest runs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaveLive {
+    /// The way: `none` or `qmp`.
+    pub kind: StateWay,
+}
+
+/// How a saved state comes back.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The way; the other fields are for `script`.
+    pub kind: StateWay,
+    /// Template of the file that the state is put into; `{file}` in the steps.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// Files written before the start instead of those of `start`. They must end at the prompt.
+    #[serde(default)]
+    pub start: Vec<StartFile>,
+    /// Commands that are left out of the administrator's `ini` beside those of `start.runs`, each
+    /// with the length of its shortest abbreviation: those that end the program or change a disk.
+    #[serde(default)]
+    pub leave_out: BTreeMap<String, usize>,
+    /// How long each step may take, in milliseconds.
+    #[serde(default = "a_minute")]
+    pub timeout_ms: u64,
+    /// What is typed at the prompt to have the state read.
+    #[serde(default)]
+    pub step: Vec<Step>,
+}
+
+/// A line typed at the prompt.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Template of the line.
+    #[serde(rename = "type")]
+    pub text: String,
+    /// Lines of the answer that contain one of these are fine; any other is a failure.
+    #[serde(default)]
+    pub accept: Vec<String>,
+}
+
+/// How the program tells what it is: typed at its prompt, and as a command file of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identify {
+    /// Arguments with which it reads commands from its standard input.
+    pub argv: Vec<String>,
+    /// The command that prints its kind and version.
+    pub version: String,
+    /// What stands between kind and version in the answer.
+    pub between: String,
+    /// The command that lists its devices, one a line, the name first.
+    #[serde(default)]
+    pub devices: Option<String>,
+    /// The command that ends it.
+    pub leave: String,
+}
+
+/// A way to move a running state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateWay {
+    /// It cannot be done.
+    #[default]
+    None,
+    /// By QMP.
+    Qmp,
+    /// By lines typed at the prompt.
+    Script,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+const fn a_minute() -> u64 {
+    60_000
+}
+
+/// Combinations that no driver carries out: the section and what is wrong.
+pub(super) fn consistent(profile: &Profile) -> Result<(), (&'static str, &'static str)> {
+    let (save, restore) = (&profile.save, &profile.restore);
+    if save.kind != restore.kind {
+        return Err(("[restore]", "what saves a state brings it back: both have the same kind"));
+    }
+    let qmp = profile.start.arguments.is_some();
+    if save.kind == StateWay::Qmp && !qmp {
+        return Err(("[save]", "qmp needs control.kind = \"qmp\""));
+    }
+    if !matches!(profile.save_live.kind, StateWay::None | StateWay::Qmp)
+        || profile.save_live.kind == StateWay::Qmp && save.kind != StateWay::Qmp
+    {
+        return Err(("[save_live]", "it takes none, or qmp where [save] does"));
+    }
+    let scripted = save.kind == StateWay::Script;
+    if scripted && (profile.control.prompt.is_none() || profile.control.go_on.is_none()) {
+        return Err(("[save]", "script needs control.prompt and control.go_on"));
+    }
+    if scripted && (save.step.is_empty() || save.file.is_none() || save.signal.is_none()) {
+        return Err(("[save]", "script needs signal, file and at least one step"));
+    }
+    if scripted && (restore.step.is_empty() || restore.file.is_none()) {
+        return Err(("[restore]", "script needs file and at least one step"));
+    }
+    if scripted && profile.identify.is_none() {
+        return Err(("[save]", "script needs [identify]: a state fits one kind of machine only"));
+    }
+    if !scripted && (save.file.is_some() || restore.file.is_some()) {
+        return Err(("[save]", "file goes with kind = \"script\""));
+    }
+    if save.signal.as_deref().is_some_and(|name| signal(name).is_none()) {
+        return Err(("[save]", "no such signal; say INT, USR1, ..."));
+    }
+    if save.buffered.is_some() == save.flush.is_empty() {
+        return Err(("[save]", "buffered and flush go together"));
+    }
+    Ok(())
+}
