@@ -80,8 +80,11 @@ impl Drain {
         drop(self.stop.take());
     }
 
-    /// Waits for the end of the thread. Cancel-safe; not to be called again after it returned.
+    /// Waits for the end of the thread. Cancel-safe; the outcome is told once.
     pub(super) async fn ended(&mut self) -> Outcome {
+        if self.thread.is_none() {
+            return Err(io::Error::other("the reader of the state has ended").into());
+        }
         let outcome = (&mut self.outcome).await;
         if let Some(thread) = self.thread.take() {
             // It has told its outcome, or panicked: it ends at this moment.

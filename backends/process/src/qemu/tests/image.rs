@@ -157,3 +157,202 @@ fn a_guest_that_goes_on_after_its_save_was_not_hurt_and_nobody_is_told_of_the_pa
         live.destroy().await.unwrap();
     });
 }
+
+/// A save of a full guest that does not come to its end: `hinder` has the order's watch and the
+/// process, and what the sink is like. The guest must run on and be whole.
+async fn hindered(
+    live: &mut Box<dyn Live>,
+    sink: Basket,
+    hinder: impl Future<Output = ()>,
+    order: SaveOrder,
+) -> BackendError {
+    let kept = Arc::clone(&sink.kept);
+    let (result, ()) = tokio::join!(live.save_state(order, Box::new(sink)), hinder);
+    assert_eq!(Arc::strong_count(&kept), 1, "the thread has ended");
+    result.unwrap_err()
+}
+
+/// Returns when so many bytes have been moved.
+async fn moved(watch: &Watch, bytes: u64) {
+    while watch.progress().0 < bytes {
+        // Nothing tells of single bytes.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn a_save_that_is_given_up_or_cannot_be_written_leaves_the_guest_as_it_was() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !filled(&mut spec) {
+        return;
+    }
+    let slow = || Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
+    let full = || Basket { full_at: Some(20 << 20), ..Basket::default() };
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut events = live.events().unwrap();
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        assert_eq!(next(&mut events).await, Event::Resumed);
+        for run in [true, false] {
+            if !run {
+                live.pause().await.unwrap();
+                assert_eq!(next(&mut events).await, Event::Stopped);
+            }
+            for alive in [true, false] {
+                let order = order(alive);
+                let watch = Arc::clone(&order.watch);
+                let cancel = async {
+                    moved(&watch, 10 << 20).await;
+                    watch.cancel();
+                };
+                let error = hindered(&mut live, slow(), cancel, order.clone()).await;
+                assert!(matches!(error, BackendError::Cancelled), "{error}");
+                let error = hindered(&mut live, full(), async {}, super::image::order(alive)).await;
+                let BackendError::Sink(error) = error else { panic!("{error}") };
+                assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+                let error = hindered(&mut live, slow(), async {}, order).await;
+                assert!(matches!(error, BackendError::Cancelled), "cancelled before it began");
+                let state = if run { State::Running } else { State::Paused };
+                assert_eq!(live.query().await.unwrap().state, state);
+                if run {
+                    check(&mut console).await;
+                }
+            }
+        }
+        saved(&mut live, order(true)).await;
+        live.unpause().await.unwrap();
+        assert_eq!(next(&mut events).await, Event::Resumed);
+        check(&mut console).await;
+        events.try_recv().expect_err("nothing else was told");
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn a_save_that_is_dropped_is_taken_back_by_going_on_also_by_a_later_monitor() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !filled(&mut spec) {
+        return;
+    }
+    monitor(async {
+        let (mut live, identity, attachments) = launched(&spec).await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        for (alive, later) in [(true, false), (false, false), (true, true), (false, true)] {
+            let order = order(alive);
+            let watch = Arc::clone(&order.watch);
+            let sink = Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
+            tokio::select! {
+                _ = live.save_state(order, Box::new(sink)) => panic!("it is slow"),
+                () = moved(&watch, 10 << 20) => {}
+            }
+            if later {
+                drop((live, console));
+                live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
+                console = Typist::new(live.console().unwrap());
+            }
+            live.go_on(true).await.unwrap();
+            assert_eq!(live.query().await.unwrap().state, State::Running);
+            check(&mut console).await;
+        }
+        // Saved, and the monitor dies before anything follows.
+        let (state, kept) = saved(&mut live, order(true)).await;
+        drop((live, console));
+        let mut live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
+        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        live.go_on(true).await.unwrap();
+        let mut console = Typist::new(live.console().unwrap());
+        check(&mut console).await;
+        let (again, _) = saved(&mut live, order(true)).await;
+        assert_eq!(again.machine, state.machine, "as it was told by the first monitor");
+        assert!(kept.lock().unwrap().calls < 2000, "pages go in runs");
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn an_emulator_that_dies_while_it_is_saved_is_told_as_ended() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !filled(&mut spec) {
+        return;
+    }
+    monitor(async {
+        let (mut live, identity, _) = launched(&spec).await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        let order = order(true);
+        let watch = Arc::clone(&order.watch);
+        let process = Process::open(identity).unwrap();
+        let kill = async {
+            moved(&watch, 10 << 20).await;
+            process.signal(Signal::SIGKILL).unwrap();
+        };
+        let sink = Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
+        let error = hindered(&mut live, sink, kill, order.clone()).await;
+        assert!(matches!(error, BackendError::Exited { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_guest_that_never_stops_writing_is_saved_all_the_same() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !filled(&mut spec) {
+        return;
+    }
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        // Enough rewriting for the whole save, through a sink slower than the guest.
+        console.send(&"w".repeat(200)).await;
+        let sink = Basket { slow: Some(Duration::from_millis(10)), ..Basket::default() };
+        let kept = Arc::clone(&sink.kept);
+        let state = live.save_state(order(true), Box::new(sink)).await.unwrap();
+        let bytes = kept.lock().unwrap().bytes;
+        assert!(bytes > TOUCHED << 20 && bytes < 6 * MEMORY << 20, "{bytes}");
+        live.destroy().await.unwrap();
+        let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
+        let mut console = Typist::new(live.console().unwrap());
+        live.unpause().await.unwrap();
+        // The rewriting that was under way comes to its end.
+        console.until("W OK").await;
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn a_guest_that_came_back_can_be_reset() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !filled(&mut spec) {
+        return;
+    }
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        let (state, kept) = saved(&mut live, order(false)).await;
+        live.destroy().await.unwrap();
+        let sum = digest(&kept);
+        let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
+        let mut console = Typist::new(live.console().unwrap());
+        live.unpause().await.unwrap();
+        check(&mut console).await;
+        live.reset().await.unwrap();
+        console.until("READY").await;
+        check(&mut console).await;
+        let (state, second) = saved(&mut live, order(true)).await;
+        live.destroy().await.unwrap();
+        assert_eq!(digest(&kept), sum, "the image is as it was");
+        let (mut live, ..) = launched(&back(&spec, &state, &second)).await;
+        let mut console = Typist::new(live.console().unwrap());
+        live.unpause().await.unwrap();
+        check(&mut console).await;
+        live.destroy().await.unwrap();
+    });
+}
