@@ -92,3 +92,22 @@ fn the_child_holds_the_descriptors_it_was_given_and_no_others() {
     assert!(numbers.iter().all(|n| *n < 4), "{numbers:?}");
     drop(kept);
 }
+
+#[test]
+fn a_child_that_must_not_punch_holes_cannot_and_may_do_everything_else() {
+    let file = std::env::temp_dir().join(format!("kxl-holes-{}", std::process::id()));
+    std::fs::write(&file, vec![1; 8192]).unwrap();
+    let name = file.display();
+    let script = format!(
+        "fallocate -p -o 0 -l 4096 {name} 2>&1 | grep -c supported; \
+         fallocate -l 16384 {name} && echo longer"
+    );
+    let (mut command, mut read) = out(&script);
+    command.no_holes().unwrap();
+    let _child = spawn(command).unwrap().open().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "1\nlonger\n");
+    assert_eq!(std::fs::read(&file).unwrap()[..4096], [1; 4096]);
+    std::fs::remove_file(&file).unwrap();
+}

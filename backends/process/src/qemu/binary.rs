@@ -113,6 +113,11 @@ impl Emulator {
         fs::rename(&new, file)
     }
 
+    /// Whether it has a machine of this name, which is no alias.
+    pub(crate) fn offers(&self, machine: &str) -> bool {
+        self.machines.get(machine).is_some_and(Option::is_none)
+    }
+
     /// The versioned machine type for a domain. An alias would mean another machine after an
     /// upgrade of QEMU, and an image saved before it would not come back.
     pub(crate) fn machine(

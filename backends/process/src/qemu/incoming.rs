@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::live::COMMAND;
 use super::migration::{self, Status};
+use crate::ending::LAST_MOMENTS;
 
 /// The name under which QEMU gets the device stream.
 const STREAM_NAME: &str = "state";
@@ -42,7 +43,7 @@ pub(super) async fn load(
             let word = event.data.get("status").and_then(Value::as_str).unwrap_or_default();
             match Status::of(word) {
                 Status::Completed => return Ok(()),
-                Status::Failed => return Err(Some(why(client).await)),
+                Status::Failed => return Err(failed(client, events).await),
                 _ => {}
             }
         }
@@ -60,11 +61,15 @@ pub(super) async fn load(
     }
 }
 
-/// Why it failed, as far as the channel tells.
-async fn why(client: &Client) -> String {
+/// Why it failed: `None` where QEMU ends, which it does after writing the reason into its log.
+async fn failed(client: &Client, events: &mut mpsc::UnboundedReceiver<Event>) -> Option<String> {
+    let end = async { while events.recv().await.is_some() {} };
+    if timeout(LAST_MOMENTS, end).await.is_ok() {
+        return None;
+    }
     let answer = client.execute("query-migrate", None, COMMAND).await;
     let why = answer.ok().and_then(|answer| migration::progress(&answer).1);
-    why.unwrap_or_else(|| "the state cannot be loaded".into())
+    Some(why.unwrap_or_else(|| "the state cannot be loaded".into()))
 }
 
 /// The device stream at its start, whoever read it before.

@@ -11,6 +11,7 @@ mod cause;
 mod clock;
 mod devices;
 mod firmware;
+mod foreign;
 mod incoming;
 mod live;
 mod machine;
@@ -82,8 +83,9 @@ impl Driver {
         let config = &spec.config;
         let arch = binary::arch(config)?;
         let emulator = Emulator::of(&binary::path(config, arch)?, &spec.cachedir)?;
-        let accel = binary::accelerator(arch);
         let saved = spec.image.as_ref().map(|image| &image.machine);
+        let best = binary::accelerator(arch);
+        let accel = saved.and_then(|saved| foreign::accel(&saved.accel)).unwrap_or(best);
         let mut next = FIRST_TAP_FD;
         let taps = config.nics.iter().map(|nic| {
             let number = next;
@@ -119,6 +121,10 @@ impl Driver {
     fn checked(spec: &LaunchSpec) -> Result<(Emulator, Plan)> {
         let config = &spec.config;
         let (emulator, plan) = Self::plan(spec)?;
+        if let Some(image) = &spec.image {
+            let best = binary::accelerator(plan.arch);
+            foreign::check(spec, image, &emulator, &plan, best)?;
+        }
         let boot = &config.boot;
         if let Some(kernel) = &boot.kernel {
             files::check("kernel", kernel, Kind::Regular, false)?;
@@ -319,6 +325,11 @@ fn command(
     {
         let file = memory.file.try_clone().map_err(failed("cannot copy a descriptor"))?;
         command.fd(file, number);
+        if !memory.own {
+            // QEMU opens for writing also what it maps privately. A balloon that takes memory back
+            // from the guest would punch it out of the image, and a guest may ask for that.
+            command.no_holes().map_err(failed("cannot keep the image whole"))?;
+        }
     }
     command.nofile(spec.config.limits.nofile);
     for group in &spec.cgroups {

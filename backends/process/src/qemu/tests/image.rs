@@ -314,7 +314,7 @@ fn a_guest_that_never_stops_writing_is_saved_all_the_same() {
         let kept = Arc::clone(&sink.kept);
         let state = live.save_state(order(true), Box::new(sink)).await.unwrap();
         let bytes = kept.lock().unwrap().bytes;
-        assert!(bytes > TOUCHED << 20 && bytes < 6 * MEMORY << 20, "{bytes}");
+        assert!(bytes > TOUCHED << 20 && bytes < (6 * MEMORY) << 20, "{bytes}");
         live.destroy().await.unwrap();
         let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
         let mut console = Typist::new(live.console().unwrap());
@@ -353,6 +353,111 @@ fn a_guest_that_came_back_can_be_reset() {
         let mut console = Typist::new(live.console().unwrap());
         live.unpause().await.unwrap();
         check(&mut console).await;
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused_with_what_differs() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !guest(&mut spec) {
+        return;
+    }
+    spec.paused = true;
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let (state, kept) = saved(&mut live, order(false)).await;
+        live.destroy().await.unwrap();
+        assert!(!state.moment.running);
+        assert!(state.machine.features.contains(&"sse2".to_owned()), "{:?}", state.machine);
+        let good = back(&spec, &state, &kept);
+        driver().check(&good).unwrap();
+        let refused = |change: &dyn Fn(&mut LaunchSpec, &mut StateSource)| {
+            let mut spec = good.clone();
+            let mut image = spec.image.take().unwrap();
+            change(&mut spec, &mut image);
+            spec.image = Some(image);
+            let error = driver().check(&spec).unwrap_err();
+            let BackendError::Foreign { why } = error else { panic!("{error}") };
+            why
+        };
+        let (version, machine) = (&state.machine.version, &state.machine.machine);
+        let why = refused(&|_, image| image.machine.version = "99.1.0".into());
+        let expected = format!("saved by QEMU 99.1.0 with {machine}; this host has {version}");
+        assert_eq!(why, expected);
+        let why = refused(&|_, image| image.machine.machine = "pc-i440fx-99.0".into());
+        assert!(why.starts_with(&format!("saved by QEMU {version} with pc-i440fx-99.0;")), "{why}");
+        // An older one has been built since, with features that this one lacks.
+        let why = refused(&|_, image| {
+            image.machine.version = "1.0".into();
+            image.machine.features.push("zzz".into());
+        });
+        assert_eq!(why, "saved on a processor Nehalem-v1 with zzz, which this host's lacks");
+        let why = refused(&|_, image| {
+            (image.machine.version, image.machine.cpu) = ("1.0".into(), "i8080".into());
+        });
+        assert!(why.ends_with("has no processor i8080"), "{why}");
+        let why = refused(&|spec, _| spec.config.vcpus = 2);
+        assert!(why.contains("smp cpus=2"), "{why}");
+        let why = refused(&|spec, _| spec.config.nics = vec![Nic { user: true, ..Nic::default() }]);
+        assert!(why.contains("device virtio-net-pci") && why.contains("has nothing"), "{why}");
+        let why = refused(&|spec, _| spec.config.maxmem_mib = 256);
+        assert!(why.starts_with("saved with 128 MiB of memory"), "{why}");
+        let why = refused(&|_, image| image.memory = None);
+        assert!(why.contains("no memory"), "{why}");
+        let why = refused(&|_, image| image.machine.emulator = "pdp11".into());
+        assert!(why.contains("saved by pdp11"), "{why}");
+        // One that was saved before the guest ran at all comes back as well, and boots.
+        let (mut live, ..) = launched(&good).await;
+        let mut console = Typist::new(live.console().unwrap());
+        live.unpause().await.unwrap();
+        console.until("READY").await;
+        live.destroy().await.unwrap();
+        // What QEMU itself refuses is told in its own words, and nothing is left.
+        let mut spec = good.clone();
+        let image = spec.image.as_mut().unwrap();
+        let torn = File::from(image.device.try_clone().unwrap());
+        torn.set_len(torn.metadata().unwrap().len() / 2).unwrap();
+        let mut record = Record::default();
+        let error = driver().launch(&spec, &mut record).await.err().unwrap().to_string();
+        assert!(error.contains("qemu-system-x86_64: "), "{error}");
+        assert!(!record.kept.unwrap().0.alive());
+    });
+}
+
+#[test]
+fn a_balloon_leaves_the_image_as_it_is() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !filled(&mut spec) {
+        return;
+    }
+    spec.config.memory_mib = MEMORY - 8;
+    spec.config.boot.cmdline = Some("console=ttyS0 quiet tick=10 touch=16".into());
+    let shrunk = async |live: &mut Box<dyn Live>| {
+        while live.query().await.unwrap().memory_mib != Some(MEMORY - 8) {
+            // The balloon tells nobody when it is full.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        shrunk(&mut live).await;
+        let (state, kept) = saved(&mut live, order(false)).await;
+        live.destroy().await.unwrap();
+        let sum = digest(&kept);
+        let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
+        let mut console = Typist::new(live.console().unwrap());
+        assert_eq!(live.query().await.unwrap().memory_mib, Some(MEMORY - 8));
+        // The next boot gives the same memory away once more.
+        live.reset().await.unwrap();
+        console.until("READY").await;
+        shrunk(&mut live).await;
+        check(&mut console).await;
+        assert_eq!(digest(&kept), sum, "the image is as it was");
         live.destroy().await.unwrap();
     });
 }
