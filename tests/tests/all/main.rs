@@ -17,4 +17,5 @@ mod docs;
 mod forgotten;
 mod layering;
 mod lifecycle;
+mod maintenance;
 mod support;

@@ -9,12 +9,13 @@ use crate::support::skip::skip;
 use crate::support::{Host, Output, guest, wait};
 
 /// A mount namespace in which the root of a host is a small file system of its own.
-struct Small {
+pub(crate) struct Small {
     holder: Child,
 }
 
 impl Small {
-    fn make(root: &Path) -> Result<Self, String> {
+    /// Makes one of 6 MiB, or says why not.
+    pub(crate) fn make(root: &Path) -> Result<Self, String> {
         let mut holder = Command::new("unshare")
             .args(["-m", "--propagation", "private", "sh", "-c"])
             .arg("mount -t tmpfs -o size=6m,mode=0755 kxl-test \"$1\" && touch \"$1/mounted\" && exec sleep 600")
@@ -45,7 +46,7 @@ impl Small {
     }
 
     /// Runs a command of the host inside.
-    fn run(&self, host: &Host, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, host: &Host, args: &[&str]) -> Output {
         let mut command = Command::new("nsenter");
         command.args(["-m", "-t", &self.holder.id().to_string(), "--"]);
         command.args(args);

@@ -2,7 +2,7 @@
 
 mod clients;
 mod exits;
-mod full_disk;
+pub(crate) mod full_disk;
 mod handover;
 mod hung;
 mod images;
