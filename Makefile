@@ -32,6 +32,7 @@ test:
 	@echo "==> installing what is missing"
 	@tests/setup/install test
 	@$(MAKE) --no-print-directory guest guest-aarch64
+	@tests/setup/xendomains
 	@echo "==> testing"
 	@tests/setup/run-tests
 

@@ -12,6 +12,9 @@ use crate::support::run::Running;
 use crate::support::skip::skip;
 use crate::support::{Host, guest, wait};
 
+/// Words of a script: a save that takes far longer than any test waits, in steps that are short.
+const LASTING: &str = "passes=200 dirty=1 delay=save-pass:1000";
+
 /// A command that takes longer than this hangs.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -35,7 +38,8 @@ fn signal(running: &Running, which: Signal) {
 /// Every domain is an image or runs; none is lost, and none is both.
 fn all_there(host: &Host, count: usize) {
     wait::eventually("what was in flight has come to its end", || {
-        let rests: Vec<_> = host.domains().iter().filter_map(crate::support::Domain::rests).collect();
+        let rests: Vec<_> =
+            host.domains().iter().filter_map(crate::support::Domain::rests).collect();
         rests.len() == count
             && rests.iter().all(|state| matches!(state, State::Running | State::Suspended))
     });
@@ -67,12 +71,12 @@ fn an_interruption_lets_what_is_in_flight_end_and_a_second_one_gives_it_up() {
         slow(&host, 4);
         if times == 2 {
             for number in 0..4 {
-                host.script(&format!("d{number}"), "delay=save:20000");
+                host.script(&format!("d{number}"), LASTING);
             }
         }
         let running = host.begin(&["host", "save", "--json", "--jobs", "1"]);
         wait::eventually("one is being saved", || {
-            host.domains().iter().any(|one| one.text("op") == Some("suspending"))
+            host.domains().iter().any(|one| one.text("operation") == Some("suspending"))
         });
         signal(&running, Signal::SIGINT);
         if times == 2 {
@@ -91,10 +95,10 @@ fn an_interruption_lets_what_is_in_flight_end_and_a_second_one_gives_it_up() {
 #[test]
 fn at_the_deadline_a_save_is_given_up_and_its_guest_runs_on() {
     let host = Host::new();
-    host.define("slow", &guest::mock("slow", "memory=1M delay=save:30000"));
+    host.define("slow", &guest::mock("slow", &format!("memory=1M {LASTING}")));
     host.define("quick", &guest::mock("quick", "memory=1M"));
     host.ok(["start", "slow", "quick"]);
-    let output = host.kxl(["host", "save", "--json", "--deadline", "2s"]).expect(1);
+    let output = host.kxl(["host", "save", "--json", "--deadline", "6s"]).expect(1);
     assert_eq!(outcome(&output, "quick")["outcome"], "saved", "{output}");
     assert_eq!(outcome(&output, "slow")["outcome"], "not-done", "{output}");
     host.rests("slow", State::Running);
@@ -106,7 +110,7 @@ fn only_one_command_at_a_time_empties_a_host() {
     slow(&host, 3);
     let first = host.begin(&["host", "save", "--jobs", "1"]);
     wait::eventually("one is being saved", || {
-        host.domains().iter().any(|one| one.text("op") == Some("suspending"))
+        host.domains().iter().any(|one| one.text("operation") == Some("suspending"))
     });
     for command in [&["host", "save"][..], &["host", "restore"], &["host", "shutdown"]] {
         let refused = host.refused(4, command);
@@ -140,7 +144,7 @@ fn a_save_killed_with_its_monitors_leaves_every_domain_to_the_next_one() {
     slow(&host, 4);
     let running = host.begin(&["host", "save", "--jobs", "4"]);
     wait::eventually("they are being saved", || {
-        host.domains().iter().any(|one| one.text("op") == Some("suspending"))
+        host.domains().iter().any(|one| one.text("operation") == Some("suspending"))
     });
     signal(&running, Signal::SIGKILL);
     for monitor in host.monitors() {

@@ -30,13 +30,16 @@ fn put_auto(host: &Host, name: &str, text: &str) {
 fn autostart_is_set_by_key_and_by_command() {
     let host = Host::new();
     host.define("a", &guest::mock_with("a", "", "autostart = 1"));
-    host.define("b", &guest::mock("b", ""));
-    assert_eq!(host.ok(["autostart"]).split_whitespace().collect::<Vec<_>>(), ["a", "on", "b", "off"]);
+    let uuid = host.define("b", &guest::mock("b", "")).uuid();
+    assert_eq!(
+        host.ok(["autostart"]).split_whitespace().collect::<Vec<_>>(),
+        ["a", "on", "b", "off"]
+    );
     host.ok(["autostart", "a", "off"]);
     host.ok(["autostart", "b", "on"]);
     assert_eq!(host.ok(["autostart", "b"]).split_whitespace().collect::<Vec<_>>(), ["b", "on"]);
     // Registered again without the key: as it was.
-    host.define("b", &guest::mock("b", ""));
+    host.define("b", &guest::mock_with("b", "", &format!("uuid = \"{uuid}\"")));
     assert!(host.ok(["autostart", "--json", "b"]).contains("true"));
     host.create("t", &guest::mock("t", ""));
     host.refused(4, &["autostart", "t", "on"]);

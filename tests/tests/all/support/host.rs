@@ -2,7 +2,7 @@
 //! in it. Nothing of it is left when it is dropped.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -260,6 +260,13 @@ impl Host {
     /// The runtime directory of a domain.
     pub(crate) fn rundir(&self, domain: &Domain) -> PathBuf {
         self.root.join("run/kxl").join(&domain.uuid()[..8])
+    }
+
+    /// Writes the script of a mock domain, running or not, in place of an earlier one.
+    pub(crate) fn script(&self, name: &str, words: &str) {
+        let directory = self.rundir(&self.domain(name));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).unwrap();
+        fs::write(directory.join("mock.script"), format!("{words}\n")).unwrap();
     }
 
     /// The words of a domain's events, oldest first.

@@ -271,6 +271,10 @@ impl Host {
             let managed = self.store.managed(entry.uuid).map_err(|e| stored(attempt(), &e))?;
             // Unregistered since, or suspended by a person: not ours any more.
             let Some(row) = managed.filter(|row| is_off(row.state)) else { return Ok(()) };
+            // Its wish was put back when it was off: this is a later one.
+            if entry.left != Left::Begun && row.wanted == Wanted::Halted {
+                return Ok(());
+            }
             Item::new(Some(entry.uuid), &row.config, Bring::Start, why)
         } else {
             let Some(config) = &entry.config else { return Ok(()) };

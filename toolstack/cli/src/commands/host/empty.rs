@@ -53,7 +53,7 @@ pub(crate) fn empty(args: &Common, to: Option<PathBuf>, policy: Vec<Way>, jobs: 
     if !args.dry_run {
         settle(&mut host)?;
     }
-    let (members, plan) = planned(&mut host, args, to.as_ref(), policy)?;
+    let (members, plan) = planned(&mut host, args, to.as_ref(), policy, began)?;
     if args.dry_run {
         show(&plan, &args.order, args.json)?;
         return Ok(u8::from(plan.tasks.iter().any(|task| task.stuck)));
@@ -110,6 +110,7 @@ fn planned(
     args: &Common,
     to: Option<&PathBuf>,
     policy: Vec<Way>,
+    began: Instant,
 ) -> Result<(Vec<Member>, Plan), Failure> {
     let scope = match (args.managed, args.names.is_empty()) {
         (true, _) => Scope::Managed,
@@ -123,7 +124,7 @@ fn planned(
     let disk = if saves { disk(place)? } else { kxl_engine::maintenance::Disk::unused(place) };
     let request = Request {
         policy,
-        deadline: args.deadline,
+        deadline: args.deadline.map(|deadline| deadline.saturating_sub(began.elapsed())),
         patience: args.patience,
         order: args.order.clone(),
     };
