@@ -172,6 +172,8 @@ pub(crate) struct Basket {
     pub(crate) kept: Arc<Mutex<Kept>>,
     pub(crate) full_at: Option<u64>,
     pub(crate) slow: Option<Duration>,
+    /// Fails at the very end of the devices.
+    pub(crate) deaf: bool,
 }
 
 impl Basket {
@@ -216,7 +218,12 @@ impl StateSink for Basket {
     }
 
     fn device(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.kept.lock().unwrap().device.extend_from_slice(bytes);
+        let mut kept = self.kept.lock().unwrap();
+        kept.device.extend_from_slice(bytes);
+        // The description that ends a stream: the guest stands still by then.
+        if self.deaf && kept.device.windows(11).any(|words| words == b"\"page_size\"") {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         Ok(())
     }
 }

@@ -24,6 +24,13 @@ use super::migration::{self, Status, Told};
 use super::split::SplitError;
 use super::stream::{Drain, Outcome};
 
+// The guest's clock after it came back: QEMU 7.2 has no command that sets it, without an agent in
+// the guest. `rtc-reset-reinjection` only forgets interrupts that are owed. The machine's own clock
+// chip needs none: with `-rtc clock=host` what it holds is relative to the host's clock, so it shows
+// the right time at once, however long the state lay. A guest's kernel reads it at boot and when it
+// wakes; until then its time goes on from the moment of the save. `Live::set_clock` therefore keeps
+// its answer that there is no way.
+
 /// How long the guest may stand still for the last pass, in milliseconds.
 const DOWNTIME_MS: u64 = 30;
 

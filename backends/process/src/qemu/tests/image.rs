@@ -461,3 +461,103 @@ fn a_balloon_leaves_the_image_as_it_is() {
         live.destroy().await.unwrap();
     });
 }
+
+/// A qcow2 disk; says when there is nothing to make it with.
+fn qcow2(path: &Path) -> bool {
+    let Some(program) = crate::program::find(Path::new("qemu-img")) else {
+        println!("skipped: no qemu-img");
+        return false;
+    };
+    let name = path.display().to_string();
+    crate::program::output(&program, &["create", "-q", "-f", "qcow2", &name, "8M"]).unwrap();
+    true
+}
+
+/// The snapshots inside of a disk.
+fn snapshots(path: &Path) -> String {
+    let program = crate::program::find(Path::new("qemu-img")).unwrap();
+    let name = path.display().to_string();
+    crate::program::output(&program, &["snapshot", "-U", "-l", &name]).unwrap()
+}
+
+#[test]
+fn disks_are_snapshotted_in_the_same_pause_and_only_for_a_save_that_succeeds() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    let (image, raw) = (scratch.0.join("a.qcow2"), scratch.0.join("b.raw"));
+    if !guest(&mut spec) || !qcow2(&image) {
+        return;
+    }
+    File::create(&raw).unwrap().set_len(1 << 20).unwrap();
+    let mut first = disk(Some(&image), "xvda", DiskBus::Virtio, 0, false);
+    first.format = DiskFormat::Qcow2;
+    spec.config.disks = vec![first, disk(Some(&raw), "xvdb", DiskBus::Virtio, 1, false)];
+    spec.config.boot.cmdline = Some("console=ttyS0 quiet tick=50 touch=32".into());
+    let named = |name: &str| SaveOrder { snapshot: Some(name.into()), ..order(true) };
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        let (state, _) = saved(&mut live, named("one")).await;
+        assert_eq!(state.snapshots, ["xvda"], "the other has no place for one");
+        live.go_on(true).await.unwrap();
+        console.send("d").await;
+        console.until("D OK").await;
+        assert!(snapshots(&image).contains("one"), "{}", snapshots(&image));
+        // QEMU refuses a second one of that name: the save comes to nothing.
+        let error = hindered(&mut live, Basket::default(), async {}, named("one")).await;
+        assert!(error.to_string().starts_with("blockdev-snapshot-internal-sync: "), "{error}");
+        // The disk of the sink is full in the last pass, behind the snapshot.
+        let full = Basket { deaf: true, ..Basket::default() };
+        let error = hindered(&mut live, full, async {}, named("two")).await;
+        assert!(matches!(error, BackendError::Sink(_)), "{error}");
+        assert_eq!(live.query().await.unwrap().state, State::Running);
+        let (one, two) = (snapshots(&image).contains("one"), snapshots(&image).contains("two"));
+        assert!(one && !two, "{}", snapshots(&image));
+        console.send("d").await;
+        console.until("D OK").await;
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn a_machine_of_every_kind_comes_back_also_for_another_user() {
+    for arch in installed() {
+        let machines: &[&str] = if arch == Arch::X86_64 { &["pc", "q35"] } else { &["virt"] };
+        for machine in machines {
+            let scratch = Scratch::new("qemu");
+            let mut spec = scratch.spec();
+            let config = &mut spec.config;
+            (config.arch, config.machine) = (Some(arch), Some((*machine).into()));
+            (config.memory_mib, config.maxmem_mib) = (64, 64);
+            config.kind = GuestKind::Hvm;
+            config.display.vncdisplay = Some(3617);
+            config.usb.devices = vec!["tablet".into()];
+            config.nics = vec![Nic { user: true, ..Nic::default() }];
+            spec.paused = true;
+            if nix::unistd::geteuid().is_root() {
+                spec.run_as = Some(kxl_backend::RunAs { uid: 65534, gid: 65534 });
+            }
+            monitor(async {
+                let (mut live, ..) = launched(&spec).await;
+                live.unpause().await.unwrap();
+                let (state, kept) = saved(&mut live, order(true)).await;
+                assert!(state.machine.machine.contains('-'), "a versioned one");
+                assert!(!state.machine.devices.is_empty());
+                live.destroy().await.unwrap();
+                for own in [false, true] {
+                    let mut spec = back(&spec, &state, &kept);
+                    spec.image.as_mut().unwrap().memory.as_mut().unwrap().own = own;
+                    driver().check(&spec).unwrap();
+                    let (mut live, ..) = launched(&spec).await;
+                    assert_eq!(live.query().await.unwrap().state, State::Paused);
+                    live.unpause().await.unwrap();
+                    assert_eq!(live.query().await.unwrap().state, State::Running);
+                    let (again, _) = saved(&mut live, order(false)).await;
+                    assert_eq!(again.machine, state.machine, "{arch} {machine}");
+                    live.destroy().await.unwrap();
+                }
+            });
+        }
+    }
+}
