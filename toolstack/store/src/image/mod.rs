@@ -29,7 +29,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-use kxl_domain::image::{DiskIdentity, Machine, Moment, Purpose};
+use kxl_domain::image::{DiskIdentity, Machine, MemoryLayout, Moment, Purpose};
 use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid, ImageId, Wanted};
 
 pub use carry::{export, import};
@@ -84,6 +84,16 @@ pub struct Facts {
     pub moment: Moment,
     /// Its disks at that moment.
     pub disks: Vec<DiskIdentity>,
+}
+
+/// Reads a manifest that is in memory: what it tells of the domain, and of its memory block.
+///
+/// # Errors
+/// What is wrong with it. Nothing in it is trusted, and what it makes this process allocate is
+/// bounded by a small multiple of its length.
+pub fn read_manifest(bytes: &[u8]) -> Result<(Facts, Option<MemoryLayout>), ImageFault> {
+    let manifest = codec::decode(bytes)?;
+    Ok((manifest.facts, manifest.memory.map(|memory| memory.layout)))
 }
 
 /// What an image is going to need on the disk.

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
@@ -26,6 +27,8 @@ const STEP: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Reserve {
     held: Mutex<Option<(File, u64)>>,
+    /// Bytes given back so far.
+    given: AtomicU64,
 }
 
 impl Reserve {
@@ -43,43 +46,56 @@ impl Reserve {
         let file = match nameless(dir) {
             Ok(file) => file,
             // Without a place to hold it in, the look at the free space has to do.
-            Err(error) if unsupported(&error) => return Ok(Self { held: Mutex::new(None) }),
+            Err(error) if unsupported(&error) => return Ok(Self::none()),
             Err(error) => return Err(StoreError::io("reserve space", dir, error)),
         };
         let Ok(length) = i64::try_from(bytes) else { return refuse(free) };
         match retry(|| fallocate(&file, FallocateFlags::empty(), 0, length)) {
-            Ok(()) => Ok(Self { held: Mutex::new(Some((file, bytes))) }),
+            Ok(()) => Ok(Self::of(Some((file, bytes)))),
             Err(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG) => refuse(self::free(dir)?),
-            Err(error) if unsupported(&error.into()) => Ok(Self { held: Mutex::new(None) }),
+            Err(error) if unsupported(&error.into()) => Ok(Self::none()),
             Err(error) => Err(StoreError::io("reserve space", dir, error.into())),
         }
     }
 
-    /// No space at all, for writes that nothing was reserved for.
-    pub(super) const fn none() -> Self {
-        Self { held: Mutex::new(None) }
+    const fn of(held: Option<(File, u64)>) -> Self {
+        Self { held: Mutex::new(held), given: AtomicU64::new(0) }
     }
 
-    /// Gives some of it back; `false` when there is nothing left to give.
-    pub(super) fn give(&self) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// No space at all, for writes that nothing was reserved for.
+    pub(super) const fn none() -> Self {
+        Self::of(None)
+    }
+
+    /// Gives some of it back; `false` when there is nothing left to give. A write that was begun
+    /// when `seen` bytes had been given back is to be tried again without more where another thread
+    /// has given since.
+    fn give(&self, seen: u64) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.given.load(Ordering::Acquire) != seen {
+            return true;
+        }
         let Some((file, left)) = held.as_mut().filter(|(_, left)| *left > 0) else {
             return false;
         };
         let less = left.saturating_sub(STEP);
-        let given = file.set_len(less).is_ok();
-        *left = if given { less } else { 0 };
-        given
+        if file.set_len(less).is_err() {
+            return false;
+        }
+        self.given.fetch_add(*left - less, Ordering::Release);
+        *left = less;
+        true
     }
 
     /// Gives all of it back.
     pub(super) fn release(&self) {
-        drop(self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+        drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Writes all the bytes at an offset, out of the reserve once the disk is full.
     pub(super) fn write(&self, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {
+            let seen = self.given.load(Ordering::Acquire);
             match file.write_at(bytes, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
@@ -87,7 +103,7 @@ impl Reserve {
                     offset += count as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_full(&error) && self.give() => {}
+                Err(error) if is_full(&error) && self.give(seen) => {}
                 Err(error) => return Err(error),
             }
         }
