@@ -31,7 +31,7 @@ pub(super) const ALL: &[Case] = &[
     Case { name: "one that is stopped by a signal is told and destroyed", run: hangs },
 ];
 
-fn up(host: &Host, subject: &Subject) -> Domain {
+pub(super) fn up(host: &Host, subject: &Subject) -> Domain {
     host.define("it", &subject.config);
     host.ok(["start", "it"]);
     let domain = host.domain("it");
@@ -40,7 +40,7 @@ fn up(host: &Host, subject: &Subject) -> Domain {
 }
 
 /// Waits until the guest is heard.
-fn heard(subject: &Subject, console: &mut Console) {
+pub(super) fn heard(subject: &Subject, console: &mut Console) {
     if let Some(greeting) = subject.greeting {
         console.expect(greeting);
     }
@@ -49,7 +49,7 @@ fn heard(subject: &Subject, console: &mut Console) {
     }
 }
 
-fn answers(subject: &Subject, console: &mut Console) {
+pub(super) fn answers(subject: &Subject, console: &mut Console) {
     let (typed, answer) = subject.echo;
     // A guest that polls its keyboard may have lost the first ones while it came up.
     for _ in 0..20 {
@@ -99,7 +99,7 @@ fn talks(host: &Host, subject: &Subject) {
 }
 
 /// Asserts that the guest stands still, and then that it goes on when it is let.
-fn stands_still(host: &Host, subject: &Subject, console: &Console) {
+pub(super) fn stands_still(host: &Host, subject: &Subject, console: &Console) {
     let domain = host.domain("it");
     let emulator = host.emulator_of(&domain);
     let shown = || subject.counter.map(|counter| counter.last(&console.text()));
@@ -152,7 +152,13 @@ fn refuses(host: &Host, subject: &Subject) {
         let Some(need) = rule.needs.filter(|need| !subject.offers.contains(&need.as_str())) else {
             continue;
         };
-        let output = host.refused(5, &[rule.verb.as_str(), "it"]);
+        let file = host.scratch().join("it.img").display().to_string();
+        let args = match rule.verb {
+            Verb::Save => vec!["save", "it", &file],
+            Verb::Checkpoint => vec!["image", "checkpoint", "it"],
+            verb => vec![verb.as_str(), "it"],
+        };
+        let output = host.refused(5, &args);
         assert!(output.stderr.contains(need.as_str()), "{output}");
         assert_eq!(picture(&host.answering("it")), picture(&before), "{}", rule.verb);
     }
@@ -167,7 +173,7 @@ fn declares(host: &Host, subject: &Subject, name: &str) {
         assert_eq!(name, "mock", "it is not among the backends: {declared}");
         return;
     };
-    for verb in [Verb::Pause, Verb::Shutdown, Verb::Reset] {
+    for verb in [Verb::Pause, Verb::Shutdown, Verb::Reset, Verb::Save] {
         let need = RULES.iter().find(|rule| rule.verb == verb).unwrap().needs.unwrap();
         let list = entry["capabilities"].as_array().unwrap();
         let offers = list.iter().any(|one| one == need.as_str());

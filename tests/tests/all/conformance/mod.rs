@@ -2,6 +2,7 @@
 //! refused and changes nothing. A backend that this host lacks is skipped aloud.
 
 mod cases;
+mod states;
 
 use crate::support::Host;
 use crate::support::guest::{self, Counter};
@@ -19,9 +20,12 @@ pub(crate) struct Subject {
     echo: (&'static str, &'static str),
     /// Capabilities it has, by name; the verbs that need others are refused.
     offers: &'static [&'static str],
+    /// A part of the configuration, and what makes another machine of it.
+    other: (&'static str, &'static str),
 }
 
-const LINUX: &[&str] = &["pause", "powerdown", "reset", "console"];
+const LINUX: &[&str] = &["pause", "powerdown", "reset", "save-state", "live-save", "console"];
+const SIMH: &[&str] = &["pause", "save-state", "console"];
 
 fn suite(name: &str, config: Result<String, String>, subject: impl FnOnce(String) -> Subject) {
     match config {
@@ -29,6 +33,11 @@ fn suite(name: &str, config: Result<String, String>, subject: impl FnOnce(String
             let subject = subject(config);
             eprintln!("conformance {name}");
             for case in cases::ALL {
+                eprintln!("  {}", case.name);
+                (case.run)(&Host::deep(), &subject);
+            }
+            let saves = subject.offers.contains(&"save-state");
+            for case in states::ALL.iter().filter(|_| saves) {
                 eprintln!("  {}", case.name);
                 (case.run)(&Host::deep(), &subject);
             }
@@ -45,6 +54,7 @@ fn the_mock_conforms() {
         greeting: Some("READY"),
         echo: ("hello\r", "hello"),
         offers: LINUX,
+        other: ("vcpus = 1", "vcpus = 2"),
     });
 }
 
@@ -68,6 +78,7 @@ fn linux(config: String) -> Subject {
         greeting: Some("READY"),
         echo: ("z", "? 7a"),
         offers: LINUX,
+        other: ("vcpus = 1", "vcpus = 2"),
     }
 }
 
@@ -78,7 +89,8 @@ fn a_pdp11_on_simh_conforms() {
         counter: Some(Counter::Pdp11),
         greeting: None,
         echo: ("q", "q"),
-        offers: &["pause", "console"],
+        offers: SIMH,
+        other: ("\"pdp11\"", "\"pdp8\""),
     });
 }
 
@@ -89,7 +101,8 @@ fn a_vax_on_simh_conforms() {
         counter: Some(Counter::Vax),
         greeting: None,
         echo: ("q", "q"),
-        offers: &["pause", "console"],
+        offers: SIMH,
+        other: ("\"vax780\"", "\"pdp11\""),
     });
 }
 
@@ -101,5 +114,6 @@ fn any_program_conforms() {
         greeting: None,
         echo: ("hello\r", "hello"),
         offers: &["pause", "powerdown", "console"],
+        other: ("", ""),
     });
 }
