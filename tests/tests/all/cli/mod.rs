@@ -8,3 +8,4 @@ mod hung;
 mod images;
 mod saved;
 mod xl;
+mod xl_saved;
