@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use kxl_backend::{Backend, LaunchSpec, MemorySource, RunAs, StateSource};
+use kxl_domain::image::MemoryLayout;
 use kxl_domain::{DomId, Failure, Kind};
 use kxl_store::image::Image;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::host::{Host, stored};
 use crate::restoring::compare_disks;
@@ -20,12 +22,7 @@ impl Host {
         let facts = image.facts();
         compare_disks(&facts.disks, &facts.config)?;
         let device = Arc::new(image.device().map_err(|e| stored(attempt, &e))?);
-        let memory = image.memory().map(|layout| MemorySource {
-            layout,
-            // Looked at by nobody before a launch.
-            file: Arc::clone(&device),
-            own: false,
-        });
+        let memory = image.memory().map(empty_memory).transpose()?;
         let spec = LaunchSpec {
             name: facts.name.clone(),
             uuid: facts.uuid,
@@ -43,4 +40,16 @@ impl Host {
         };
         backend.check(&spec).map_err(|error| Failure::because(Kind::Failed, attempt, &error))
     }
+}
+
+/// Memory of the right size that takes no room: what is in it is looked at by no check.
+fn empty_memory(layout: MemoryLayout) -> Result<MemorySource, Failure> {
+    let made = memfd_create(c"kxl-memory", MFdFlags::MFD_CLOEXEC).and_then(|file| {
+        nix::unistd::ftruncate(&file, i64::try_from(layout.size).unwrap_or(i64::MAX))?;
+        Ok(file)
+    });
+    let file = made.map_err(|error| {
+        Failure::because(Kind::Failed, "cannot make memory for the check", &error)
+    })?;
+    Ok(MemorySource { layout, file: Arc::new(file), own: true })
 }

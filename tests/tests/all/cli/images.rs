@@ -7,9 +7,9 @@ use std::path::Path;
 use kxl_domain::State;
 use serde_json::Value;
 
-use crate::support::guest::program;
+use crate::support::guest::{Counter, program};
 use crate::support::skip::skip;
-use crate::support::{Host, guest, wait};
+use crate::support::{Console, Host, guest, wait};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -244,4 +244,31 @@ fn an_image_that_a_domain_still_reads_is_not_removed() {
     host.ok(["image", "rm", "web"]);
     wait::eventually("nothing is in the store", || listed(&host).is_empty());
     assert_eq!(host.domain("two").state(), State::Running);
+}
+
+#[test]
+fn a_real_machine_is_compared_with_this_host_and_cloned() {
+    let config = match guest::qemu("x86_64", "web", "tick=100", "") {
+        Ok(config) => config,
+        Err(reason) => return skip("image verify --host and clone on qemu", &reason),
+    };
+    let _slot = guest::slot();
+    let host = Host::new();
+    host.create("web", &config);
+    let mut console = Console::attach(&host, "web");
+    console.expect("READY");
+    let count = Counter::Linux.begins(&console);
+    let id = checkpoint(&host);
+    for word in [&id, &host.scratch().join("web.img").display().to_string()] {
+        if word != &id {
+            host.ok(["image", "export", &id, word]);
+        }
+        let said = host.ok(["image", "verify", "--host", word]);
+        assert!(said.contains("this host can restore it"), "{said}");
+    }
+    host.ok(["image", "clone", &id, "two"]);
+    let two = Console::attach(&host, "two");
+    let first = Counter::Linux.begins(&two);
+    assert!(first >= count, "the clone began anew: {first} after {count}");
+    assert_eq!(host.domain("web").state(), State::Running);
 }
