@@ -183,6 +183,7 @@ fn a_restore_can_be_paused_and_have_another_configuration() {
     // In the foreground it returns with the domain's end.
     let running = host.begin(&["restore", "-F", &file]);
     wait::eventually("it comes back", || host.find("web").is_some());
+    host.rests("web", State::Running);
     host.ok(["destroy", "web"]);
     running.end(wait::SOON).expect(0);
 }
