@@ -93,9 +93,10 @@ impl Terminal {
     }
 
     /// Has disks written that the emulator keeps in its memory. They are detached for that, and the
-    /// state that was just saved attaches them again.
-    async fn flush(&self) -> Result<()> {
-        let save = &self.shared.profile.save;
+    /// state that was just saved attaches them again; a guest whose disks did not come back must
+    /// not go on.
+    async fn flush(&mut self) -> Result<()> {
+        let command = "save";
         let sockets = fs::read_dir(format!("/proc/{}/fd", self.process.identity().pid))
             .map(|fds| fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()))
             .is_ok_and(|mut fds| {
@@ -104,10 +105,20 @@ impl Terminal {
         if sockets {
             let why = "a disk is kept in the emulator's memory and could only be written by taking \
                        its network down: detach one of them at its prompt first";
-            return Err(BackendError::Control { command: "save".into(), why: why.into() });
+            return Err(BackendError::Control { command: command.into(), why: why.into() });
         }
+        let save = &self.shared.profile.save;
         let path = &self.shared.state_files.save;
-        self.go_through(&save.flush, path, Duration::from_millis(save.timeout_ms)).await
+        let deadline = Duration::from_millis(save.timeout_ms);
+        let flushed = self.go_through(&save.flush, path, deadline).await;
+        flushed.map_err(|error| {
+            self.before = Some(Before::Paused);
+            let why = format!(
+                "{error}; the guest is left standing still, as it may have lost its disks: destroy \
+                 it or go back to an earlier image"
+            );
+            BackendError::Control { command: command.into(), why }
+        })
     }
 
     /// What it says it is, asked once.

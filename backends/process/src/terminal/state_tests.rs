@@ -378,6 +378,27 @@ fn disks_are_named_written_and_needed_to_come_back() {
 }
 
 #[test]
+fn a_guest_whose_disks_did_not_come_back_does_not_go_on() {
+    let (scratch, disks) = (Scratch::new("simh"), Scratch::new("disks"));
+    let rx = disks.0.join("rx.img");
+    fs::write(&rx, vec![0; 256_256]).unwrap();
+    let Some(spec) = pdp11(&scratch, &format!("attach rx0 {}", rx.display())) else { return };
+    let mut profile = Profile::load("simh", Path::new("/nonexistent")).unwrap();
+    profile.save.flush[1].text = "restore /nonexistent/state".into();
+    monitor(async {
+        let driver = Driver::new(profile);
+        let mut live = driver.launch(&spec, &mut Record::default()).await.unwrap();
+        let mut console = Typist::new(live.console().unwrap());
+        begun(&mut console, Some("pdp11")).await;
+        let error = live.save_state(order(), Box::new(Kept::default())).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("File open error") && text.contains("standing still"), "{text}");
+        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
 fn a_command_file_that_starts_the_machine_does_not_do_so_in_a_restore() {
     let scratch = Scratch::new("simh");
     let Some(mut spec) = pdp11(&scratch, "go 1000") else { return };
