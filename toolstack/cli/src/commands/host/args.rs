@@ -158,7 +158,7 @@ pub(crate) enum Switch {
     Off,
 }
 
-/// Saves at once where nobody says otherwise; measured, see the decision note of the engine.
+/// Saves at once where nobody says otherwise; measured, see toolstack/decisions.md.
 pub(crate) const SAVES: u32 = 3;
 
 /// Domains that come back at once where nobody says otherwise.

@@ -37,6 +37,8 @@ struct Bars {
     total: ProgressBar,
     each: HashMap<usize, ProgressBar>,
     moved: HashMap<usize, u64>,
+    domains: usize,
+    over: usize,
 }
 
 impl Progress {
@@ -154,9 +156,9 @@ impl Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let total = all.add(ProgressBar::new(bytes));
         total.set_style(style("total {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {msg}"));
-        total.set_message(format!("0/{domains}"));
+        total.set_message(format!("0/{domains} domains"));
         total.enable_steady_tick(Duration::from_millis(200));
-        Self { all, total, each: HashMap::new(), moved: HashMap::new() }
+        Self { all, total, each: HashMap::new(), moved: HashMap::new(), domains, over: 0 }
     }
 
     fn begun(&mut self, index: usize, name: &str, way: Way) {
@@ -190,7 +192,8 @@ impl Bars {
         if course.outcome != Outcome::Nothing {
             self.all.suspend(|| out::complain(text));
         }
-        self.total.set_message(format!("{} in flight", self.each.len()));
+        self.over += 1;
+        self.total.set_message(format!("{}/{} domains", self.over, self.domains));
     }
 }
 
