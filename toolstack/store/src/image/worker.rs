@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, OFlag, fallocate};
+use nix::fcntl::{FallocateFlags, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 use super::buffer::{Buffer, CHUNK_LEN, Mask, PAGE_LEN, is_zero};
 use super::reserve::{Reserve, retry};
@@ -23,6 +23,9 @@ const BUFFERS: usize = 9;
 /// From this many pages in a row on, the disk is given them directly. Below, the page cache puts
 /// what is scattered together better than we could.
 pub(super) const DIRECT: usize = 32;
+
+/// So many bytes through the page cache before they are begun to be written.
+const WRITEBACK: u64 = 8 << 20;
 
 /// What became known of one chunk: pages with bytes in the buffer, and pages of zeros.
 pub(super) struct Job {
@@ -42,6 +45,8 @@ struct Shared {
     /// The group values of chunks that were written: kept so that a page that comes again costs
     /// its group and not its chunk. A file, because they are 2 MiB for each GiB of memory.
     scratch: File,
+    /// Bytes that went through the page cache.
+    cached: AtomicU64,
     /// Where memory begins in the file.
     base: u64,
     /// Bytes of the memory.
@@ -78,6 +83,7 @@ impl Crew {
             direct_works: AtomicBool::new(direct.is_some()),
             direct,
             scratch,
+            cached: AtomicU64::new(0),
             base,
             size,
             reserve,
@@ -226,8 +232,25 @@ impl Shared {
                 }
             }
             self.reserve.write(&self.file, bytes, at)?;
+            self.begin_writeback(bytes.len() as u64);
         }
         Ok(())
+    }
+
+    /// Has the kernel begin to write what is in the page cache, now and then: otherwise all of it
+    /// would wait for the sync at the end, when the guest may be standing still.
+    fn begin_writeback(&self, more: u64) {
+        let before = self.cached.fetch_add(more, Ordering::Relaxed);
+        if before / WRITEBACK == (before + more) / WRITEBACK {
+            return;
+        }
+        let (start, length) = (self.base.cast_signed(), self.size.cast_signed());
+        // Advice: where it is not taken, the sync does it all.
+        if let Err(error) =
+            posix_fadvise(&self.file, start, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+        {
+            tracing::debug!(%error, "cannot begin to write an image back");
+        }
     }
 
     /// Makes holes of pages that may have had bytes; where the file system has no holes, zeros.
