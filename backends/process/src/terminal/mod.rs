@@ -44,7 +44,7 @@ use crate::template::Values;
 use buffers::Buffers;
 use hold::{Hold, Note};
 use keeper::{Keeper, Phase, Shared, StateFiles};
-use live::{Restarts, Terminal};
+use live::Terminal;
 use transcript::Transcript;
 
 /// Number of the master among the emulator's own descriptors: above any that programs expect to
@@ -266,19 +266,7 @@ impl Driver {
             interrupted: false,
             owed: Cell::new(false),
             unsure: false,
-            restarts: self.restarts(spec),
-        }
-    }
-
-    /// Where the administrator's command file starts the machine, the one of the profile goes on
-    /// when it stops.
-    fn restarts(&self, spec: &LaunchSpec) -> Restarts {
-        let itself = |ini: &PathBuf| restore::starts_itself(&self.profile, ini);
-        match (&spec.config.start, spec.config.ini.as_ref().is_some_and(itself)) {
-            _ if spec.image.is_some() => Restarts::Never,
-            (_, false) => Restarts::Never,
-            (None, true) => Restarts::GoesOn,
-            (Some(_), true) => Restarts::Anew,
+            restarts: restore::restarts(&self.profile, spec),
         }
     }
 

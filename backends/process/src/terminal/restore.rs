@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use kxl_domain::Capability;
 use super::hold::Note;
 use super::identify::Nature;
 use super::keeper::Phase;
-use super::live::Terminal;
+use super::live::{Restarts, Terminal};
 use super::save::remove;
 use crate::profile::{Meaning, Profile, StateWay};
 
@@ -63,10 +63,19 @@ fn without(text: &str, profile: &Profile) -> String {
     left
 }
 
-/// Whether an administrator's command file starts the machine itself.
-pub(super) fn starts_itself(profile: &Profile, path: &Path) -> bool {
-    let text = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().any(|line| begins(line, &profile.start.runs))
+/// What follows when the machine is brought to a stop: where the administrator's command file starts
+/// it, the one of the profile goes on then.
+pub(super) fn restarts(profile: &Profile, spec: &LaunchSpec) -> Restarts {
+    let starts_itself = |path: &PathBuf| {
+        let text = fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().any(|line| begins(line, &profile.start.runs))
+    };
+    let itself = spec.image.is_none() && spec.config.ini.as_ref().is_some_and(starts_itself);
+    match (&spec.config.start, itself) {
+        (_, false) => Restarts::Never,
+        (None, true) => Restarts::GoesOn,
+        (Some(_), true) => Restarts::Anew,
+    }
 }
 
 /// Whether a line begins with a command of the table, or an abbreviation of it; an entry with a
