@@ -206,6 +206,20 @@ fn a_clone_has_disks_of_its_own() {
 }
 
 #[test]
+fn a_machine_whose_command_file_names_its_disks_is_not_cloned_by_accident() {
+    let host = Host::new();
+    let ini = host.file("machine.ini", "attach rq0 disk.img\n");
+    let lines = format!("ini = \"{}\"", ini.display());
+    host.define("web", &guest::mock_with("web", "memory=4M", &lines));
+    host.ok(["start", "web"]);
+    host.ok(["suspend", "web"]);
+    let output = host.refused(4, &["image", "clone", "web", "two"]);
+    assert!(output.stderr.contains("machine.ini"), "{output}");
+    assert!(host.find("two").is_none());
+    host.ok(["image", "clone", "--force-disks", "web", "two"]);
+}
+
+#[test]
 fn an_overlay_is_made_where_it_is_asked_for() {
     if let Err(reason) = program("qemu-img") {
         return skip("image clone --disks=overlay", &reason);

@@ -106,6 +106,9 @@ impl Host {
         let image = Image::open_store(&self.paths, id).map_err(|e| stored(&attempt, &e))?;
         let facts = image.facts();
         self.name_is_free(&attempt, &opts.name)?;
+        if !opts.force_disks {
+            knows_its_disks(&facts.config).map_err(|failure| under(&attempt, failure))?;
+        }
         let uuid = DomainUuid::random();
         let mut cloned = Cloned {
             image: id,
@@ -207,6 +210,16 @@ fn own_config(facts: &Facts, name: &DomainName, uuid: DomainUuid) -> DomainConfi
         config.display.vncunused = Some(true);
     }
     config
+}
+
+/// Refuses a machine that is set up by a command file: what that attaches is in the state as well,
+/// and a clone would write to the very same disks.
+fn knows_its_disks(config: &DomainConfig) -> Result<(), Failure> {
+    let Some(ini) = &config.ini else { return Ok(()) };
+    let text =
+        format!("its disks are those that {} attaches, and cannot be changed", ini.display());
+    let hint = "--force-disks clones it all the same: for a machine that has no disks";
+    Err(Failure::new(Kind::Denied, text).hint(hint))
 }
 
 /// Where the bytes of that moment are. `writing`: a guest may write to the disk at this moment.
