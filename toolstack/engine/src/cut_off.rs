@@ -109,7 +109,7 @@ impl LiveDomain {
             Some(image) => {
                 self.settle_with(State::Suspended, Reason::Suspended, text, None, Some(image))
             }
-            None => self.settle(State::Halted, Reason::StartFailed, text, None),
+            None => self.settle_as_before(text),
         })
     }
 }
