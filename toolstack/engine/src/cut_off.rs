@@ -87,6 +87,11 @@ impl LiveDomain {
             Ok(()) => self.row.state,
             Err(_) => State::Paused,
         };
+        if cut.seen != ImageSeen::Complete {
+            for image in &cut.journalled {
+                self.forget_snapshots(*image).await;
+            }
+        }
         self.forget_cut_off(&cut);
         self.rest(state, None, LiveChange::default());
         self.event(Severity::Warning, "save-failed", None, "its monitor died: the domain goes on");
