@@ -309,8 +309,22 @@ impl Host {
                 && let Err(error) = kxl_store::image::sweep_file(path, op.image)
             {
                 tracing::warn!(%error, path = %path.display(), "a part of an image stays");
+                continue;
+            }
+            // What came of it is recorded, or was settled just now.
+            if self.rests(op.domain)
+                && let Err(error) = self.store.end_image_op(op.image)
+            {
+                tracing::warn!(%error, "the journal keeps an operation that has ended");
             }
         }
+    }
+
+    /// Whether a domain has no live row, and a record that says the same.
+    fn rests(&self, uuid: DomainUuid) -> bool {
+        let recorded =
+            self.store.managed(uuid).map(|row| row.is_none_or(|row| !row.state.is_live()));
+        matches!((self.store.live(uuid), recorded), (Ok(None), Ok(true)))
     }
 
     /// Removes runtime directories of domains that no record knows: a command was killed between

@@ -5,8 +5,7 @@
 use kxl_domain::image::{ImageId, ImagePlace, ImageUse};
 use kxl_domain::lifecycle::ImageSeen;
 use kxl_domain::{Failure, Op, Reason, State, Verb};
-use kxl_store::image::Image;
-use kxl_store::{ImageOp, LiveChange, Severity, Store};
+use kxl_store::{LiveChange, Severity};
 
 use crate::live::{LiveDomain, Next};
 use crate::restoring::Mark;
@@ -17,17 +16,9 @@ pub(crate) struct CutOff {
     pub(crate) seen: ImageSeen,
     pub(crate) image: Option<ImageId>,
     /// The journal's entries, to be removed when the outcome is recorded.
-    journalled: Vec<ImageId>,
+    pub(crate) journalled: Vec<ImageId>,
     /// The image that was to be come back from.
     from: Option<ImageUse>,
-}
-
-/// Whether the image that an operation was writing is complete.
-pub(crate) fn is_complete(store: &Store, op: &ImageOp) -> bool {
-    match &op.path {
-        None => store.paths().image_dir(op.image).is_dir(),
-        Some(path) => Image::open_file(path).is_ok_and(|image| image.facts().id == op.image),
-    }
 }
 
 impl LiveDomain {
@@ -41,7 +32,7 @@ impl LiveDomain {
         let from = self.row.image.clone();
         let (seen, image) = match self.row.op {
             Some(Op::Saving | Op::Suspending) => {
-                let done = ops.iter().rev().find(|op| op.ends && is_complete(&self.store, op));
+                let done = ops.iter().rev().find(|op| op.ends && self.store.is_complete(op));
                 let seen = if done.is_some() { ImageSeen::Complete } else { ImageSeen::Nothing };
                 (seen, done.map(|op| op.image))
             }
@@ -79,6 +70,7 @@ impl LiveDomain {
             self.event(Severity::Info, "adopted", None, "its image is complete: it ends as that");
             let verb = if suspended { Verb::Suspend } else { Verb::Save };
             self.end_emulator(verb).await?;
+            self.journalled.clone_from(&cut.journalled);
             return Ok(self.settle_as_image(suspended, image));
         }
         let run = self.row.state == State::Running;
@@ -87,11 +79,6 @@ impl LiveDomain {
             Ok(()) => self.row.state,
             Err(_) => State::Paused,
         };
-        if cut.seen != ImageSeen::Complete {
-            for image in &cut.journalled {
-                self.forget_snapshots(*image).await;
-            }
-        }
         self.forget_cut_off(&cut);
         self.rest(state, None, LiveChange::default());
         self.event(Severity::Warning, "save-failed", None, "its monitor died: the domain goes on");
@@ -114,7 +101,7 @@ impl LiveDomain {
             Some(image) => {
                 self.settle_with(State::Suspended, Reason::Suspended, text, None, Some(image))
             }
-            None => self.settle_as_before(text),
+            None => self.settle(State::Halted, Reason::StartFailed, text, None),
         })
     }
 }

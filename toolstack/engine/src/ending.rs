@@ -154,24 +154,24 @@ impl LiveDomain {
                 return self.relaunch(true).await;
             }
         }
-        let (state, reason) =
-            lifecycle::recover(interrupted, self.row.state, Seen::Gone, ImageSeen::Nothing);
+        let (state, reason) = lifecycle::recover(interrupted, self.row.state, Seen::Gone, cut.seen);
         let reason = match (self.row.state, self.row.reason) {
             // The guest had ended by itself; only the clean-up was cut off.
             (State::Shutdown, Some(reason)) => reason,
             _ => reason.unwrap_or(Reason::Unknown),
         };
         self.event(Severity::Warning, "settled", None, &text);
-        let next = match (state, reason, cut.image) {
+        if matches!(interrupted, Some(Op::Restoring | Op::Resuming)) {
+            self.unmark(&cut).await;
+        }
+        self.journalled.clone_from(&cut.journalled);
+        Ok(match (state, reason, cut.image) {
             (State::Suspended, _, Some(image)) => {
-                self.unmark(&cut).await;
                 self.settle_with(state, reason, &text, None, Some(image))
             }
             (State::Halted, Reason::Saved, Some(image)) => self.settle_as_image(false, image),
             _ => self.settle(state, reason, &text, None),
-        };
-        self.forget_cut_off(&cut);
-        Ok(next)
+        })
     }
 
     /// Which event it was, which row applies, and whether a person asked for it. A guest that was

@@ -59,8 +59,8 @@ pub struct LiveDomain {
     ends: u64,
     /// The next reset that the emulator reports is our own.
     pub(crate) reset_by_us: bool,
-    /// The image that is being written, as journalled.
-    pub(crate) image_op: Option<ImageId>,
+    /// The saves in the journal whose outcome is not recorded yet.
+    pub(crate) journalled: Vec<ImageId>,
     /// The check of the image that the guest came from, while it goes on.
     pub(crate) verifier: Option<Verifier>,
     /// The end that could not be written yet.
@@ -104,7 +104,7 @@ impl LiveDomain {
             last_end: None,
             ends: 0,
             reset_by_us: false,
-            image_op: None,
+            journalled: Vec::new(),
             verifier: None,
             unsettled: None,
             publisher,
@@ -183,7 +183,11 @@ impl LiveDomain {
                 let (state, reason) = (State::Suspended, Reason::Suspended);
                 self.settle_with(state, reason, &text, None, Some(image));
             }
-            (Some(Op::Restoring), _) => drop(self.settle_as_before(&text)),
+            (Some(Op::Restoring), _) => {
+                // Where it rested before; the file can be tried again.
+                let reason = self.row.reason.unwrap_or(Reason::StartFailed);
+                self.settle(self.row.state, reason, &text, None);
+            }
             _ => drop(self.settle(State::Failed, Reason::StartFailed, &text, None)),
         }
         failure
@@ -334,9 +338,6 @@ impl LiveDomain {
                 | Reason::Saved
                 | Reason::Suspended
         ));
-        if let Some(id) = self.image_op.take() {
-            self.forget_image(id);
-        }
         self.row.state = state;
         self.row.op = None;
         self.row.reason = Some(reason);
@@ -355,15 +356,6 @@ impl LiveDomain {
         Next::Over
     }
 
-    /// The end of a restore that came to nothing: the domain is what it was before.
-    pub(crate) fn settle_as_before(&mut self, detail: &str) -> Next {
-        let (state, reason) = match self.row.state {
-            State::Failed => (State::Failed, self.row.reason.unwrap_or(Reason::StartFailed)),
-            _ => (State::Halted, self.row.reason.unwrap_or(Reason::Unknown)),
-        };
-        self.settle(state, reason, detail, Some(Wanted::Halted))
-    }
-
     /// Writes the end of the live record if it is not written yet; `true` when nothing is left to
     /// be written.
     pub fn settle_again(&mut self) -> bool {
@@ -373,7 +365,13 @@ impl LiveDomain {
             self.store.remove_live(self.row.uuid)
         });
         match recorded {
-            Ok(()) => self.unsettled = None,
+            // The journal last: until the record is written it is all that tells of the image.
+            Ok(()) => {
+                self.unsettled = None;
+                for image in std::mem::take(&mut self.journalled) {
+                    self.forget_image(image);
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, name = %self.row.name, "the end is not recorded yet");
             }

@@ -58,13 +58,28 @@ impl LiveDomain {
             }
         };
         if let Err(failure) = went {
-            // No guest went on: it can be tried again.
+            let stood = !self.has_gone_on() || self.stands_still().await;
             self.end_emulator(verb).await?;
-            mark.take_off().await;
+            // Its record ends with it; the image is not this guest's any more.
+            self.row.image = Some(from.clone());
+            if stood || disks_as_saved(&from, &opened).await {
+                let image = Some(self.row.image.clone());
+                self.change(&LiveChange { image, ..LiveChange::default() });
+                mark.take_off().await;
+            }
             return Err(failure);
         }
         self.has_come_back(&from, &opened);
         Ok(())
+    }
+
+    /// Whether the emulator says, after it was asked to let the guest go, that it stands still:
+    /// then it has not run.
+    async fn stands_still(&mut self) -> bool {
+        match self.live.as_mut() {
+            Some(live) => live.query().await.is_ok_and(|report| report.state == State::Paused),
+            None => false,
+        }
     }
 
     async fn open_image(
@@ -102,12 +117,7 @@ impl LiveDomain {
         self.tell_clock(opened).await;
         if self.row.wanted == Wanted::Running {
             let gone_on = self.emulator()?.unpause().await;
-            if let Err(error) = gone_on {
-                let undo = LiveChange { image: Some(Some(from.clone())), ..LiveChange::default() };
-                self.row.image = Some(from.clone());
-                self.change(&undo);
-                return Err(self.cannot(Verb::Unpause, &error));
-            }
+            gone_on.map_err(|error| self.cannot(Verb::Unpause, &error))?;
         }
         reach(Step::WentOn, self.pid());
         Ok(())
@@ -150,6 +160,7 @@ impl LiveDomain {
         self.change(&LiveChange { image: Some(image), ..LiveChange::default() });
         let what = if self.row.op == Some(Op::Resuming) { "resumed" } else { "restored" };
         self.has_started(state, what, &format!("from {}", place_of(from)));
+        self.forget_earlier();
         if stored {
             self.verifier = Some(Verifier::start(&self.paths, from, opened.verified));
         }
@@ -215,6 +226,18 @@ fn copied(image: &Image, layout: &MemoryLayout, watch: &Watch) -> Result<OwnedFd
     Ok(file.into())
 }
 
+/// Whether a guest that may have run has left its disks as they were saved: within a boot a disk's
+/// times tell of every write. Old memory fits them still then. A wish to come back whatever the
+/// disks are does not make them so.
+async fn disks_as_saved(from: &ImageUse, opened: &Opened) -> bool {
+    if from.force_disks {
+        return false;
+    }
+    let facts = opened.facts.clone();
+    let compared = apart("disks", move || compare_disks(&facts.disks, &facts.config)).await;
+    matches!(compared, Ok(Ok(())))
+}
+
 /// Refuses an image whose disks are not what they were, naming each.
 pub(crate) fn compare_disks(disks: &[DiskIdentity], config: &DomainConfig) -> Result<(), Failure> {
     let mut moved = Vec::new();
@@ -243,7 +266,7 @@ pub(crate) fn compare_disks(disks: &[DiskIdentity], config: &DomainConfig) -> Re
     let snapshot = disks.iter().find_map(|disk| {
         let name = disk.snapshot.as_ref().filter(|_| disk.format == DiskFormat::Qcow2)?;
         Some(format!(
-            "qemu-img snapshot -a {name} {} brings it back to that moment; ",
+            "qemu-img snapshot -a {name} {} brings it back to that moment, and then ",
             disk.path.display()
         ))
     });

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kxl_control::Moved;
-use kxl_domain::image::{ImagePlace, ImageUse};
+use kxl_domain::image::{ImagePlace, ImageUse, Purpose};
 use kxl_domain::{DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Wanted};
 use kxl_store::image::{self, Facts, Image};
 use kxl_store::{ListRow, ManagedChange, StoreError};
@@ -150,6 +150,8 @@ impl Host {
         attempt: &str,
     ) -> Result<ImageUse, Failure> {
         let facts = image.facts();
+        // A checkpoint was made to be come back from, any number of times.
+        let keep = opts.keep || facts.purpose == Purpose::Checkpoint;
         let config = opts.config.as_ref().unwrap_or(&facts.config);
         let named = |failure: Failure| Failure {
             text: attempt.to_owned(),
@@ -159,7 +161,10 @@ impl Host {
         if !opts.force_disks {
             compare_disks(&facts.disks, config).map_err(named)?;
             let spent = image.spent().map_err(|e| stored(attempt, &e))?;
-            if let (ImagePlace::Store, Some(_), false) = (&place, spent, opts.keep) {
+            // After a power cut a disk's times may be older than what is on it: nothing but the
+            // lack of writable disks tells that they have not moved on.
+            let writes = facts.disks.iter().any(|disk| disk.writable);
+            if place == ImagePlace::Store && spent.is_some() && writes && !keep {
                 let text = "a guest went on from this image already: its state is an old one";
                 let hint = "--force-disks comes back from it all the same";
                 return Err(named(Failure::new(Kind::Denied, text).hint(hint)));
@@ -168,7 +173,7 @@ impl Host {
         Ok(ImageUse {
             eager: opts.eager,
             force_disks: opts.force_disks,
-            keep: opts.keep,
+            keep,
             ..ImageUse::of(facts.id, place)
         })
     }

@@ -72,11 +72,6 @@ impl StateSink for Sink {
     }
 }
 
-/// The name of the snapshots that belong to an image.
-fn snapshot_name(image: ImageId) -> String {
-    format!("kxl-{image}")
-}
-
 impl LiveDomain {
     /// Carries out `save`, `suspend` or `checkpoint`. `None` when the wish was met already.
     ///
@@ -175,6 +170,7 @@ impl LiveDomain {
             ImagePlace::Store => Target::Store(self.paths.clone()),
             ImagePlace::File(path) => Target::File {
                 path: path.clone(),
+                replace: save.replace,
                 header: save.header.clone().unwrap_or_default().into_bytes(),
             },
         }
@@ -183,6 +179,7 @@ impl LiveDomain {
     /// Writes the operation down, for the boot that may never end and for the one after it.
     fn journal(&mut self, save: &Save, id: ImageId) -> Result<(), Failure> {
         let op = rule_of(save.verb).op.unwrap_or(Op::Saving);
+        self.forget_earlier();
         let path = match &save.place {
             ImagePlace::Store => None,
             ImagePlace::File(path) => Some(path.clone()),
@@ -198,7 +195,7 @@ impl LiveDomain {
             let attempt = format!("cannot {} domain \"{}\"", save.verb, self.row.name);
             Failure::because(Kind::Failed, attempt, &error)
         })?;
-        self.image_op = Some(id);
+        self.journalled.push(id);
         self.row.op = Some(op);
         self.change(&LiveChange { op: Some(Some(op)), ..LiveChange::default() });
         Ok(())
@@ -215,7 +212,7 @@ impl LiveDomain {
         let run = self.row.state == State::Running;
         let order = SaveOrder {
             live: save.live,
-            snapshot: save.snapshot.then(|| snapshot_name(id)),
+            snapshot: save.snapshot.then(|| format!("kxl-{id}")),
             watch: Arc::clone(watch),
         };
         let sink = Sink::new(writer, Arc::clone(watch));
@@ -226,7 +223,6 @@ impl LiveDomain {
             Ok(committed) => committed,
             Err(failure) => {
                 self.put_back(run).await;
-                self.forget_snapshots(id).await;
                 return Err(failure);
             }
         };
@@ -248,7 +244,7 @@ impl LiveDomain {
         let mut facts = self.facts(save, id, state);
         let (disks, snapshots) = (self.row.config.disks.clone(), state.snapshots.clone());
         let files = state.files.clone();
-        let (name, watch) = (snapshot_name(id), Arc::clone(watch));
+        let (name, watch) = (format!("kxl-{id}"), Arc::clone(watch));
         let done = apart("image", move || {
             writer.finish()?;
             facts.disks = identities(&disks, &snapshots, &name)?;
@@ -336,9 +332,7 @@ impl LiveDomain {
             (State::Halted, Reason::Saved)
         };
         let wanted = if suspended { None } else { Some(Wanted::Halted) };
-        let next = self.settle_with(state, reason, "", wanted, suspended.then_some(image));
-        self.forget_image(image);
-        next
+        self.settle_with(state, reason, "", wanted, suspended.then_some(image))
     }
 
     /// Lets the guest stand or run again as it did before a save that failed.
@@ -353,18 +347,19 @@ impl LiveDomain {
         }
     }
 
-    /// Takes the snapshots off the disks that were made for an image which was not kept.
-    pub(crate) async fn forget_snapshots(&mut self, image: ImageId) {
-        if let Ok(live) = self.emulator() {
-            live.forget_snapshots(&snapshot_name(image)).await;
+    /// The outcome of an image is recorded, or there is none.
+    pub(crate) fn forget_image(&mut self, id: ImageId) {
+        self.journalled.retain(|other| *other != id);
+        if let Err(error) = self.store.end_image_op(id) {
+            tracing::warn!(%error, "the journal keeps an operation that has ended");
         }
     }
 
-    /// The outcome of an image is recorded, or there is none.
-    pub(crate) fn forget_image(&mut self, id: ImageId) {
-        self.image_op = None;
-        if let Err(error) = self.store.end_image_op(id) {
-            tracing::warn!(%error, "the journal keeps an operation that has ended");
+    /// Entries of the journal that outlived their saves: nothing that is there now may be taken for
+    /// the outcome of a later one.
+    pub(crate) fn forget_earlier(&mut self) {
+        for op in self.store.image_ops(self.row.uuid).unwrap_or_default() {
+            self.forget_image(op.image);
         }
     }
 

@@ -98,8 +98,9 @@ impl LiveDomain {
         self.verifier = None;
         let Some(from) = self.row.image.clone() else { return Ok(()) };
         match outcome {
-            Ok(()) => {
-                let (keep, id) = (from.keep, from.id);
+            // A monitor that died between the removal and the record of it had checked it all.
+            Ok(()) | Err(StoreError::NoImage { .. }) => {
+                let (keep, id) = (from.keep || outcome.is_err(), from.id);
                 let pinned = if keep { 0 } else { from.pinned };
                 self.row.image = Some(ImageUse { done: true, pinned, ..from });
                 let image = self.row.image.clone();
@@ -111,14 +112,23 @@ impl LiveDomain {
             }
             Err(error) => {
                 let text = format!("image {}: {error}; the image is kept", from.id);
-                self.row.wanted = Wanted::Paused;
-                let paused = match self.emulator() {
-                    Ok(live) => live.pause().await,
-                    Err(_) => Ok(()),
+                // Told once; and it stays, whatever becomes of the domain.
+                self.row.image = Some(ImageUse { keep: true, done: true, ..from });
+                let image = Some(self.row.image.clone());
+                let Some(live) = self.live.as_mut() else {
+                    self.change(&LiveChange { image, ..LiveChange::default() });
+                    let text = format!("{text}; what was saved from its guest is no better");
+                    self.event(Severity::Alert, "image-damaged", None, &text);
+                    return Ok(());
                 };
+                let paused = live.pause().await;
                 if paused.is_ok() {
-                    let more = LiveChange { wanted: Some(Wanted::Paused), ..LiveChange::default() };
+                    self.row.wanted = Wanted::Paused;
+                    let wanted = Some(Wanted::Paused);
+                    let more = LiveChange { image, wanted, ..LiveChange::default() };
                     self.rest(State::Paused, self.row.reason, more);
+                } else {
+                    self.change(&LiveChange { image, ..LiveChange::default() });
                 }
                 self.event(Severity::Alert, "image-damaged", Some("pause"), &text);
                 paused.map_err(|error| self.cannot(kxl_domain::Verb::Pause, &error))
@@ -154,8 +164,16 @@ impl LiveDomain {
     /// Takes up the check that an earlier monitor did not finish.
     pub(crate) fn check_again(&mut self) {
         let unfinished = self.row.image.as_ref().filter(|from| from.went_on && !from.done);
-        if let Some(from) = unfinished {
-            self.verifier = Some(Verifier::start(&self.paths, from, false));
+        match unfinished {
+            Some(from) if from.place == ImagePlace::Store => {
+                self.verifier = Some(Verifier::start(&self.paths, from, false));
+            }
+            // What came from a file was checked before it ran, and maps nothing of it.
+            Some(_) => {
+                self.row.image = None;
+                self.change(&LiveChange { image: Some(None), ..LiveChange::default() });
+            }
+            None => {}
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use kxl_domain::{DomainUuid, ImageId, Op, Reason, State};
+use kxl_domain::{DomainUuid, Op, Reason, State, Wanted};
 use rusqlite::Connection;
 
 use crate::Result;
 use crate::error::{Fault, StoreError};
 use crate::events::{self, Event, Severity};
 use crate::facade::Store;
+use crate::image::Image;
 use crate::image_ops::{self, ImageOp};
 use crate::live;
 use crate::lock::NamesLock;
@@ -28,26 +29,31 @@ impl Store {
     pub(crate) fn settle_other_boots(&self) -> Result<()> {
         if self.is_new_to(self.registry().read(&self.paths, "read the boot id", boot_of)?) {
             self.registry().write(&self.paths, "settle the last boot", |db| {
-                let lost = registry::of_other_boots(db, &self.boot_id)?;
-                self.report_lost(lost.iter().map(|light| (&light.row, light.boot_id.as_deref())));
-                for light in &lost {
-                    let image = self.suspended_as(db, light.row.uuid)?;
-                    let (state, reason) = match image {
-                        Some(_) => (State::Suspended, Reason::Suspended),
+                let mut lost = Vec::new();
+                for light in registry::of_other_boots(db, &self.boot_id)? {
+                    let uuid = light.row.uuid;
+                    let op = self.complete(db, uuid)?;
+                    let (state, reason) = match op.as_ref().map(|op| op.op) {
+                        Some(Op::Suspending) => (State::Suspended, Reason::Suspended),
+                        Some(_) => (State::Halted, Reason::Saved),
                         None => (State::Halted, Reason::LostAtHostReboot),
                     };
                     let rest = Rest {
                         state: Some(state),
                         reason: Some(Some(reason)),
                         detail: Some(String::new()),
-                        wanted: None,
-                        image: Some(image),
+                        wanted: (reason == Reason::Saved).then_some(Wanted::Halted),
+                        image: Some(
+                            op.as_ref().map(|op| op.image).filter(|_| state == State::Suspended),
+                        ),
                     };
-                    registry::set_rest(db, light.row.uuid, &rest, &self.boot_id)?;
-                    if let Some(image) = image {
-                        image_ops::remove(db, image)?;
+                    registry::set_rest(db, uuid, &rest, &self.boot_id)?;
+                    match op {
+                        Some(op) => image_ops::remove(db, op.image)?,
+                        None => lost.push(light),
                     }
                 }
+                self.report_lost(lost.iter().map(|light| (&light.row, light.boot_id.as_deref())));
                 registry::set_meta(db, BOOT, &self.boot_id)
             })?;
         }
@@ -59,12 +65,20 @@ impl Store {
         }
     }
 
-    /// The image that a domain is, if the host went down between its commit and the record of it:
-    /// such a guest never went on.
-    fn suspended_as(&self, db: &Connection, uuid: DomainUuid) -> Result<Option<ImageId>, Fault> {
+    /// The save by which a domain is an image, if the host went down between the commit of that
+    /// and the record of it: such a guest never went on.
+    fn complete(&self, db: &Connection, uuid: DomainUuid) -> Result<Option<ImageOp>, Fault> {
         let ops = image_ops::of_domain(db, uuid)?;
-        let committed = |op: &ImageOp| op.op == Op::Suspending && self.is_committed(op.image);
-        Ok(ops.iter().rev().find(|op| committed(op)).map(|op| op.image))
+        Ok(ops.into_iter().rev().find(|op| op.ends && self.is_complete(op) && self.is_unspent(op)))
+    }
+
+    /// No guest went on from it since; what cannot be told counts as spent.
+    fn is_unspent(&self, op: &ImageOp) -> bool {
+        let spent = match &op.path {
+            None => Image::open_store(&self.paths, op.image).and_then(|image| image.spent()),
+            Some(_) => return true,
+        };
+        matches!(spent, Ok(None))
     }
 
     fn settle_live_rows(&self) -> Result<()> {
@@ -73,7 +87,8 @@ impl Store {
         }
         self.live_db().write(&self.paths, "settle the last boot", |db| {
             let stale = live::of_other_boots(db, &self.boot_id)?;
-            let lost: Vec<_> = stale.iter().filter(|(row, _)| row.process.is_some()).collect();
+            let mut lost: Vec<_> = stale.iter().filter(|(row, _)| row.process.is_some()).collect();
+            lost.retain(|(row, _)| !self.is_kept(row.uuid));
             self.report_lost(lost.iter().map(|(row, boot)| (row, Some(boot.as_str()))));
             for (row, _) in &stale {
                 live::remove(db, row.uuid)?;
@@ -81,6 +96,13 @@ impl Store {
             self.stamp()?;
             registry::set_meta(db, BOOT, &self.boot_id)
         })
+    }
+
+    /// Whether a domain is an image, by its record: nothing of it was lost.
+    fn is_kept(&self, uuid: DomainUuid) -> bool {
+        let kept =
+            |row: &ListRow| row.state == State::Suspended || row.reason == Some(Reason::Saved);
+        matches!(self.managed_light(uuid), Ok(Some(light)) if kept(&light.row))
     }
 
     /// Notes beside the live rows which boot they are of, for the day on which they cannot be

@@ -10,6 +10,7 @@ use crate::clock::now_ms;
 use crate::columns::Columns;
 use crate::error::Fault;
 use crate::facade::Store;
+use crate::image::Image;
 
 /// An operation on an image that has begun, and whose outcome is not recorded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,9 +123,14 @@ impl Store {
         Ok(found.flatten())
     }
 
-    /// Whether an image is in the store, complete. Its directory gets its name last.
-    pub(crate) fn is_committed(&self, image: ImageId) -> bool {
-        self.paths.image_dir(image).is_dir()
+    /// Whether the image that an operation was writing is there and complete. In the store its
+    /// directory gets its name last.
+    #[must_use]
+    pub fn is_complete(&self, op: &ImageOp) -> bool {
+        match &op.path {
+            None => self.paths.image_dir(op.image).is_dir(),
+            Some(path) => Image::open_file(path).is_ok_and(|image| image.id() == op.image),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub fn export(
     header: &[u8],
     moved: &mut dyn FnMut(u64) -> bool,
 ) -> Result<()> {
-    let target = Target::File { path: to.to_path_buf(), header: header.to_vec() };
+    let target = Target::File { path: to.to_path_buf(), replace: true, header: header.to_vec() };
     carry(image, &target, moved)
 }
 

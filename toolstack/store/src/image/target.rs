@@ -31,10 +31,12 @@ const SWEPT: Duration = Duration::from_secs(2);
 pub enum Target {
     /// In the managed store.
     Store(Paths),
-    /// In a file of the user's. A file that is there is replaced, at the end and at once.
+    /// In a file of the user's, which gets its name at the end and at once.
     File {
         /// The file. A relative path is that of this process.
         path: PathBuf,
+        /// A file that has the name by then is replaced; otherwise it stays and the commit fails.
+        replace: bool,
         /// The text of the configuration block at its beginning, for tools that look into it.
         header: Vec<u8>,
     },
@@ -78,6 +80,7 @@ enum Kind {
         part: PathBuf,
         head: Vec<u8>,
         memory: u64,
+        replace: bool,
     },
 }
 
@@ -85,7 +88,9 @@ impl Place {
     pub(super) fn make(target: &Target, id: ImageId, memory: u64) -> Result<Self> {
         match target {
             Target::Store(paths) => Self::in_store(paths, id),
-            Target::File { path, header } => Self::in_file(path, header, id, memory),
+            Target::File { path, replace, header } => {
+                Self::in_file(path, *replace, header, id, memory)
+            }
         }
     }
 
@@ -107,7 +112,7 @@ impl Place {
         })
     }
 
-    fn in_file(path: &Path, text: &[u8], id: ImageId, memory: u64) -> Result<Self> {
+    fn in_file(path: &Path, replace: bool, text: &[u8], id: ImageId, memory: u64) -> Result<Self> {
         let head = header::head(text)
             .map_err(|fault| StoreError::Image { path: path.to_path_buf(), fault })?;
         let path = resolved(path)?;
@@ -124,8 +129,12 @@ impl Place {
         };
         // Whoever sweeps must see that its writer lives, when it has a name.
         file.lock().map_err(|error| StoreError::io("lock", &part, error))?;
-        let place =
-            Self { kind: Kind::File { file, name, part, head, memory }, path, dir, done: false };
+        let place = Self {
+            kind: Kind::File { file, name, part, head, memory, replace },
+            path,
+            dir,
+            done: false,
+        };
         place.begin_file().map_err(|error| place.failed("write the image", error))?;
         Ok(place)
     }
@@ -220,7 +229,11 @@ impl Place {
         reserve.release();
         self.reveal()?;
         self.done = true;
-        self.on_disk().map_err(|error| self.failed("look at", error))
+        // It is there, whether its size can be told or not.
+        Ok(self.on_disk().unwrap_or_else(|error| {
+            tracing::warn!(path = %self.path.display(), %error, "the size of an image cannot be told");
+            0
+        }))
     }
 
     /// Gives it its name, durably. What cannot be made durable is taken back.
@@ -239,11 +252,16 @@ impl Place {
                     self.failed("make durable", error)
                 })
             }
-            Kind::File { file, name, part, .. } => {
+            Kind::File { file, name, part, replace, .. } => {
                 if name.is_none() {
                     link(file, part).map_err(|error| self.failed("give its name to", error))?;
                 }
-                fs::rename(part, &self.path).map_err(|error| {
+                let renamed = if *replace {
+                    fs::rename(part, &self.path)
+                } else {
+                    rename_new(part, &self.path)
+                };
+                renamed.map_err(|error| {
                     discard(part);
                     self.failed("give its name to", error)
                 })?;
@@ -384,8 +402,10 @@ fn finish_file(
 /// Renames without ever replacing.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        // A file system without that flag: a directory replaces an empty one only.
-        Err(Errno::EINVAL) => fs::rename(from, to),
+        // A file system without that flag: a directory replaces an empty one only, and a file can
+        // have two names for a moment.
+        Err(Errno::EINVAL) if from.is_dir() => fs::rename(from, to),
+        Err(Errno::EINVAL) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         other => Ok(other?),
     }
 }

@@ -28,7 +28,7 @@ fn root() -> Option<std::path::PathBuf> {
 
 /// Both targets under a root.
 fn targets_in(root: &Path) -> [Target; 2] {
-    let file = Target::File { path: root.join("saved"), header: b"{}".to_vec() };
+    let file = Target::File { path: root.join("saved"), replace: true, header: b"{}".to_vec() };
     [Target::Store(Paths::under(root)), file]
 }
 

@@ -79,7 +79,11 @@ pub(super) fn read_all(fd: OwnedFd) -> Vec<u8> {
 
 /// Both places an image can go to.
 pub(super) fn targets(host: &Host) -> [Target; 2] {
-    let file = Target::File { path: host.root().join("web.kxl"), header: b"{\"a\": 1}".to_vec() };
+    let file = Target::File {
+        path: host.root().join("web.kxl"),
+        replace: true,
+        header: b"{\"a\": 1}".to_vec(),
+    };
     [Target::Store(host.paths.clone()), file]
 }
 
