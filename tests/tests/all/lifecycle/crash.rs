@@ -10,12 +10,12 @@ use crate::support::{Host, guest, skip, wait};
 
 use State::{Absent, Failed, Halted, Running};
 
-/// The verbs that have steps.
+/// The verbs that have steps; those of images are tested in [`super::images`].
 const VERBS: &[Verb] = &[Verb::Create, Verb::Start, Verb::Shutdown, Verb::Reboot, Verb::Destroy];
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
+pub(super) enum Victim {
     /// The process that reaches the step.
     Own,
     /// The command.
@@ -24,10 +24,10 @@ enum Victim {
     Emulator,
 }
 
-const VICTIMS: &[Victim] = &[Victim::Own, Victim::Client, Victim::Emulator];
+pub(super) const VICTIMS: &[Victim] = &[Victim::Own, Victim::Client, Victim::Emulator];
 
 impl Victim {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Own => "kill",
             Self::Client => "kill-client",
@@ -38,7 +38,7 @@ impl Victim {
 
 /// Whether the domain is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Managed,
     Transient,
 }
@@ -83,12 +83,13 @@ fn allowed(verb: Verb, step: Step, victim: Victim) -> &'static [State] {
 
 #[test]
 fn every_step_of_the_engine_has_its_fault_tests() {
+    let tested = [VERBS, super::images::VERBS].concat();
     for step in Step::ALL {
-        let covered = VERBS.iter().any(|verb| Step::of(*verb).contains(step));
+        let covered = tested.iter().any(|verb| Step::of(*verb).contains(step));
         assert!(covered, "no crash test reaches {}", step.as_str());
     }
     for verb in Verb::ALL {
-        let known = VERBS.contains(verb) || Step::of(*verb).is_empty();
+        let known = tested.contains(verb) || Step::of(*verb).is_empty();
         assert!(known, "{verb} has steps and no crash test");
     }
 }
@@ -217,7 +218,7 @@ fn running(host: &Host, kind: Kind, path: &str) -> crate::support::Domain {
 }
 
 /// Runs the command with the fault, and checks that the step was reached and the victim died.
-fn act(host: &Host, args: &[&str], case: &str, step: Step, victim: Victim) {
+pub(super) fn act(host: &Host, args: &[&str], case: &str, step: Step, victim: Victim) {
     let fault = format!("{}@{}", victim.word(), step.as_str());
     let mut command = host.command("kxl", args);
     command.env("KXL_FAULT", fault).env("KXL_LOG", "trace");
@@ -250,7 +251,7 @@ fn rests_as_allowed(host: &Host, states: &[State], kind: Kind) -> bool {
 }
 
 /// One emulator and one monitor for a live domain, none for another.
-fn alone(host: &Host, case: &str) {
+pub(super) fn alone(host: &Host, case: &str) {
     let live = usize::from(host.find("web").is_some_and(|domain| domain.domid().is_some()));
     wait::eventually(&format!("{case}: {live} emulators and monitors"), || {
         (host.emulators().len(), host.monitors().len()) == (live, live)

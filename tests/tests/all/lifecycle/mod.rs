@@ -2,6 +2,7 @@
 
 mod adopt;
 mod crash;
+mod images;
 mod policy;
 mod race;
 mod verbs;

@@ -31,6 +31,8 @@ pub(crate) struct Host {
     top: PathBuf,
     /// Every emulator that was ever listed.
     known: Mutex<Vec<Identity>>,
+    /// How often it was booted.
+    boots: AtomicU32,
 }
 
 /// A domain as `kxl list --json` shows it.
@@ -75,7 +77,7 @@ impl Host {
         for name in ["kxl", "xl", "xm", "xen"] {
             symlink(programs().join("kxl"), bin.join(name)).unwrap();
         }
-        Self { root, top, known: Mutex::default() }
+        Self { root, top, known: Mutex::default(), boots: AtomicU32::new(1) }
     }
 
     /// A directory with `kxl`, `xl`, `xm` and `xen` in it.
@@ -111,6 +113,15 @@ impl Host {
         for name in ["KXL_FAULT", "KXL_BOOT_ID", "KXL_LOG"] {
             command.env_remove(name);
         }
+        let boots = self.boots.load(Ordering::Relaxed);
+        if boots > 1 {
+            command.env("KXL_BOOT_ID", format!("boot-{boots}"));
+        }
+    }
+
+    /// Commands are those of another boot from now on.
+    pub(crate) fn next_boot(&self) {
+        self.boots.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Runs `kxl` to its end.

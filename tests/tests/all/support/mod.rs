@@ -3,6 +3,7 @@
 pub(crate) mod console;
 pub(crate) mod guest;
 pub(crate) mod host;
+pub(crate) mod images;
 pub(crate) mod process;
 pub(crate) mod run;
 pub(crate) mod skip;
