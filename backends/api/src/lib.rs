@@ -268,6 +268,14 @@ pub trait Live {
         if run { self.unpause() } else { self.pause() }
     }
 
+    /// Deletes the snapshots of this name from the disks: a save took them whose image was not kept.
+    /// To be called when the guest has gone on or stands still again; does what it can, and tells in
+    /// an [`Event::Note`] what is left. Nothing by default.
+    fn forget_snapshots<'a>(&'a mut self, name: &'a str) -> Local<'a, ()> {
+        let _unused = name;
+        Box::pin(async {})
+    }
+
     /// Sets the guest's clock to the host's, where the backend has a way; `false` where not.
     ///
     /// # Errors

@@ -79,6 +79,11 @@ impl LiveDomain {
             Ok(()) => self.row.state,
             Err(_) => State::Paused,
         };
+        if cut.seen != ImageSeen::Complete {
+            for image in &cut.journalled {
+                self.forget_snapshots(*image).await;
+            }
+        }
         self.forget_cut_off(&cut);
         self.rest(state, None, LiveChange::default());
         self.event(Severity::Warning, "save-failed", None, "its monitor died: the domain goes on");
@@ -101,7 +106,7 @@ impl LiveDomain {
             Some(image) => {
                 self.settle_with(State::Suspended, Reason::Suspended, text, None, Some(image))
             }
-            None => self.settle(State::Halted, Reason::StartFailed, text, None),
+            None => self.settle_as_before(text),
         })
     }
 }

@@ -183,11 +183,7 @@ impl LiveDomain {
                 let (state, reason) = (State::Suspended, Reason::Suspended);
                 self.settle_with(state, reason, &text, None, Some(image));
             }
-            (Some(Op::Restoring), _) => {
-                // Where it rested before; the file can be tried again.
-                let reason = self.row.reason.unwrap_or(Reason::StartFailed);
-                self.settle(self.row.state, reason, &text, None);
-            }
+            (Some(Op::Restoring), _) => drop(self.settle_as_before(&text)),
             _ => drop(self.settle(State::Failed, Reason::StartFailed, &text, None)),
         }
         failure
@@ -354,6 +350,15 @@ impl LiveDomain {
         cgroup::remove(self.row.uuid);
         self.publish();
         Next::Over
+    }
+
+    /// The end of a restore that came to nothing: the domain is what it was before.
+    pub(crate) fn settle_as_before(&mut self, detail: &str) -> Next {
+        let (state, reason) = match self.row.state {
+            State::Failed => (State::Failed, self.row.reason.unwrap_or(Reason::StartFailed)),
+            _ => (State::Halted, self.row.reason.unwrap_or(Reason::Unknown)),
+        };
+        self.settle(state, reason, detail, Some(Wanted::Halted))
     }
 
     /// Writes the end of the live record if it is not written yet; `true` when nothing is left to

@@ -72,6 +72,11 @@ impl StateSink for Sink {
     }
 }
 
+/// The name of the snapshots that belong to an image.
+fn snapshot_name(image: ImageId) -> String {
+    format!("kxl-{image}")
+}
+
 impl LiveDomain {
     /// Carries out `save`, `suspend` or `checkpoint`. `None` when the wish was met already.
     ///
@@ -212,7 +217,7 @@ impl LiveDomain {
         let run = self.row.state == State::Running;
         let order = SaveOrder {
             live: save.live,
-            snapshot: save.snapshot.then(|| format!("kxl-{id}")),
+            snapshot: save.snapshot.then(|| snapshot_name(id)),
             watch: Arc::clone(watch),
         };
         let sink = Sink::new(writer, Arc::clone(watch));
@@ -223,6 +228,7 @@ impl LiveDomain {
             Ok(committed) => committed,
             Err(failure) => {
                 self.put_back(run).await;
+                self.forget_snapshots(id).await;
                 return Err(failure);
             }
         };
@@ -244,7 +250,7 @@ impl LiveDomain {
         let mut facts = self.facts(save, id, state);
         let (disks, snapshots) = (self.row.config.disks.clone(), state.snapshots.clone());
         let files = state.files.clone();
-        let (name, watch) = (format!("kxl-{id}"), Arc::clone(watch));
+        let (name, watch) = (snapshot_name(id), Arc::clone(watch));
         let done = apart("image", move || {
             writer.finish()?;
             facts.disks = identities(&disks, &snapshots, &name)?;
@@ -344,6 +350,13 @@ impl LiveDomain {
         if let Err(error) = back {
             let text = format!("{error}; kxl unpause {} tries again", self.row.name);
             self.event(Severity::Alert, "standing-still", None, &text);
+        }
+    }
+
+    /// Takes the snapshots off the disks that were made for an image which was not kept.
+    pub(crate) async fn forget_snapshots(&mut self, image: ImageId) {
+        if let Ok(live) = self.emulator() {
+            live.forget_snapshots(&snapshot_name(image)).await;
         }
     }
 

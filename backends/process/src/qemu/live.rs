@@ -314,6 +314,10 @@ impl Live for Qemu {
         Box::pin(self.go_on_from_save(run))
     }
 
+    fn forget_snapshots<'a>(&'a mut self, name: &'a str) -> Local<'a, ()> {
+        Box::pin(self.delete_snapshots(name))
+    }
+
     fn query(&mut self) -> Local<'_, Result<Report>> {
         Box::pin(self.report(LOOK))
     }

@@ -9,11 +9,15 @@
 //! devices: no compression, no postcopy, no second channel. Anything else is an error, never a
 //! guess; nothing of a stream that was not understood to its end may be kept.
 
+mod reader;
+
 use std::io;
 
 use kxl_backend::StateSink;
 use kxl_domain::image::{MemoryLayout, PAGE};
 use thiserror::Error;
+
+use reader::Reader;
 
 /// Bytes of the stream held at a time.
 const INPUT: usize = 1 << 20;
@@ -36,8 +40,6 @@ const START: u8 = 1;
 const PART: u8 = 2;
 const END: u8 = 3;
 const FULL: u8 = 4;
-const SUBSECTION: u8 = 5;
-const CONFIGURATION: u8 = 7;
 const FOOTER: u8 = 0x7e;
 
 /// Version of the memory sections.
@@ -264,40 +266,14 @@ impl Splitter {
         Ok(self.keep(length))
     }
 
-    /// The configuration: the machine's name and what goes with it. Only what is known can be
-    /// skipped, since nothing tells how long it is.
+    /// The configuration: the machine's name and what goes with it.
     fn configuration(&mut self) -> Result<Item, SplitError> {
         let mut reader = self.reader();
-        let parsed = (|| {
-            let kind = reader.byte()?;
-            if kind != CONFIGURATION {
-                return Some(Err(format!("a section of kind {kind} instead of the configuration")));
-            }
-            let length = reader.u32()? as usize;
-            if length > 255 {
-                return Some(Err(format!("a machine's name of {length} bytes")));
-            }
-            let machine = reader.text(length)?;
-            loop {
-                // The byte behind tells whether there is another part.
-                if reader.peek()? != SUBSECTION {
-                    return Some(Ok((machine, reader.used)));
-                }
-                reader.byte()?;
-                let name = reader.name()?;
-                let (_version, value) = match name.as_str() {
-                    "configuration/target-page-bits" => (reader.u32()?, reader.u32()?),
-                    _ => return Some(Err(format!("an unknown part {name:?}"))),
-                };
-                if 1 << value.min(63) != PAGE {
-                    return Some(Err(format!("pages of 2^{value} bytes")));
-                }
-            }
-        })();
-        match parsed {
+        match reader.configuration() {
             None => Ok(Item::Cut),
             Some(Err(what)) => Err(self.wrong(what)),
-            Some(Ok((machine, length))) => {
+            Some(Ok(machine)) => {
+                let length = reader.used;
                 self.machine = machine;
                 self.place = Place::Section;
                 Ok(self.keep(length))
@@ -515,46 +491,6 @@ impl Splitter {
             self.kept.clear();
         }
         Ok(())
-    }
-}
-
-/// Big-endian values off the front of a piece; `None` where it is cut.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    used: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let bytes = self.bytes.get(self.used..self.used.checked_add(length)?)?;
-        self.used += length;
-        Some(bytes)
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.used).copied()
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take(1).map(|bytes| bytes[0])
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take(4)?.try_into().ok().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take(8)?.try_into().ok().map(u64::from_be_bytes)
-    }
-
-    fn text(&mut self, length: usize) -> Option<String> {
-        self.take(length).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-    }
-
-    /// A length byte and so many bytes.
-    fn name(&mut self) -> Option<String> {
-        let length = self.byte()?;
-        self.text(length.into())
     }
 }
 

@@ -7,6 +7,7 @@ use kxl_domain::State;
 
 use super::course::SLACK;
 use super::drive::{Drive, Kept};
+use super::exact;
 use super::steps::{Step, Victim};
 use crate::console::Said;
 use crate::error::BenchError;
@@ -184,10 +185,11 @@ impl Drive<'_> {
         let file = path.to_string_lossy().into_owned();
         let name = self.name.clone();
         let mut words = vec!["save"];
-        words.extend(match step {
-            Step::SaveOn => Some("-c"),
-            Step::SavePaused => Some("-p"),
-            _ => None,
+        words.extend_from_slice(match step {
+            Step::SaveOn => &["-c"],
+            // As little of it standing still as can be: then it is compared with the guest.
+            Step::SavePaused => &["-p", "--live"],
+            _ => &[],
         });
         words.extend([name.as_str(), file.as_str()]);
         let (hit, took) = self.do_it(step, &words, victim)?;
@@ -215,10 +217,29 @@ impl Drive<'_> {
         }
         if saved {
             self.ok(&["image", "verify", &file])?;
+            if step == Step::SavePaused {
+                self.compare(&path)?;
+            }
             let counts = if booted { (low, u64::MAX) } else { (low, high.max(low)) };
             self.keep(path, counts, before == State::Paused)?;
         }
         Ok(Did { hit, took, note: format!("{note}; file {}", there(saved)) })
+    }
+
+    /// The memory in the file is the memory of the emulator, which stands still.
+    fn compare(&self, file: &std::path::Path) -> Result<(), BenchError> {
+        let Some(pid) = self.shown()?.pid else {
+            return Err(BenchError::wrong("it is paused without an emulator"));
+        };
+        let scratch = self.host.root.join(format!("{}.memory", self.name));
+        match exact::differing(file, pid, &scratch)? {
+            Some(pages) if !pages.is_empty() => {
+                let some: Vec<_> = pages.iter().take(20).collect();
+                let text = format!("{} pages are not saved as they are: {some:?}", pages.len());
+                Err(BenchError::wrong(text))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn keep(

@@ -13,6 +13,7 @@ mod action;
 mod course;
 mod dice;
 mod drive;
+mod exact;
 mod guest;
 mod journal;
 mod run;
@@ -204,6 +205,10 @@ impl Drive<'_> {
             self.ok(&["destroy", &name])?;
         }
         self.ok(&["delete", "--with-image", &name])?;
+        // One that an oddity has left must not be told again with every step.
+        for id in watch::images(&self.paths, self.uuid)?.of_domain {
+            self.ok(&["image", "rm", &id.to_string()])?;
+        }
         for kept in self.files.drain(..) {
             std::fs::remove_file(&kept.path)
                 .map_err(BenchError::io(format!("remove {}", kept.path.display())))?;

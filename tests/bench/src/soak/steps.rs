@@ -17,7 +17,7 @@ pub(crate) enum Step {
     SaveAway,
     /// `save -c`: it goes on.
     SaveOn,
-    /// `save -p`: it stays paused.
+    /// `save -p --live`: it stays paused, and the file is compared with its memory.
     SavePaused,
     /// `restore` of one of the files.
     Restore,
@@ -92,7 +92,7 @@ impl Step {
                 (10, Self::Suspend),
                 (4, Self::SaveAway),
                 (4, Self::SaveOn),
-                (2, Self::SavePaused),
+                (4, Self::SavePaused),
                 (2, Self::Pause),
                 (qemu, Self::Reboot),
                 (qemu, Self::Reset),

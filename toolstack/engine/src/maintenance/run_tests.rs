@@ -86,16 +86,17 @@ fn waves_come_one_after_the_other_and_heavy_ones_in_bounds() {
 fn those_that_only_wait_for_their_guests_do_so_all_at_once() {
     let hands = Pretend { hanging: (0..5).collect(), ..Pretend::default() };
     let (desk, remote) = desk();
-    let mut begun = 0;
-    let courses =
-        run(&errands(5, &[Way::Shutdown]), &[(0..5).collect()], FREE, &desk, &hands, &mut |news| {
-            begun += usize::from(matches!(news, News::Begun(..)));
-            if begun == 5 {
-                begun += 1;
-                remote.interrupt();
-                remote.interrupt();
-            }
-        });
+    let mut in_flight = 0;
+    let waves = [(0..5).collect()];
+    let courses = run(&errands(5, &[Way::Shutdown]), &waves, FREE, &desk, &hands, &mut |news| {
+        // Each says so once, and then waits until it is given up.
+        in_flight += usize::from(matches!(news, News::Moved(..)));
+        if in_flight == 5 {
+            in_flight += 1;
+            remote.interrupt();
+            remote.interrupt();
+        }
+    });
     assert_eq!(hands.seen.into_inner().unwrap().most, 5);
     assert!(courses.iter().all(|c| c.outcome == Outcome::Failed));
 }
@@ -152,7 +153,7 @@ fn at_the_deadline_saves_are_given_up_and_only_the_last_resort_is_left() {
     assert_eq!(early[0].outcome, Outcome::NotDone("the deadline had passed"));
     assert_eq!(early[1].outcome, Outcome::Done(Way::Destroy, Done::Off));
 
-    let pace = Pace { jobs: 2, until: Some(Instant::now() + Duration::from_millis(50)) };
+    let pace = Pace { jobs: 2, until: Some(Instant::now() + Duration::from_millis(300)) };
     let hands = Pretend { hanging: vec![0, 1], ..Pretend::default() };
     let courses = run(&errands, &[vec![0, 1, 2]], pace, &desk, &hands, &mut |_| ());
     assert_eq!(
@@ -163,7 +164,6 @@ fn at_the_deadline_saves_are_given_up_and_only_the_last_resort_is_left() {
             Outcome::NotDone("the deadline had passed"),
         ]
     );
-    assert_eq!(courses[0].tried.len(), 1);
 }
 
 #[test]

@@ -514,6 +514,10 @@ fn disks_are_snapshotted_in_the_same_pause_and_only_for_a_save_that_succeeds() {
         assert_eq!(live.query().await.unwrap().state, State::Running);
         let (one, two) = (snapshots(&image).contains("one"), snapshots(&image).contains("two"));
         assert!(one && !two, "{}", snapshots(&image));
+        // Its image was not kept, after all.
+        live.forget_snapshots("one").await;
+        live.forget_snapshots("none").await;
+        assert!(!snapshots(&image).contains("one"), "{}", snapshots(&image));
         console.send("d").await;
         console.until("D OK").await;
         live.destroy().await.unwrap();
