@@ -27,6 +27,16 @@ use crate::thread::apart;
 /// What is added to the bytes that a save asks for: manifest, headers, rounding.
 const MARGIN: u64 = 4 << 20;
 
+/// An image that was made.
+struct Made {
+    state: SavedState,
+    committed: Committed,
+    /// Whether the guest went on, where it did so before the commit.
+    went_on: Option<Result<(), BackendError>>,
+    /// For how long it stood still, where that is over.
+    still_ms: Option<u64>,
+}
+
 /// The image under way, shared by the thread that the backend feeds and the task that commits it.
 #[derive(Clone)]
 struct Sink {
@@ -115,7 +125,7 @@ impl LiveDomain {
             verifier.hurry();
         }
         let made = self.make_image(save, id, writer, &watch).await;
-        let (state, committed) = match made {
+        let made = match made {
             Ok(made) => made,
             Err(failure) => {
                 self.forget_image(id);
@@ -130,11 +140,13 @@ impl LiveDomain {
             }
         };
         reach(Step::Committed, self.pid());
-        let next = self.after_commit(save, before, &committed).await?;
+        let (bytes, stopped_ms) = (made.committed.bytes, made.state.moment.stopped_ms);
+        let still_ms = made.still_ms;
+        let next = self.after_commit(save, before, made).await?;
         let saved = Saved {
             image: id,
-            bytes: committed.bytes,
-            still_ms: u64::try_from(now_ms() - state.moment.stopped_ms).unwrap_or(0),
+            bytes,
+            still_ms: still_ms.unwrap_or_else(|| still_since(stopped_ms)),
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         Ok((Some(saved), next))
@@ -213,7 +225,7 @@ impl LiveDomain {
         id: ImageId,
         writer: Writer,
         watch: &Arc<Watch>,
-    ) -> Result<(SavedState, Committed), Failure> {
+    ) -> Result<Made, Failure> {
         let run = self.row.state == State::Running;
         let order = SaveOrder {
             live: save.live,
@@ -224,22 +236,61 @@ impl LiveDomain {
         let streamed = self.emulator()?.save_state(order, Box::new(sink.clone())).await;
         let state = streamed.map_err(|error| self.cannot(save.verb, &error))?;
         reach(Step::Streamed, self.pid());
-        let committed = match self.commit(save, id, &state, sink, watch).await {
-            Ok(committed) => committed,
+        let facts = match self.facts_with_disks(save, id, &state).await {
+            Ok(facts) => facts,
             Err(failure) => {
                 self.put_back(run).await;
                 self.forget_snapshots(id).await;
                 return Err(failure);
             }
         };
-        Ok((state, committed))
+        // All that the image holds is known: a guest that is to go on need not wait for the disk.
+        let went_on = match self.live.as_mut().filter(|_| run && save.after == After::GoOn) {
+            Some(live) => Some(live.go_on(true).await),
+            None => None,
+        };
+        let still_ms = went_on.as_ref().map(|_| still_since(state.moment.stopped_ms));
+        if went_on.is_some() {
+            reach(Step::WentOn, self.pid());
+        }
+        match self.commit(save, facts, sink, watch).await {
+            Ok(committed) => Ok(Made { state, committed, went_on, still_ms }),
+            Err(failure) => {
+                if went_on.is_none() {
+                    self.put_back(run).await;
+                }
+                self.forget_snapshots(id).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// What the manifest is going to say, the disks as they are at this moment included.
+    async fn facts_with_disks(
+        &mut self,
+        save: &Save,
+        id: ImageId,
+        state: &SavedState,
+    ) -> Result<Facts, Failure> {
+        let mut facts = self.facts(save, id, state);
+        let (disks, snapshots) = (self.row.config.disks.clone(), state.snapshots.clone());
+        let (files, name) = (state.files.clone(), snapshot_name(id));
+        let done = apart("disks", move || {
+            facts.disks = identities(&disks, &snapshots, &name)?;
+            for file in files {
+                if !facts.disks.iter().any(|disk| disk.path == file.path) {
+                    facts.disks.push(image::identify_file(&file.path, file.writable)?);
+                }
+            }
+            Ok(facts)
+        });
+        self.stored(save.verb, done.await)
     }
 
     async fn commit(
         &mut self,
         save: &Save,
-        id: ImageId,
-        state: &SavedState,
+        facts: Facts,
         sink: Sink,
         watch: &Arc<Watch>,
     ) -> Result<Committed, Failure> {
@@ -247,18 +298,9 @@ impl LiveDomain {
         let Some(mut writer) = writer else {
             return Err(Failure::new(Kind::Internal, "the image was closed before its end"));
         };
-        let mut facts = self.facts(save, id, state);
-        let (disks, snapshots) = (self.row.config.disks.clone(), state.snapshots.clone());
-        let files = state.files.clone();
-        let (name, watch) = (snapshot_name(id), Arc::clone(watch));
+        let watch = Arc::clone(watch);
         let done = apart("image", move || {
             writer.finish()?;
-            facts.disks = identities(&disks, &snapshots, &name)?;
-            for file in files {
-                if !facts.disks.iter().any(|disk| disk.path == file.path) {
-                    facts.disks.push(image::identify_file(&file.path, file.writable)?);
-                }
-            }
             if watch.is_cancelled() {
                 return Ok(None);
             }
@@ -293,8 +335,9 @@ impl LiveDomain {
         &mut self,
         save: &Save,
         before: State,
-        committed: &Committed,
+        made: Made,
     ) -> Result<Next, Failure> {
+        let committed = &made.committed;
         let text = format!("{} ({} bytes)", committed.path.display(), committed.bytes);
         self.event(Severity::Info, "saved", Some(save.verb.as_str()), &text);
         if save.after == After::End {
@@ -302,7 +345,10 @@ impl LiveDomain {
         }
         self.forget_image(committed.id);
         let run = save.after == After::GoOn && before == State::Running;
-        let went_on = self.emulator()?.go_on(run).await;
+        let went_on = match made.went_on {
+            Some(went_on) => went_on,
+            None => self.emulator()?.go_on(run).await,
+        };
         if let Err(error) = went_on {
             self.rest(State::Paused, self.row.reason, LiveChange::default());
             let failure = self.cannot(save.verb, &error);
@@ -314,7 +360,6 @@ impl LiveDomain {
         let state = if run { State::Running } else { State::Paused };
         let more = LiveChange { wanted: Some(wanted), ..LiveChange::default() };
         self.rest(state, self.row.reason, more);
-        reach(Step::WentOn, self.pid());
         Ok(Next::Continue)
     }
 
@@ -432,4 +477,9 @@ fn identities(
             Ok(identity)
         })
         .collect()
+}
+
+/// Milliseconds since that moment.
+fn still_since(stopped_ms: i64) -> u64 {
+    u64::try_from(now_ms() - stopped_ms).unwrap_or(0)
 }

@@ -147,7 +147,7 @@ impl Step {
                 Self::Resting,
                 Self::Removed,
             ],
-            Verb::Checkpoint => &[Self::Saving, Self::Streamed, Self::Committed, Self::WentOn],
+            Verb::Checkpoint => &[Self::Saving, Self::Streamed, Self::WentOn, Self::Committed],
             Verb::Restore | Verb::Resume => &[
                 Self::Locked,
                 Self::Claimed,

@@ -38,9 +38,10 @@ fn after_save(step: Step, victim: Victim) -> &'static [Stands] {
 
 fn after_checkpoint(step: Step, victim: Victim) -> &'static [Stands] {
     match (step, victim) {
-        (Step::Saving | Step::Streamed, Victim::Client) => &[Runs, RunsBeside],
-        (Step::Saving | Step::Streamed, Victim::Own) => &[Runs],
-        (_, Victim::Client | Victim::Own) => &[RunsBeside],
+        // The guest goes on before the image is committed.
+        (Step::Committed, Victim::Client | Victim::Own) => &[RunsBeside],
+        (_, Victim::Client) => &[Runs, RunsBeside],
+        (_, Victim::Own) => &[Runs],
         (Step::Saving, Victim::Emulator) => &[Crashed],
         (_, Victim::Emulator) => &[CrashedBeside],
     }
