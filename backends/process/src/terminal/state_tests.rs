@@ -81,10 +81,12 @@ fn count(line: &str) -> u64 {
     read.unwrap_or_else(|_| panic!("{line:?} is no line of the counter"))
 }
 
-/// The next count on a console that is at the beginning of a line.
+/// The next count on a console. A save may cut a line in two: its second half is passed over.
 async fn counted(console: &mut Typist) -> u64 {
     let line = console.until("\n").await;
-    count(&line)
+    let text = line.trim();
+    let half = text.len() < 8 && text.chars().all(|c| c.is_ascii_hexdigit() || "N=".contains(c));
+    if half { count(&console.until("\n").await) } else { count(&line) }
 }
 
 async fn back(spec: &LaunchSpec, kept: &Kept, saved: &SavedState) -> (Box<dyn Live>, Typist) {
