@@ -13,7 +13,7 @@ use crate::support::guest::Counter;
 use crate::support::skip::{skip, skipped};
 use crate::support::{Console, Domain, Host, guest, wait};
 
-use State::{Absent, Failed, Halted, Paused, Running, Shutdown};
+use State::{Absent, Failed, Halted, Paused, Running, Shutdown, Suspended};
 
 const UUID: &str = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d";
 
@@ -23,29 +23,50 @@ fn kept(script: &str) -> String {
 }
 
 /// The states that this build can reach.
-const STATES: &[State] = &[Absent, Running, Paused, Shutdown, Halted, Failed];
+const STATES: &[State] = &[Absent, Running, Paused, Shutdown, Halted, Suspended, Failed];
 
 fn built() -> impl Iterator<Item = Verb> {
     RULES.iter().filter(|rule| rule.built).map(|rule| rule.verb)
 }
 
 /// The command of a verb.
-fn command(verb: Verb, file: &str) -> Vec<&str> {
-    match verb {
+fn command(host: &Host, verb: Verb, file: &str) -> Vec<String> {
+    let saved = host.scratch().join("saved.kxl").display().to_string();
+    let words = match verb {
         Verb::New | Verb::Create => vec![verb.as_str(), file],
         Verb::Shutdown => vec!["shutdown", "-w", "web"],
         Verb::Reboot => vec!["reboot", "-ww", "web"],
+        Verb::Save => vec!["save", "--force", "web", &saved],
+        Verb::Checkpoint => vec!["image", "checkpoint", "web"],
+        Verb::Restore => return vec!["restore".into(), image(host)],
         _ => vec![verb.as_str(), "web"],
+    };
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// A file with the state of a running domain of the same identity.
+fn image(host: &Host) -> String {
+    let path = host.scratch().join("web.kxl");
+    let text = path.display().to_string();
+    if !path.exists() {
+        let maker = Host::new();
+        let file = maker.file("web.cfg", &kept(""));
+        maker.ok(["create", file.to_str().unwrap()]);
+        maker.ok(["save", "web", &text]);
     }
+    text
 }
 
 /// Where a verb leads that was carried out.
-fn leads_to(verb: Verb, managed: bool) -> State {
+fn leads_to(verb: Verb, from: State, paused: bool, managed: bool) -> State {
     let rule = RULES.iter().find(|rule| rule.verb == verb).unwrap();
     match (verb, rule.to) {
         // The guest obeys, and its configuration keeps it.
         (Verb::Shutdown, _) => Shutdown,
         (Verb::Reboot, _) => Running,
+        // It comes back as it was.
+        (Verb::Resume, _) if paused => Paused,
+        (_, None) => from,
         (_, Some(Halted)) if !managed => Absent,
         (_, to) => to.unwrap(),
     }
@@ -69,7 +90,8 @@ fn resting(host: &Host) -> State {
 fn follow(host: &Host, file: &str, verb: Verb, managed: bool) -> bool {
     let state = resting(host);
     let before = picture(host);
-    let output = host.kxl(command(verb, file));
+    let paused = host.find("web").is_some_and(|domain| domain.text("wanted") == Some("paused"));
+    let output = host.kxl(command(host, verb, file));
     let case = format!("{verb} while {state} (managed: {managed})\n{output}");
     match decide(Status { state, op: None }, verb) {
         // A name that nobody has is not a state to refuse.
@@ -90,6 +112,13 @@ fn follow(host: &Host, file: &str, verb: Verb, managed: bool) -> bool {
             assert_eq!(picture(host), before, "{case}");
             managed
         }
+        // Nothing would remember it.
+        Verdict::Go(_) if verb == Verb::Suspend && !managed => {
+            assert_eq!(output.code(), Some(4), "{case}");
+            assert!(output.stderr.contains("kxl save web"), "{case}");
+            assert_eq!(picture(host), before, "{case}");
+            managed
+        }
         Verdict::Go(_) => {
             assert_eq!(output.code(), Some(0), "{case}");
             let managed = match verb {
@@ -97,7 +126,7 @@ fn follow(host: &Host, file: &str, verb: Verb, managed: bool) -> bool {
                 Verb::Delete => false,
                 _ => managed,
             };
-            let expected = leads_to(verb, managed);
+            let expected = leads_to(verb, state, paused, managed);
             wait::eventually(&format!("{expected} after {case}"), || {
                 let domain = host.find("web");
                 domain.map_or(Some(Absent), |domain| domain.rests()) == Some(expected)
@@ -128,6 +157,10 @@ fn bring(host: &Host, file: &str, state: State, managed: bool) {
             up(&[]);
             host.ok(["shutdown", "-w", "web"]);
         }
+        Suspended => {
+            up(&[]);
+            host.ok(["suspend", "web"]);
+        }
         Failed => drop(host.refused(1, &["start", "web"])),
         _ => unreachable!("not reached by this build"),
     }
@@ -138,7 +171,7 @@ fn bring(host: &Host, file: &str, state: State, managed: bool) {
 fn every_verb_does_in_every_state_what_the_table_says() {
     for state in STATES.iter().filter(|state| **state != Failed) {
         for managed in [true, false] {
-            if !managed && matches!(state, Halted) || managed && *state == Absent {
+            if !managed && matches!(state, Halted | Suspended) || managed && *state == Absent {
                 continue;
             }
             for verb in built() {

@@ -87,7 +87,7 @@ fn a_host_that_goes_down_at_any_step_of_a_save_leaves_a_whole_file_or_none() {
 fn a_host_that_goes_down_at_any_step_of_a_checkpoint_leaves_a_whole_image_or_none() {
     for step in Step::of(Verb::Checkpoint) {
         let (world, _, case) = down_at(Verb::Checkpoint, *step);
-        let images = usize::from(!matches!(step, Step::Saving | Step::Streamed));
+        let images = usize::from(*step == Step::Committed);
         rests(&world, &case, State::Halted, "lost-at-host-reboot", images);
         if images == 1 {
             world.host.ok(["image", "verify", &world.host.only_image()]);
