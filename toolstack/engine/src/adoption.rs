@@ -14,6 +14,9 @@ use crate::spec::launch_spec;
 /// more likely slow than hung.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long an emulator that was killed may take to go: its memory is given back first.
+const DYING: Duration = Duration::from_secs(2);
+
 impl LiveDomain {
     /// Takes up the emulator that an earlier monitor left, or settles the record when there is
     /// none. What the policy says about a guest that ended meanwhile is done by the events that
@@ -34,6 +37,10 @@ impl LiveDomain {
                 self.take_stock().await
             }
             Err(BackendError::Exited { .. }) => self.emulator_was_lost().await,
+            // The monitor before may have died while it was ending its emulator.
+            Err(error) if !error.is_timeout() && ends(self.orphan()).await => {
+                self.emulator_was_lost().await
+            }
             Err(error) => Err(Failure::because(
                 error_kind(&error),
                 format!("cannot adopt domain \"{}\"", self.row.name),
@@ -126,5 +133,13 @@ async fn stand_of(live: &mut dyn Live) -> Result<Report, BackendError> {
             Err(error) if error.is_timeout() && Instant::now() < end => {}
             answer => return answer,
         }
+    }
+}
+
+/// Whether an emulator that closed its channel is gone, or goes within a moment.
+async fn ends(emulator: Option<Process>) -> bool {
+    match emulator {
+        Some(process) => tokio::time::timeout(DYING, process.gone()).await.is_ok(),
+        None => true,
     }
 }
