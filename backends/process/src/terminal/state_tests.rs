@@ -1,7 +1,5 @@
 //! States of real simulators, saved and brought back.
 
-mod measure;
-
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
