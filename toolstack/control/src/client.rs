@@ -34,13 +34,15 @@ pub struct Client {
     sign: Option<OwnedFd>,
     /// When the wait for the last word ends.
     last_word: Option<Instant>,
+    /// The other side has closed the connection.
+    hung_up: bool,
 }
 
 impl Client {
     /// Speaks over a connected socket.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, buffer: Vec::new(), next_id: 1, sign: None, last_word: None }
+        Self { stream, buffer: Vec::new(), next_id: 1, sign: None, last_word: None, hung_up: false }
     }
 
     /// From now on a request is taken back when `sign` becomes readable or comes to its end: our
@@ -62,10 +64,10 @@ impl Client {
         deadline: Option<Duration>,
         mut progress: impl FnMut(Step<'_>),
     ) -> Result<Answer, Failure> {
-        let id = self.send(call, deadline).map_err(|error| lost(&error))?;
+        let id = self.send(call, deadline).map_err(|error| self.lost(&error))?;
         let until = deadline.and_then(|wait| Instant::now().checked_add(wait));
         loop {
-            let reply = self.receive(until).map_err(|error| lost(&error))?;
+            let reply = self.receive(until).map_err(|error| self.lost(&error))?;
             match reply.body {
                 _ if reply.id != id => {}
                 Body::Progress(text) => progress(Step::Note(&text)),
@@ -74,6 +76,18 @@ impl Client {
                 Body::Failed(failure) => return Err(failure),
             }
         }
+    }
+
+    /// Whether the last call came to nothing because the monitor has hung up: it has ended, and
+    /// mostly its domain with it.
+    #[must_use]
+    pub const fn has_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    fn lost(&mut self, error: &io::Error) -> Failure {
+        self.hung_up = is_hang_up(error.kind());
+        lost(error)
     }
 
     /// Sends a request without waiting and returns its id.
@@ -185,18 +199,21 @@ impl Client {
     }
 }
 
+const fn is_hang_up(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
 fn lost(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             Failure::new(Kind::TimedOut, "the domain's monitor did not answer in time")
                 .hint("kxl list shows whether its emulator answers; kxl destroy NAME always works")
         }
-        io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::ConnectionReset => {
-            Failure::new(Kind::Failed, "the domain's monitor has hung up")
-                .hint("run the command again: the domain is adopted by a new monitor")
-        }
+        kind if is_hang_up(kind) => Failure::new(Kind::Failed, "the domain's monitor has hung up")
+            .hint("run the command again: the domain is adopted by a new monitor"),
         _ => Failure::because(Kind::Internal, "the monitor's answer makes no sense", error),
     }
 }
@@ -222,6 +239,21 @@ mod tests {
         let answer = client.call(Call::Release, None, |_| ());
         assert_eq!(answer, Ok(Answer::Already));
         assert!(monitor.join().unwrap().contains("release"));
+    }
+
+    #[test]
+    fn a_monitor_that_hangs_up_is_told_from_one_that_is_late() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut client = Client::new(ours);
+        let wait = Some(Duration::from_millis(1));
+        assert_eq!(client.call(Call::Release, wait, |_| ()).unwrap_err().kind, Kind::TimedOut);
+        assert!(!client.has_hung_up());
+        drop(theirs);
+        for _ in 0..2 {
+            // The first finds the end, or that nobody reads.
+            assert_eq!(client.call(Call::Release, None, |_| ()).unwrap_err().kind, Kind::Failed);
+            assert!(client.has_hung_up());
+        }
     }
 
     #[test]

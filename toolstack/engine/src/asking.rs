@@ -195,6 +195,9 @@ impl Host {
                         end_monitor(&client)?;
                         self.destroy_anew(row, deadline, progress)
                     }
+                    Err(failure) if client.has_hung_up() => {
+                        self.look_again(row, verb, deadline, failure)
+                    }
                     Err(failure) => Err(failure),
                 }
             }
@@ -233,6 +236,28 @@ impl Host {
                 }
             }
             Charge::Ours(_lock) => self.at_rest(row, verb).map(|_already| None),
+        }
+    }
+
+    /// After a monitor that went without an answer: mostly its domain has come to rest, and the
+    /// table tells what the verb means for it now. A domain that is left is destroyed by its next
+    /// monitor; whether another verb was carried out nobody can tell.
+    fn look_again(
+        &mut self,
+        row: &ListRow,
+        verb: Verb,
+        deadline: Duration,
+        failure: Failure,
+    ) -> Result<Outcome, Failure> {
+        match self.in_charge(row.uuid, &row.name)? {
+            Charge::Ours(_lock) => self.at_rest(row, verb),
+            Charge::Monitor(mut client) if verb == Verb::Destroy => {
+                match client.call(Call::Verb(verb), Some(deadline.min(DESTROY_PATIENCE)), |_| ())? {
+                    Answer::Already => Ok(Outcome::Already),
+                    _ => Ok(Outcome::Done),
+                }
+            }
+            Charge::Monitor(_) => Err(failure),
         }
     }
 
@@ -409,3 +434,7 @@ fn note(step: Step<'_>, progress: &mut impl FnMut(&str)) {
         progress(text);
     }
 }
+
+#[cfg(test)]
+#[path = "asking_tests.rs"]
+mod tests;
