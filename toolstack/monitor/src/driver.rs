@@ -358,8 +358,9 @@ impl Driver {
             Ok(Ok((_, next))) => (Ok(Outcome::Done), next),
             Ok(Err(failure)) => (Err(failure), Next::Continue),
             Err(destroy) => {
-                let _left = answer.send(Err(destroyed(verb)));
-                return self.destroy(destroy).await;
+                let next = self.destroy(destroy).await;
+                let _left = answer.send(Err(self.destroyed(verb)));
+                return next;
             }
         };
         let _left = answer.send(result);
@@ -395,19 +396,33 @@ impl Driver {
                 }
             }
         };
-        let (result, next) = match saved {
-            Some(Ok((saved, next))) => (Ok(saved), next),
-            Some(Err(failure)) => (Err(failure), Next::Continue),
-            None => (Err(destroyed(save.verb)), Next::Continue),
-        };
-        let _left = answer.send(result);
-        match (destroy, next) {
-            (Some(destroy), Next::Over) => {
-                let _left = destroy.send(Ok(Outcome::Already));
+        match (saved, destroy) {
+            (Some(Ok((saved, Next::Over))), destroy) => {
+                let _left = answer.send(Ok(saved));
+                if let Some(destroy) = destroy {
+                    let at_rest = decided(&self.snapshots.borrow(), Verb::Destroy);
+                    let _left = destroy.send(at_rest);
+                }
                 Next::Over
             }
-            (Some(destroy), _) => self.destroy(destroy).await,
-            (None, next) => next,
+            (Some(Ok((saved, next))), destroy) => {
+                let _left = answer.send(Ok(saved));
+                match destroy {
+                    Some(destroy) => self.destroy(destroy).await,
+                    None => next,
+                }
+            }
+            // Given up for the destroy, or not over in time: what has happened is the destroy.
+            (_, Some(destroy)) => {
+                let next = self.destroy(destroy).await;
+                let _left = answer.send(Err(self.destroyed(save.verb)));
+                next
+            }
+            (Some(Err(failure)), None) => {
+                let _left = answer.send(Err(failure));
+                Next::Continue
+            }
+            (None, None) => Next::Continue,
         }
     }
 
@@ -474,15 +489,20 @@ impl Driver {
         let _late = tokio::time::timeout(LAST_WORDS, drained).await;
     }
 
+    /// The answer to a command whose domain was destroyed in the middle of it: the one that it would
+    /// get if it came now.
+    fn destroyed(&self, verb: Verb) -> Failure {
+        let row = self.domain.row();
+        let kind = if row.managed { Kind::Denied } else { Kind::NoSuchDomain };
+        let text = format!("cannot {verb} domain \"{}\": it was destroyed meanwhile", row.name);
+        Failure::new(kind, text).hint(format!("kxl why {} tells what became of it", row.name))
+    }
+
     fn last_words(&self) -> String {
         let row = self.domain.row();
         let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         format!("domain {} is {}{reason}", row.name, row.state)
     }
-}
-
-fn destroyed(verb: Verb) -> Failure {
-    Failure::new(Kind::Failed, format!("cannot {verb} the domain: it was destroyed meanwhile"))
 }
 
 /// Comes at that moment; never when there is none.

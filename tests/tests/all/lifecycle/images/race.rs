@@ -82,10 +82,23 @@ fn a_destroy_in_the_middle_of_a_save_leaves_no_image() {
     let (save, destroy) =
         in_the_middle(&world.host, &["save", "web", &file], "saving", &["destroy", "web"]);
     destroy.expect(0);
-    assert_eq!(save.code(), Some(1), "{save}");
-    assert!(save.stderr.contains("given up"), "{save}");
+    // As a save that comes now: the domain is halted, and the command knows why.
+    assert_eq!(save.code(), Some(4), "{save}");
+    assert!(save.stderr.contains("domain \"web\": it was destroyed meanwhile"), "{save}");
     assert!(!Path::new(&file).exists());
     assert_eq!(world.host.rests("web", State::Halted).reason(), Some("destroyed"));
+    world.clear("destroyed");
+}
+
+#[test]
+fn a_save_of_a_transient_domain_that_is_destroyed_meanwhile_tells_of_no_domain_any_more() {
+    let (world, _) = slow_to_save(Kind::Transient);
+    let file = world.file();
+    let (save, destroy) =
+        in_the_middle(&world.host, &["save", "web", &file], "saving", &["destroy", "web"]);
+    destroy.expect(0);
+    assert_eq!(save.code(), Some(3), "{save}");
+    assert!(save.stderr.contains("it was destroyed meanwhile"), "{save}");
     world.clear("destroyed");
 }
 
