@@ -299,7 +299,12 @@ impl Live for Qemu {
     }
 
     fn state_size(&mut self) -> Local<'_, Result<StateSize>> {
-        Box::pin(self.state_needs())
+        Box::pin(async {
+            // Asked together: an emulator that hangs is told of after the time of one command.
+            let (answers, needs) =
+                tokio::join!(self.command("query-status", None), self.state_needs());
+            answers.and(needs)
+        })
     }
 
     fn save_state(

@@ -104,6 +104,9 @@ fn a_stopped_emulator_does_not_answer_and_is_destroyed_all_the_same() {
         live.process().signal(Signal::SIGSTOP).unwrap();
         let error = live.query().await.unwrap_err();
         assert!(error.is_timeout(), "{error}");
+        // What a save begins with waits once, and says so before anything is begun.
+        let error = live.state_size().await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
         live.destroy().await.unwrap();
         assert!(!identity.alive());
     });
