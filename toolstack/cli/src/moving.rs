@@ -97,12 +97,28 @@ pub(crate) fn here<T>(
     quiet: bool,
     work: impl FnOnce(&mut dyn FnMut(u64) -> bool) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    here_of(what, quiet, |moved| {
+        let mut done = 0;
+        work(&mut |more| {
+            done += more;
+            moved(Moved { done, total })
+        })
+    })
+}
+
+/// The same for work that knows itself how much there is to move.
+///
+/// # Errors
+/// As [`here`].
+pub(crate) fn here_of<T>(
+    what: &str,
+    quiet: bool,
+    work: impl FnOnce(&mut dyn FnMut(Moved) -> bool) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let bar = Bar::new(quiet, what.to_owned());
     let guard = Guard::new(First::Tells, bar.clone()).map_err(|e| uncaught(&e))?;
-    let mut done = 0;
-    let outcome = work(&mut |more| {
-        done += more;
-        bar.moved(Moved { done, total });
+    let outcome = work(&mut |moved| {
+        bar.moved(moved);
         guard.came().is_none()
     });
     bar.clear();

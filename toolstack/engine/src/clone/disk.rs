@@ -228,6 +228,18 @@ fn discard(path: &Path) {
     }
 }
 
+/// Bytes that a copy of a disk is going to move; 0 where that cannot be told.
+pub(super) fn content_size(disk: &Disk) -> u64 {
+    let Some(source) = disk.target.as_deref().and_then(|path| File::open(path).ok()) else {
+        return 0;
+    };
+    let size = lseek(&source, 0, Whence::SeekEnd).map_or(0, bytes);
+    match source.metadata() {
+        Ok(about) if about.is_file() => size.min(about.blocks() * 512),
+        _ => size,
+    }
+}
+
 /// Copies what is not a hole, and the size. `false`: given up.
 fn copy_data(source: &File, new: &File, moved: &mut dyn FnMut(u64) -> bool) -> io::Result<bool> {
     let size = lseek(source, 0, Whence::SeekEnd)?;
@@ -326,6 +338,7 @@ mod tests {
         assert_eq!(fs::read(&made.path).unwrap(), fs::read(&old).unwrap());
         assert!(fs::metadata(&made.path).unwrap().blocks() * 512 < 4 << 20, "holes were filled");
         assert!(seen < 8 << 20, "holes were copied");
+        assert_eq!(content_size(&disk), seen, "what is going to be moved is told before");
         // The name is taken now.
         let again = job.make(&mut |_| true).unwrap_err();
         assert!(again.to_string().contains("disk.two.img"), "{again}");

@@ -89,7 +89,7 @@ impl Drop for Cloned {
 }
 
 impl Host {
-    /// The first half of a clone: its identity and its disks. `moved` hears of bytes that were
+    /// The first half of a clone: its identity and its disks. `moved` hears how much of them is
     /// copied and ends the work by `false`. Nothing runs yet.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl Host {
         &mut self,
         id: ImageId,
         opts: &CloneOpts,
-        moved: &mut dyn FnMut(u64) -> bool,
+        moved: &mut dyn FnMut(Moved) -> bool,
     ) -> Result<Cloned, Failure> {
         let attempt = format!("cannot clone image {id} as \"{}\"", opts.name);
         let image = Image::open_store(&self.paths, id).map_err(|e| stored(&attempt, &e))?;
@@ -119,16 +119,29 @@ impl Host {
             kept: false,
         };
         let (writers, writing) = self.writers(facts.uuid)?;
-        for at in 0..cloned.config.disks.len() {
+        let own: Vec<_> = (0..cloned.config.disks.len())
+            .filter(|at| is_written(&cloned.config.disks[*at]))
+            .collect();
+        let mut copied = Moved {
+            done: 0,
+            total: own.iter().map(|at| disk::content_size(&cloned.config.disks[*at])).sum(),
+        };
+        for at in own {
             let disk = &cloned.config.disks[at];
-            if disk.cdrom || !disk.readwrite || disk.target.is_none() {
-                continue;
-            }
             let identity = facts.disks.iter().find(|one| one.vdev == disk.vdev);
             let content = content(identity, writing, opts.force_disks);
             let content = content.map_err(|failure| under(&attempt, failure))?;
             let job = Job { disk, content, writers, opts };
-            let made = job.make(moved).map_err(|failure| under(&attempt, failure))?;
+            let before = copied.done;
+            let made = job.make(&mut |more| {
+                copied.done += more;
+                moved(copied)
+            });
+            let made = made.map_err(|failure| under(&attempt, failure))?;
+            if copied.done == before {
+                // Made without copying it here.
+                copied.total -= disk::content_size(disk).min(copied.total);
+            }
             let disk = &mut cloned.config.disks[at];
             if made.how == How::Overlay {
                 disk.format = DiskFormat::Qcow2;
@@ -194,6 +207,11 @@ impl Host {
         let row = rows.iter().find(|row| row.uuid == uuid);
         Ok((row.is_some(), row.is_some_and(|row| row.domid.is_some())))
     }
+}
+
+/// Whether a clone needs a disk of its own for this one.
+fn is_written(disk: &kxl_domain::config::model::Disk) -> bool {
+    !disk.cdrom && disk.readwrite && disk.target.is_some()
 }
 
 /// The configuration of the clone. What can be only once on a host is made anew: MAC addresses,

@@ -30,7 +30,7 @@ pub(super) fn clone(args: &args::Clone) -> Exit {
     };
     let quiet = args.how.quiet || args.how.json;
     let what = format!("copy the disks of {}", short(id));
-    let cloned = moving::here(&what, 0, quiet, |moved| host.prepare_clone(id, &opts, moved))?;
+    let cloned = moving::here_of(&what, quiet, |moved| host.prepare_clone(id, &opts, moved))?;
     let made: Vec<_> = cloned.disks.clone();
     if !quiet {
         for disk in &made {
