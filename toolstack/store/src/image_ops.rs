@@ -110,6 +110,25 @@ impl Store {
         })
     }
 
+    /// The files from whose images guests went on, oldest first. A file may be gone or hold another
+    /// image by now.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn spent_files(&self) -> Result<Vec<(ImageId, PathBuf)>> {
+        let found = self.registry().read(&self.paths, "look for spent images", |db| {
+            let mut statement = db.prepare("SELECT image, path FROM spent ORDER BY spent_ms")?;
+            let mut rows = statement.query([])?;
+            let mut files = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (image, path): (String, String) = (row.get(0)?, row.get(1)?);
+                files.extend(image.parse().ok().map(|image| (image, PathBuf::from(path))));
+            }
+            Ok(files)
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
     /// When a guest went on from the image in a user's file; milliseconds since 1970.
     ///
     /// # Errors

@@ -17,6 +17,13 @@ fn wanted(host: &Host, name: &str) -> Value {
     host.domain(name).0["wanted"].clone()
 }
 
+/// The files that `host status` says are used up.
+fn used(host: &Host) -> Vec<String> {
+    let status: Value = serde_json::from_str(&host.ok(["host", "status", "--json"])).unwrap();
+    let files = status["used"].as_array().unwrap().iter();
+    files.map(|one| one["file"].as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn a_dozen_domains_go_by_their_order_and_come_back_as_they_were() {
     let host = Host::new();
@@ -143,6 +150,12 @@ fn images_go_to_a_directory_and_are_found_there() {
         assert_eq!(wanted(&host, "web"), "running");
         let names = std::fs::read_dir(&directory).unwrap().count();
         assert_eq!(names, 2, "round {round}: a spent image is replaced");
+        for name in ["web", "guest"] {
+            let head = std::fs::read(directory.join(format!("{name}.kxl"))).unwrap();
+            let head = String::from_utf8_lossy(&head[..4096.min(head.len())]).into_owned();
+            assert!(head.contains(&format!("\"name\": \"{name}\"")), "for other programs: {head}");
+        }
+        assert_eq!(used(&host), [""; 0], "round {round}: they are still to come back");
         if round == 1 {
             // Nothing but the files themselves is left to find them by.
             std::fs::remove_file(host.root.join("var/lib/kxl/maintenance.json")).unwrap();
@@ -150,7 +163,17 @@ fn images_go_to_a_directory_and_are_found_there() {
         host.kxl(["host", "restore", "--from", &to]).expect(0);
         assert_eq!(host.domain("web").rests(), Some(State::Running));
         assert_eq!(host.domain("guest").rests(), Some(State::Running));
+        // They stay where they are, and whoever looks is told that nothing needs them.
+        let files = ["web", "guest"].map(|name| format!("{to}/{name}.kxl"));
+        assert!(files.iter().all(|file| std::path::Path::new(file).is_file()));
+        let mut told = used(&host);
+        told.sort_by_key(|file| files.iter().position(|one| one == file));
+        assert_eq!(told, files);
+        let text = host.ok(["host", "status"]);
+        assert!(text.contains("USED UP") && text.contains(&files[0]), "{text}");
     }
+    std::fs::remove_file(directory.join("guest.kxl")).unwrap();
+    assert_eq!(used(&host), [format!("{to}/web.kxl")]);
     // Others could put images there, or take them away.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(&directory, open).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kxl_control::client::{Client, Step};
 use kxl_control::{After, Answer, Call, Moved, Save, Until};
 use kxl_domain::image::{ImagePlace, Purpose};
-use kxl_domain::{Action, DomainName, Failure, Kind, State, Verb, Wanted};
+use kxl_domain::{Action, DomainConfig, DomainName, Failure, Kind, State, Verb, Wanted};
 use kxl_store::ListRow;
 use kxl_store::image::Image;
 
@@ -42,6 +42,9 @@ pub struct Stopping {
     pub patience: Duration,
     /// When all has to be over.
     pub until: Option<Instant>,
+    /// The text at the head of a file that tells other programs what is in it
+    /// ([`Save::header`]).
+    pub header: fn(&DomainConfig) -> String,
 }
 
 /// Gives up what is in flight when it is dropped: the writing end of a pipe whose other end every
@@ -241,8 +244,12 @@ impl Emptying<'_> {
         moved: &mut dyn FnMut(Moved),
     ) -> Result<Done, Failure> {
         let since = Instant::now();
+        let mut order = self.order(member);
+        if let ImagePlace::File(_) = order.place {
+            order.header = host.config_of(&row)?.as_ref().map(self.how.header);
+        }
         loop {
-            let call = Call::Save(Box::new(self.order(member)));
+            let call = Call::Save(Box::new(order.clone()));
             let steps = |step: Step<'_>| {
                 if let Step::Moved(step) = step {
                     moved(step);

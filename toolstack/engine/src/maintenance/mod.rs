@@ -14,6 +14,7 @@ mod left;
 mod order;
 mod plan;
 mod run;
+mod used;
 
 pub use facts::{Abilities, Scope, abilities, disk};
 pub use hands::{Stopper, Stopping};
@@ -22,3 +23,4 @@ pub use left::{Auto, Bring, Item, Settings};
 pub use order::{Circle, Rank, waves};
 pub use plan::{Disk, Member, Order, Plan, Request, Task, Way, duration, in_order, mib, plan};
 pub use run::{Course, Desk, Done, News, Outcome, Remote, desk};
+pub use used::UsedFile;

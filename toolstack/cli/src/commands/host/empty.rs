@@ -72,6 +72,7 @@ pub(crate) fn empty(args: &Common, to: Option<PathBuf>, policy: Vec<Way>, jobs: 
         jobs,
         patience: args.patience,
         until: args.deadline.and_then(|deadline| began.checked_add(deadline)),
+        header: crate::moving::header_of,
     };
     let names: Vec<_> = members.iter().map(|member| member.name.to_string()).collect();
     let (desk, remote) = desk();

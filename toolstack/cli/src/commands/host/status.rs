@@ -2,7 +2,7 @@
 
 use kxl_domain::Failure;
 use kxl_engine::Host;
-use kxl_engine::maintenance::{MaintenanceLock, Member, Scope, Settings, abilities, mib};
+use kxl_engine::maintenance::{MaintenanceLock, Member, Scope, Settings, UsedFile, abilities, mib};
 use serde_json::json;
 
 use super::args::Status;
@@ -17,6 +17,7 @@ pub(crate) fn status(args: &Status) -> Exit {
     let members = host.members(Scope::All, &abilities()?)?;
     let settings = Settings { restoring: true, starting: true, ..Settings::default() };
     let (items, failures) = host.left(&settings)?;
+    let used = host.used_files()?;
     let bytes: u64 = members.iter().filter(|one| one.can_save).map(|one| one.touched).sum();
     if args.json {
         out::print_json(&json!({
@@ -28,6 +29,12 @@ pub(crate) fn status(args: &Status) -> Exit {
                 .map(|item| json!({
                     "name": item.name.as_str(), "way": item.way().as_str(), "from": item.from,
                     "paused": item.paused,
+                }))
+                .collect::<Vec<_>>(),
+            "used": used
+                .iter()
+                .map(|used| json!({
+                    "name": used.name.as_str(), "image": used.image.to_string(), "file": used.file,
                 }))
                 .collect::<Vec<_>>(),
             "failures": failures.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -46,6 +53,7 @@ pub(crate) fn status(args: &Status) -> Exit {
     if items.is_empty() {
         text.push_str("-\n");
     }
+    put_used(&mut text, &used);
     out::print(&text)?;
     tell(&failures);
     Ok(u8::from(!failures.is_empty()))
@@ -76,6 +84,18 @@ fn put_live(text: &mut String, members: &[Member], bytes: u64) {
     } else {
         add(text, format_args!("{} in all to save, at most\n", mib(bytes)));
     }
+}
+
+/// Files that were brought back from stay until somebody removes them.
+fn put_used(text: &mut String, used: &[UsedFile]) {
+    if used.is_empty() {
+        return;
+    }
+    add(text, format_args!("\n{:<20} {}\n", "USED UP", "FILE"));
+    for one in used {
+        add(text, format_args!("{:<20} {}\n", one.name, one.file.display()));
+    }
+    text.push_str("kxl removes no files: rm them, or the next host save --to writes over them\n");
 }
 
 fn live_json(one: &Member) -> serde_json::Value {
