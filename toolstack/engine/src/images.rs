@@ -1,9 +1,9 @@
 //! Images as a command sees them: what is in the store, whose it is, and what may be done to it.
 
 use kxl_domain::image::ImagePlace;
-use kxl_domain::{DomainName, Failure, ImageId, Kind, State};
+use kxl_domain::{DomainName, Failure, ImageId, Kind, State, Verb};
 use kxl_store::image::{self, Image, Listed};
-use kxl_store::{ListRow, LiveRow};
+use kxl_store::{ListRow, LiveRow, StoreError};
 
 use crate::host::{Host, stored};
 
@@ -59,6 +59,57 @@ impl Host {
             }
         }
         Ok(all)
+    }
+
+    /// The images in the store that were made of a domain, by its uuid or its name of then; the
+    /// oldest first. Those that cannot be read tell of no domain.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn images_made_of(&self, domain: &str) -> Result<Vec<ImageId>, Failure> {
+        let listed = image::list(&self.paths);
+        let listed = listed.map_err(|e| stored("cannot read the image store", &e))?;
+        let of = |Listed { facts, .. }: Listed| {
+            let meant = facts.uuid.to_string() == domain || facts.name.as_str() == domain;
+            meant.then_some(facts.id)
+        };
+        Ok(listed.into_iter().filter_map(|found| of(found.ok()?)).collect())
+    }
+
+    /// `delete --with-image`: removes a registered domain that is off or suspended, and every image
+    /// in the store that was made of it. Its record goes last: killed in between, this can be
+    /// repeated.
+    ///
+    /// # Errors
+    /// As [`Self::delete`]; [`Kind::Denied`], and nothing is done, while a live domain reads one of
+    /// the images.
+    pub fn delete_with_images(&mut self, row: &ListRow) -> Result<(), Failure> {
+        let attempt = format!("cannot delete domain \"{}\" with its images", row.name);
+        let live = self.store.live_rows().map_err(|e| stored(&attempt, &e))?;
+        let uuid = row.uuid.to_string();
+        for id in self.images_made_of(&uuid)? {
+            if let Owner::Live(name) = owner(id, &[], &live)
+                // That this domain runs itself is told below.
+                && name != row.name
+            {
+                let mut failure = Failure::new(Kind::Denied, attempt);
+                failure.causes.push(format!(
+                    "domain \"{name}\" comes from image {id} and has not read all of it"
+                ));
+                return Err(failure.hint("it lets the image go when it has; run this again then"));
+            }
+        }
+        if row.state == State::Suspended {
+            self.discard(row)?;
+        }
+        let lock = self.resting_lock(row.uuid, &row.name, Verb::Delete)?;
+        for id in self.images_made_of(&uuid)? {
+            match image::remove(&self.paths, id) {
+                Ok(()) | Err(StoreError::NoImage { .. }) => {}
+                Err(error) => return Err(stored(&attempt, &error)),
+            }
+        }
+        self.undefine(lock, row)
     }
 
     fn suspended(&self, attempt: &str) -> Result<Vec<(DomainName, ImageId)>, Failure> {

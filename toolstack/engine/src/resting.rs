@@ -115,6 +115,11 @@ impl Host {
     /// [`Kind::Denied`] with what to do first when it is live or suspended.
     pub fn delete(&mut self, row: &ListRow) -> Result<(), Failure> {
         let lock = self.resting_lock(row.uuid, &row.name, Verb::Delete)?;
+        self.undefine(lock, row)
+    }
+
+    /// Removes the record and the runtime directory of a domain whose lock is held.
+    pub(crate) fn undefine(&mut self, lock: DomainLock, row: &ListRow) -> Result<(), Failure> {
         let attempt = format!("cannot delete domain \"{}\"", row.name);
         self.store.undefine(row.uuid).map_err(|e| stored(&attempt, &e))?;
         lock.remove_rundir(&self.paths, row.uuid).map_err(|e| stored(&attempt, &e))?;

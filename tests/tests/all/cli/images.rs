@@ -134,6 +134,37 @@ fn the_state_of_a_suspended_domain_is_thrown_away_by_its_name_only() {
 }
 
 #[test]
+fn a_domain_is_deleted_with_every_image_of_it_or_those_that_stay_are_named() {
+    let host = with_web("");
+    let (first, second) = (checkpoint(&host), checkpoint(&host));
+    host.refused(4, &["delete", "--with-image", "web"]);
+    assert_eq!(listed(&host).len(), 2, "one that runs keeps its images");
+    host.ok(["suspend", "web"]);
+    host.define("other", &guest::mock_with("other", "memory=4M", ""));
+    host.ok(["start", "other"]);
+    host.ok(["suspend", "other"]);
+    host.ok(["delete", "--with-image", "web"]);
+    assert!(host.find("web").is_none());
+    let left = listed(&host);
+    assert_eq!((left.len(), &left[0]["need"]), (1, &"suspended".into()), "those of others stay");
+    assert!(![first, second].iter().any(|id| left[0]["image"] == id.as_str()));
+
+    host.define("web", &guest::mock_with("web", "memory=4M", ""));
+    host.ok(["start", "web"]);
+    let ids = [checkpoint(&host), checkpoint(&host)];
+    host.ok(["destroy", "web"]);
+    let output = host.kxl(["delete", "web"]).expect(0);
+    assert!(host.find("web").is_none());
+    let how = format!("kxl image rm {} {} removes them", &ids[0][..8], &ids[1][..8]);
+    assert!(output.stderr.contains(&how), "{output}");
+    // Its record is gone; its name still leads to them.
+    let output = host.refused(3, &["delete", "--with-image", "web"]);
+    assert!(output.stderr.contains(&how), "{output}");
+    host.ok(["image", "rm", &ids[0][..8], &ids[1][..8]]);
+    assert_eq!(listed(&host).len(), 1);
+}
+
+#[test]
 fn more_domains_are_made_of_one_image_which_stays() {
     let host = with_web("vif = [ 'mac=00:16:3e:00:00:01,vifname=web0' ]");
     host.ok(["suspend", "web"]);

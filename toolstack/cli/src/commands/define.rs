@@ -1,13 +1,15 @@
 //! `kxl new` and `kxl delete`.
 
-use kxl_domain::{Failure, Kind, State};
+use kxl_domain::{Failure, ImageId, Kind};
 use kxl_engine::Host;
+use kxl_store::ListRow;
 use serde_json::json;
 
-use super::{Exit, each};
+use super::Exit;
+use super::image::short;
 use crate::args::{Delete, New};
 use crate::commands::create;
-use crate::{out, source};
+use crate::{out, report, source};
 
 /// Registers a domain.
 pub(crate) fn new(args: New) -> Exit {
@@ -36,15 +38,52 @@ pub(crate) fn new(args: New) -> Exit {
 /// Removes registered domains.
 pub(crate) fn delete(args: &Delete) -> Exit {
     let mut host = Host::open()?;
-    Ok(each(&mut host, &args.names, |host, row| {
-        if row.managed {
-            if args.with_image && row.state == State::Suspended {
-                host.discard(row)?;
-            }
-            return host.delete(row);
+    let mut worst = 0;
+    for name in &args.names {
+        let deleted = match host.find(name) {
+            Ok(row) => delete_one(&mut host, &row, args.with_image),
+            Err(failure) => Err(told_of_images(&host, name, failure)),
+        };
+        if let Err(failure) = deleted {
+            report::failure(&failure);
+            worst = worst.max(failure.kind.exit_code());
         }
+    }
+    Ok(worst)
+}
+
+fn delete_one(host: &mut Host, row: &ListRow, with_image: bool) -> Result<(), Failure> {
+    if !row.managed {
         let text = format!("cannot delete domain \"{}\": it is not registered", row.name);
-        Err(Failure::new(Kind::Denied, text)
-            .hint(format!("it is gone when it ends; kxl destroy {} ends it", row.name)))
-    }))
+        return Err(Failure::new(Kind::Denied, text)
+            .hint(format!("it is gone when it ends; kxl destroy {} ends it", row.name)));
+    }
+    if with_image {
+        return host.delete_with_images(row);
+    }
+    host.delete(row)?;
+    let left = host.images_made_of(&row.uuid.to_string())?;
+    if !left.is_empty() {
+        report::note(&format!("domain \"{}\" is deleted, and {}", row.name, how_to_remove(&left)));
+    }
+    Ok(())
+}
+
+/// A domain that is not there may have left images, under the name of then.
+fn told_of_images(host: &Host, name: &str, failure: Failure) -> Failure {
+    match host.images_made_of(name) {
+        Ok(left) if !left.is_empty() && failure.kind == Kind::NoSuchDomain => {
+            failure.hint(how_to_remove(&left))
+        }
+        _ => failure,
+    }
+}
+
+fn how_to_remove(images: &[ImageId]) -> String {
+    let ids: Vec<_> = images.iter().map(|id| short(*id)).collect();
+    let (what, them) = match ids.len() {
+        1 => ("an image of it stays".to_owned(), "it"),
+        many => (format!("{many} images of it stay"), "them"),
+    };
+    format!("{what} in the store: kxl image rm {} removes {them}", ids.join(" "))
 }
