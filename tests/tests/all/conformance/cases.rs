@@ -7,7 +7,7 @@ use kxl_domain::{RULES, State, Verb};
 use nix::sys::signal::Signal;
 
 use super::Subject;
-use crate::support::{Console, Domain, Host, wait};
+use crate::support::{Console, Domain, Host, rest, wait};
 
 use State::{Halted, Paused, Running};
 
@@ -102,12 +102,10 @@ fn talks(host: &Host, subject: &Subject) {
 pub(super) fn stands_still(host: &Host, subject: &Subject, console: &Console) {
     let domain = host.domain("it");
     let emulator = host.emulator_of(&domain);
-    let shown = || subject.counter.map(|counter| counter.last(&console.text()));
-    let (seen, ticks) = wait::settled(|| (shown(), emulator.stat().cpu_ticks));
     // Long enough for every counter of the suite to move several times.
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(emulator.stat().cpu_ticks, ticks, "it used CPU time while paused");
-    assert_eq!(shown(), seen);
+    rest::stands_still(&emulator, Duration::from_secs(2), || {
+        subject.counter.map(|counter| counter.last(&console.text()))
+    });
     host.ok(["unpause", "it"]);
     let after = host.domain("it");
     assert_eq!(after.rests(), Some(Running));

@@ -29,12 +29,3 @@ pub(crate) fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> O
 pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     until(what, SOON, || look().then_some(()));
 }
-
-/// What `look` shows when what was still on its way has arrived: the same for half a second.
-pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
-    until("it settles", SOON, || {
-        let before = look();
-        std::thread::sleep(Duration::from_millis(500));
-        (look() == before).then_some(before)
-    })
-}
