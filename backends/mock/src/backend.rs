@@ -19,6 +19,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use tokio::sync::mpsc;
 
 use crate::control::{Control, Unanswered};
+use crate::hold;
 use crate::live::{MockLive, kill};
 use crate::protocol::{
     CONSOLE_FD, CONSOLE_SOCKET, CONTROL_FD, CONTROL_SOCKET, Machine, Status, With,
@@ -95,10 +96,12 @@ impl Mock {
             vcpus: spec.config.vcpus,
             seed: spec.uuid.0.as_u64_pair().0,
         };
+        let script = hold::released(&live.script, &spec.rundir, Step::Launch).await?;
         let mut answer =
             live.control.ask(Step::Launch, &script, With::Machine(machine), READY).await;
         if let (Ok(_), Some(saved)) = (&answer, state) {
             let with = With::State(Box::new(saved));
+            let script = hold::released(&live.script, &spec.rundir, Step::Restore).await?;
             answer = live.control.ask(Step::Restore, &script, with, READY).await;
         }
         match answer {
@@ -122,7 +125,7 @@ impl Mock {
         let gone = |_| BackendError::Exited { text: "its process is gone".to_owned() };
         let process = Process::open(identity.clone()).map_err(gone)?;
         let words = Script::of(&spec.config)?;
-        let script = words.with_file(&spec.rundir)?;
+        let script = hold::released(&words, &spec.rundir, Step::Adopt).await?;
         let ends = connect(spec, &words).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 let waited_for = "new connection to the emulator".to_owned();

@@ -14,6 +14,7 @@ pub mod script;
 
 mod backend;
 mod control;
+mod hold;
 mod live;
 mod memory;
 mod program;

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
 use crate::control::{Control, Unanswered};
+use crate::hold;
 use crate::protocol::{Status, With};
 use crate::script::{Outcome, Script, Step};
 use crate::watch::Watch;
@@ -73,7 +74,7 @@ impl MockLive {
         if let Some(exit) = self.watch.known() {
             return Err(BackendError::Exited { text: exit.text });
         }
-        let script = self.script.with_file(&self.rundir)?;
+        let script = hold::released(&self.script, &self.rundir, step).await?;
         match self.control.ask(step, &script, with, deadline).await {
             Ok(status) => Ok(status),
             Err(Unanswered::Lost) => match self.watch.exit(NEWS).await {

@@ -11,6 +11,7 @@
 //! | `refuse=STEP` | the emulator refuses the step; nothing changes |
 //! | `die=STEP` | the emulator exits with status 1 instead of answering |
 //! | `hang=STEP` | the step is never answered |
+//! | `hold=STEP` | the step is not asked for before the file takes this back (not destroy) |
 //! | `ignore=STEP` | the step is accepted and has no effect (pause, unpause, powerdown, reset) |
 //! | `ok=STEP` | takes back every earlier word about the step |
 //! | `tick=MS` | the guest counts on its console; 0 = it does not (default) |
@@ -32,7 +33,7 @@
 //! guest stands still) and `save-end` (all is in the sink); then `go-on` or `destroy`. A restore is
 //! `launch` and then `restore`. SIZE is a number of bytes, or with K, M or G behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kxl_backend::BackendError;
@@ -162,6 +163,7 @@ pub struct Guest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     faults: BTreeMap<Step, Fault>,
+    held: BTreeSet<Step>,
     /// The guest's own doings.
     pub guest: Guest,
     lacking: Vec<Capability>,
@@ -210,7 +212,7 @@ pub struct BadWord {
     expected: String,
 }
 
-const KINDS: &str = "expected delay=, refuse=, die=, hang=, ignore=, ok=, tick=, end=, exit=, \
+const KINDS: &str = "expected delay=, refuse=, die=, hang=, hold=, ignore=, ok=, tick=, end=, exit=, \
                      unsupported=, memory=, touched=, dirty=, passes=, device=, version=, foreign= \
                      or verify=";
 
@@ -263,6 +265,11 @@ impl Script {
         self.faults.get(&step).copied().unwrap_or_default()
     }
 
+    /// Whether a step has to wait.
+    pub(crate) fn holds(&self, step: Step) -> bool {
+        self.held.contains(&step)
+    }
+
     /// What is left of what the backend offers.
     #[must_use]
     pub fn offered(&self) -> CapabilitySet {
@@ -292,10 +299,13 @@ impl Script {
             "refuse" => self.outcome(value, Outcome::Refuse)?,
             "die" => self.outcome(value, Outcome::Die)?,
             "hang" => self.outcome(value, Outcome::Hang)?,
+            "hold" if step(value)? == Step::Destroy => return Err("a destroy never waits".into()),
+            "hold" => drop(self.held.insert(step(value)?)),
             "ignore" if step(value)?.can_be_ignored() => self.outcome(value, Outcome::Ignore)?,
             "ignore" => return Err("only pause, unpause, powerdown and reset can be".into()),
             "ok" => {
                 self.faults.remove(&step(value)?);
+                self.held.remove(&step(value)?);
             }
             "tick" => self.guest.tick_ms = Some(number(value)?).filter(|ms| *ms > 0),
             "end" if value == "never" => self.guest.end = None,
@@ -445,6 +455,7 @@ mod tests {
             ("explode=pause", "expected delay="),
             ("refuse=boot", "launch, adopt"),
             ("ignore=status", "only pause"),
+            ("hold=destroy", "never waits"),
             ("delay=pause", "STEP:MS"),
             ("delay=pause:soon", "milliseconds"),
             ("end=boredom", "poweroff"),

@@ -102,6 +102,23 @@ fn a_delayed_command_takes_its_time_and_succeeds() {
 }
 
 #[test]
+fn a_step_that_is_held_waits_until_it_is_let_go() {
+    run(async {
+        let mut domain = Domain::new(&["hold=launch", "hold=pause"]);
+        let brief = Duration::from_millis(50);
+        assert!(tokio::time::timeout(brief, domain.launch()).await.is_err(), "it is held");
+        domain.script("ok=launch");
+        let mut up = Up::of(domain.launch().await.unwrap());
+        let mut pause = up.live.pause();
+        assert!(tokio::time::timeout(brief, &mut pause).await.is_err(), "it is held");
+        domain.script("ok=pause");
+        pause.await.unwrap();
+        assert_eq!(up.report().await.state, State::Paused);
+        up.live.destroy().await.unwrap();
+    });
+}
+
+#[test]
 fn a_query_that_takes_too_long_times_out_after_150_ms() {
     run(async {
         let (_domain, mut up) = Domain::up(&["delay=status:5000"]).await;

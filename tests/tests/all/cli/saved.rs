@@ -9,11 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use kxl_domain::State;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::run::Running;
 use crate::support::{Host, guest, wait};
 
 fn json(text: &str) -> Value {
@@ -252,10 +250,6 @@ fn a_disk_that_was_written_since_keeps_its_domain_from_coming_back() {
     host.ok(["restore", "--force-disks", &file]);
 }
 
-fn signal(running: &Running, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(running.child.id()).unwrap()), signal).unwrap();
-}
-
 /// Whether a save has begun and is not over.
 fn saving(host: &Host) -> bool {
     host.domain("web").text("operation").is_some()
@@ -264,7 +258,7 @@ fn saving(host: &Host) -> bool {
 #[test]
 fn an_interrupted_save_is_given_up_and_the_domain_goes_on() {
     let host = Host::new();
-    host.define("web", &guest::mock("web", "memory=4M delay=save-stop:3000"));
+    host.define("web", &guest::mock("web", "memory=4M hold=save-stop"));
     host.ok(["start", "web"]);
     let file = at(&host, "web.img");
     for (args, which) in [
@@ -274,7 +268,7 @@ fn an_interrupted_save_is_given_up_and_the_domain_goes_on() {
     ] {
         let running = host.begin(args);
         wait::eventually("the save begins", || saving(&host));
-        signal(&running, which);
+        running.signal(which);
         let output = running.end(wait::SOON);
         assert_eq!(output.status.signal(), Some(which as i32), "{output}");
         assert!(output.stderr.contains("was given up: interrupted"), "{output}");
@@ -297,13 +291,14 @@ fn an_interrupted_restore_goes_on_without_its_command() {
     let (host, file) = with_web("memory=4M");
     host.ok(["save", "web", &file]);
     host.gone("web");
-    let slow = host.file("slow.cfg", &guest::mock("web", "memory=4M delay=restore:1500"));
+    let slow = host.file("slow.cfg", &guest::mock("web", "memory=4M hold=restore"));
     let running = host.begin(&["restore", slow.to_str().unwrap(), &file]);
     wait::eventually("the restore begins", || host.find("web").is_some());
-    signal(&running, Signal::SIGINT);
+    running.signal(Signal::SIGINT);
     let output = running.end(wait::SOON);
     assert_eq!(output.status.signal(), Some(Signal::SIGINT as i32), "{output}");
     assert!(output.stderr.contains("goes on without this command"), "{output}");
+    host.script("web", "ok=restore");
     host.rests("web", State::Running);
 }
 

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use kxl_domain::State;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::run::Running;
 use crate::support::{Host, Output, guest, wait};
@@ -129,14 +128,14 @@ fn many_domains_are_created_at_once_and_each_has_a_number_of_its_own() {
 /// A create that is ended by `signal` in the middle of its wait goes on without its command.
 fn goes_on_after(signal: Signal) {
     let host = Host::new();
-    let file = host.file("web.cfg", &guest::mock("web", "delay=launch:6000"));
+    let file = host.file("web.cfg", &guest::mock("web", "hold=launch"));
     let mut running = host.begin(&["create", file.to_str().unwrap()]);
     wait::eventually("the emulator is there", || !host.emulators().is_empty());
     assert!(running.child.try_wait().unwrap().is_none(), "the command waits for the launch");
-    let pid = i32::try_from(running.child.id()).unwrap();
-    kill(Pid::from_raw(pid), signal).unwrap();
-    let output = running.end(Duration::from_secs(60));
+    running.signal(signal);
+    let output = running.end(wait::SOON);
     assert_ne!(output.code(), Some(0), "{output}");
+    host.script("web", "ok=launch");
     host.rests("web", State::Running);
     assert_eq!(host.emulators().len(), 1);
 }

@@ -1,38 +1,43 @@
 //! Kills, interruptions, deadlines, full disks, two at once.
 
-use std::time::Duration;
-
 use kxl_domain::State;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::{begun, outcome};
 use crate::cli::full_disk::Small;
-use crate::support::run::Running;
 use crate::support::skip::skip;
 use crate::support::{Host, guest, wait};
 
 /// Words of a script: a save that takes far longer than any test waits, in steps that are short.
 const LASTING: &str = "passes=200 dirty=1 delay=save-pass:1000";
 
-/// A command that takes longer than this hangs.
-const LONG: Duration = Duration::from_secs(60);
-
-/// So many registered domains run, and each save of them takes a while.
-fn slow(host: &Host, count: usize) {
+/// So many registered domains run, and each save of them lasts until it is let go.
+fn held(host: &Host, count: usize) {
     for number in 0..count {
         let name = format!("d{number}");
-        host.define(&name, &guest::mock(&name, "memory=1M delay=save:400"));
+        host.define(&name, &guest::mock(&name, "memory=1M hold=save"));
         host.ok(["start", &name]);
     }
 }
 
-fn suspended(host: &Host) -> usize {
-    host.domains().iter().filter(|one| one.rests() == Some(State::Suspended)).count()
+/// Saves of the domains that live come to their end from now on.
+fn let_go(host: &Host) {
+    for domain in host.domains().iter().filter(|one| one.domid().is_some()) {
+        host.script(domain.text("name").unwrap(), "ok=save");
+    }
 }
 
-fn signal(running: &Running, which: Signal) {
-    kill(Pid::from_raw(i32::try_from(running.child.id()).unwrap()), which).unwrap();
+/// Waits until a domain is being saved; its name.
+fn in_flight(host: &Host) -> String {
+    wait::until("one is being saved", wait::SOON, || {
+        let domains = host.domains();
+        let one = domains.iter().find(|one| one.text("operation") == Some("suspending"))?;
+        one.text("name").map(str::to_owned)
+    })
+}
+
+fn suspended(host: &Host) -> usize {
+    host.domains().iter().filter(|one| one.rests() == Some(State::Suspended)).count()
 }
 
 /// Every domain is an image or runs; none is lost, and none is both.
@@ -49,11 +54,17 @@ fn all_there(host: &Host, count: usize) {
 #[test]
 fn a_host_save_that_is_killed_goes_on_when_it_is_given_again() {
     let host = Host::new();
-    slow(&host, 6);
+    held(&host, 6);
     let running = host.begin(&["host", "save", "--jobs", "1"]);
-    wait::eventually("some are saved", || suspended(&host) >= 2);
-    signal(&running, Signal::SIGKILL);
-    running.end(LONG);
+    for _ in 0..2 {
+        let name = in_flight(&host);
+        host.script(&name, "ok=save");
+        host.rests(&name, State::Suspended);
+    }
+    in_flight(&host);
+    running.signal(Signal::SIGKILL);
+    running.end(wait::SOON);
+    let_go(&host);
     all_there(&host, 6);
     assert!(suspended(&host) < 6, "it was killed in the middle");
     let again = host.kxl(["host", "save", "--json"]).expect(0);
@@ -68,23 +79,20 @@ fn a_host_save_that_is_killed_goes_on_when_it_is_given_again() {
 fn an_interruption_lets_what_is_in_flight_end_and_a_second_one_gives_it_up() {
     for times in [1, 2] {
         let host = Host::new();
-        slow(&host, 4);
+        held(&host, 4);
         if times == 2 {
             for number in 0..4 {
-                host.script(&format!("d{number}"), LASTING);
+                host.script(&format!("d{number}"), &format!("ok=save {LASTING}"));
             }
         }
         let running = host.begin(&["host", "save", "--json", "--jobs", "1"]);
-        wait::eventually("one is being saved", || {
-            host.domains().iter().any(|one| one.text("operation") == Some("suspending"))
-        });
-        signal(&running, Signal::SIGINT);
-        if times == 2 {
-            // Two signals at the same moment are one.
-            std::thread::sleep(Duration::from_millis(100));
-            signal(&running, Signal::SIGINT);
+        in_flight(&host);
+        // Two signals at the same moment would be one.
+        (0..times).for_each(|_| running.hears(Signal::SIGINT));
+        if times == 1 {
+            let_go(&host);
         }
-        let output = running.end(LONG).expect(1);
+        let output = running.end(wait::SOON).expect(1);
         all_there(&host, 4);
         assert_eq!(suspended(&host), if times == 1 { 1 } else { 0 }, "{output}");
         assert_eq!(outcome(&output, "d3")["why"], "interrupted", "{output}");
@@ -107,16 +115,15 @@ fn at_the_deadline_a_save_is_given_up_and_its_guest_runs_on() {
 #[test]
 fn only_one_command_at_a_time_empties_a_host() {
     let host = Host::new();
-    slow(&host, 3);
+    held(&host, 3);
     let first = host.begin(&["host", "save", "--jobs", "1"]);
-    wait::eventually("one is being saved", || {
-        host.domains().iter().any(|one| one.text("operation") == Some("suspending"))
-    });
+    in_flight(&host);
     for command in [&["host", "save"][..], &["host", "restore"], &["host", "shutdown"]] {
         let refused = host.refused(4, command);
         assert!(refused.stderr.contains(&format!("pid {}", first.child.id())), "{refused}");
     }
-    first.end(LONG).expect(0);
+    let_go(&host);
+    first.end(wait::SOON).expect(0);
     assert_eq!(suspended(&host), 3);
 }
 
@@ -141,16 +148,15 @@ fn one_that_fails_to_come_back_stops_no_other_and_keeps_its_image() {
 #[test]
 fn a_save_killed_with_its_monitors_leaves_every_domain_to_the_next_one() {
     let host = Host::new();
-    slow(&host, 4);
+    held(&host, 4);
     let running = host.begin(&["host", "save", "--jobs", "4"]);
-    wait::eventually("they are being saved", || {
-        host.domains().iter().any(|one| one.text("operation") == Some("suspending"))
-    });
-    signal(&running, Signal::SIGKILL);
+    in_flight(&host);
+    running.signal(Signal::SIGKILL);
     for monitor in host.monitors() {
         monitor.signal(Signal::SIGKILL);
     }
-    running.end(LONG);
+    running.end(wait::SOON);
+    let_go(&host);
     host.kxl(["host", "save"]).expect(0);
     assert_eq!(suspended(&host), 4);
     host.kxl(["host", "restore"]).expect(0);

@@ -277,7 +277,10 @@ impl Host {
     pub(crate) fn script(&self, name: &str, words: &str) {
         let directory = self.rundir(&self.domain(name));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).unwrap();
-        fs::write(directory.join("mock.script"), format!("{words}\n")).unwrap();
+        // Whole or not at all: a monitor may be reading it.
+        let new = directory.join("mock.script.new");
+        fs::write(&new, format!("{words}\n")).unwrap();
+        fs::rename(new, directory.join("mock.script")).unwrap();
     }
 
     /// The words of a domain's events, oldest first.

@@ -5,6 +5,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// What a program left behind.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
@@ -66,6 +69,25 @@ fn collect(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 }
 
 impl Running {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, which: Signal) {
+        kill(self.pid(), which).unwrap();
+    }
+
+    /// Sends it a signal that it waits for, and waits until it has taken that.
+    pub(crate) fn hears(&self, which: Signal) {
+        self.signal(which);
+        super::wait::eventually("it takes the signal", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+            let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+            u64::from_str_radix(pending.trim(), 16).unwrap() & (1 << (which as u64 - 1)) == 0
+        });
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
     /// Waits for the end of both streams and of the program. A program that leaves its streams to
     /// somebody who keeps them open has not ended for its caller: that is a failure.
     pub(crate) fn end(mut self, within: Duration) -> Output {

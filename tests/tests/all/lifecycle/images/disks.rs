@@ -77,12 +77,13 @@ fn a_guest_that_may_have_written_its_disks_before_its_return_failed_does_not_com
     let script = world.host.rundir(&world.host.domain("web")).join("mock.script");
     fs::create_dir_all(script.parent().unwrap()).unwrap();
     // The emulator dies when it is told to let the guest go: it may have run.
-    fs::write(&script, "delay=unpause:3000 die=unpause").unwrap();
+    fs::write(&script, "hold=unpause die=unpause").unwrap();
     let resume = world.host.begin(&["resume", "web"]);
     wait::eventually("the image is marked", || {
         world.host.images().first().is_some_and(|image| image["spent_ms"].is_number())
     });
     write_at(&disk, b"x", 70_000);
+    world.host.script("web", "die=unpause");
     assert_eq!(resume.end(wait::SOON).code(), Some(1));
     world.host.rests("web", State::Suspended);
     fs::remove_file(&script).unwrap();

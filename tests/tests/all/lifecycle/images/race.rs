@@ -18,13 +18,17 @@ fn ends(one: Running) -> Output {
     one.end(RACE)
 }
 
-/// Starts the first command, and the second one when the domain is seen in the middle of it.
+/// Starts the first command, which the script holds at a step, and the second one when the domain
+/// is seen in the middle of it. When that has ended, the first one goes on.
 fn in_the_middle(host: &Host, first: &[&str], op: &str, second: &[&str]) -> (Output, Output) {
     let first = host.begin(first);
     wait::eventually(&format!("web is {op}"), || {
         host.find("web").is_some_and(|domain| domain.text("operation") == Some(op))
     });
     let second = host.kxl(second);
+    if host.find("web").is_some_and(|domain| domain.text("operation") == Some(op)) {
+        host.script("web", "ok=save-stop ok=restore");
+    }
     (ends(first), second)
 }
 
@@ -34,15 +38,15 @@ fn busy(output: &Output, op: &str) {
     assert!(output.stderr.contains("\"web\"") && output.stderr.contains(op), "{output}");
 }
 
-fn slow_to_save(kind: Kind) -> (World, u64) {
-    let world = World::mock(kind, "delay=save-stop:1000", "");
+fn held_in_its_save(kind: Kind) -> (World, u64) {
+    let world = World::mock(kind, "hold=save-stop", "");
     let count = world.up();
     (world, count)
 }
 
 #[test]
 fn of_two_saves_at_once_one_wins() {
-    let (world, count) = slow_to_save(Kind::Transient);
+    let (world, count) = held_in_its_save(Kind::Transient);
     let other = world.host.scratch().join("other.img");
     let file = world.file();
     let second = ["save", "web", other.to_str().unwrap()];
@@ -77,7 +81,7 @@ fn of_two_domains_saved_to_one_file_at_once_one_goes_on() {
 
 #[test]
 fn a_destroy_in_the_middle_of_a_save_leaves_no_image() {
-    let (world, _) = slow_to_save(Kind::Managed);
+    let (world, _) = held_in_its_save(Kind::Managed);
     let file = world.file();
     let (save, destroy) =
         in_the_middle(&world.host, &["save", "web", &file], "saving", &["destroy", "web"]);
@@ -92,7 +96,7 @@ fn a_destroy_in_the_middle_of_a_save_leaves_no_image() {
 
 #[test]
 fn a_save_of_a_transient_domain_that_is_destroyed_meanwhile_tells_of_no_domain_any_more() {
-    let (world, _) = slow_to_save(Kind::Transient);
+    let (world, _) = held_in_its_save(Kind::Transient);
     let file = world.file();
     let (save, destroy) =
         in_the_middle(&world.host, &["save", "web", &file], "saving", &["destroy", "web"]);
@@ -104,7 +108,7 @@ fn a_save_of_a_transient_domain_that_is_destroyed_meanwhile_tells_of_no_domain_a
 
 #[test]
 fn a_shutdown_in_the_middle_of_a_suspend_is_refused() {
-    let (world, count) = slow_to_save(Kind::Managed);
+    let (world, count) = held_in_its_save(Kind::Managed);
     let (suspend, shutdown) =
         in_the_middle(&world.host, &["suspend", "web"], "suspending", &["shutdown", "web"]);
     suspend.expect(0);
@@ -117,7 +121,7 @@ fn a_shutdown_in_the_middle_of_a_suspend_is_refused() {
 
 #[test]
 fn a_resume_in_the_middle_of_a_suspend_is_refused() {
-    let (world, count) = slow_to_save(Kind::Managed);
+    let (world, count) = held_in_its_save(Kind::Managed);
     let (suspend, resume) =
         in_the_middle(&world.host, &["suspend", "web"], "suspending", &["resume", "web"]);
     suspend.expect(0);
@@ -128,8 +132,8 @@ fn a_resume_in_the_middle_of_a_suspend_is_refused() {
     world.clear("resume");
 }
 
-fn slow_to_come_back(verb: Verb) -> (World, u64) {
-    let world = World::mock(Kind::Managed, "delay=restore:1000", "");
+fn held_in_its_return(verb: Verb) -> (World, u64) {
+    let world = World::mock(Kind::Managed, "hold=restore", "");
     let count = world.up();
     world.act(verb).expect(0);
     (world, count)
@@ -144,7 +148,7 @@ fn one_runs(world: &World, count: u64) {
 
 #[test]
 fn of_two_resumes_at_once_one_wins() {
-    let (world, count) = slow_to_come_back(Verb::Suspend);
+    let (world, count) = held_in_its_return(Verb::Suspend);
     let (won, lost) =
         in_the_middle(&world.host, &["resume", "web"], "resuming", &["resume", "web"]);
     won.expect(0);
@@ -155,7 +159,7 @@ fn of_two_resumes_at_once_one_wins() {
 
 #[test]
 fn of_two_restores_of_one_file_at_once_one_wins() {
-    let (world, count) = slow_to_come_back(Verb::Save);
+    let (world, count) = held_in_its_return(Verb::Save);
     let file = world.file();
     let (won, lost) =
         in_the_middle(&world.host, &["restore", &file], "restoring", &["restore", &file]);
@@ -169,7 +173,7 @@ fn of_two_restores_of_one_file_at_once_one_wins() {
 
 #[test]
 fn an_image_is_not_removed_while_its_domain_comes_back() {
-    let (world, count) = slow_to_come_back(Verb::Suspend);
+    let (world, count) = held_in_its_return(Verb::Suspend);
     let id = world.host.only_image();
     let (won, lost) =
         in_the_middle(&world.host, &["resume", "web"], "resuming", &["image", "rm", "web", &id]);

@@ -100,7 +100,7 @@ fn a_save_that_cannot_fit_is_refused_with_figures_before_anything_is_touched() {
 fn a_writer_that_eats_the_space_in_the_middle_of_a_save_does_not_get_what_was_reserved() {
     for layout in 0..2 {
         let dir = [STORE, "files"][layout];
-        let made = small(Kind::Managed, "memory=8M delay=save-stop:2000", dir, 40);
+        let made = small(Kind::Managed, "memory=8M hold=save-stop", dir, 40);
         let (small, world, count) = match made {
             Ok(made) => made,
             Err(reason) => return skip::skip("a disk that gets full", &reason),
@@ -110,6 +110,7 @@ fn a_writer_that_eats_the_space_in_the_middle_of_a_save_does_not_get_what_was_re
         let save = world.host.begin(&words);
         under_way(&world);
         small.fill();
+        world.host.script("web", "ok=save-stop");
         save.end(wait::SOON).expect(0);
         small.clear();
         match words[0] {
@@ -125,7 +126,7 @@ fn a_writer_that_eats_the_space_in_the_middle_of_a_save_does_not_get_what_was_re
 fn a_save_that_runs_out_of_space_leaves_the_domain_running_and_nothing_else() {
     for layout in 0..2 {
         let dir = [STORE, "files"][layout];
-        let made = small(Kind::Managed, "memory=4M delay=save:2000", dir, 40);
+        let made = small(Kind::Managed, "memory=4M hold=save", dir, 40);
         let (small, world, count) = match made {
             Ok(made) => made,
             Err(reason) => return skip::skip("a disk that gets full", &reason),
@@ -135,14 +136,13 @@ fn a_save_that_runs_out_of_space_leaves_the_domain_running_and_nothing_else() {
         let save = world.host.begin(&words);
         under_way(&world);
         // Its state turns out to be longer than the emulator had said.
-        let script = world.host.rundir(&world.host.domain("web")).join("mock.script");
-        fs::write(&script, "device=64M").unwrap();
+        world.host.script("web", "device=64M ok=save");
         let failed = save.end(wait::SOON).expect(1);
         let says = failed.stderr.to_lowercase();
         assert!(says.contains("space") || says.contains("full"), "{failed}");
         nothing_happened(&world, &small, count, dir);
         // With room again, it goes.
-        fs::write(&script, "device=64K ok=save").unwrap();
+        world.host.script("web", "device=64K ok=save");
         world.host.ok(&words);
         assert!(world.host.domain("web").domid().is_none());
     }
