@@ -225,6 +225,23 @@ pub trait Live {
     /// Lets the virtual CPUs go on. Idempotent.
     fn unpause(&mut self) -> Local<'_, Result<()>>;
 
+    /// Puts the guest to sleep in memory: it stands still, and what it has given to its disks is on
+    /// them. [`query`](Self::query) may call that paused. Idempotent; after an error it is as before.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] without [`Capability::Sleep`].
+    fn sleep(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(async { Err(self.lacks(Capability::Sleep)) })
+    }
+
+    /// Wakes a guest that sleeps, also one that has gone to sleep by itself. Idempotent.
+    ///
+    /// # Errors
+    /// As [`sleep`](Self::sleep).
+    fn wake(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(async { Err(self.lacks(Capability::Sleep)) })
+    }
+
     /// Presses the power button, or what stands for it. Returns when the emulator has accepted it;
     /// whether the guest obeys shows in [`Event::GuestEnded`].
     fn powerdown(&mut self) -> Local<'_, Result<()>>;

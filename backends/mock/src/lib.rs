@@ -33,6 +33,7 @@ pub const OFFERED: &[Capability] = &[
     Capability::Pause,
     Capability::Powerdown,
     Capability::Reset,
+    Capability::Sleep,
     Capability::SaveState,
     Capability::LiveSave,
     Capability::Console,

@@ -168,6 +168,14 @@ impl Live for MockLive {
         Box::pin(self.command(Step::Unpause, Capability::Pause))
     }
 
+    fn sleep(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(self.command(Step::Sleep, Capability::Sleep))
+    }
+
+    fn wake(&mut self) -> Local<'_, Result<()>> {
+        Box::pin(self.command(Step::Wake, Capability::Sleep))
+    }
+
     fn powerdown(&mut self) -> Local<'_, Result<()>> {
         Box::pin(self.command(Step::Powerdown, Capability::Powerdown))
     }

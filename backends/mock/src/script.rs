@@ -79,6 +79,10 @@ pub enum Step {
     Restore,
     /// `set_clock`.
     SetClock,
+    /// `sleep`.
+    Sleep,
+    /// `wake`.
+    Wake,
 }
 
 impl Step {
@@ -99,6 +103,8 @@ impl Step {
         (Self::GoOn, "go-on"),
         (Self::Restore, "restore"),
         (Self::SetClock, "set-clock"),
+        (Self::Sleep, "sleep"),
+        (Self::Wake, "wake"),
     ];
 
     /// Its word.

@@ -48,6 +48,9 @@ pub struct Profile {
     /// How it stands still.
     #[serde(default)]
     pub pause: Pause,
+    /// How it sleeps in memory.
+    #[serde(default)]
+    pub sleep: Sleep,
     /// How the guest is asked to end.
     #[serde(default)]
     pub shutdown: Shutdown,
@@ -205,6 +208,14 @@ pub enum ConsoleKind {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pause {
+    /// The way.
+    pub kind: Way,
+}
+
+/// How the guest sleeps in memory.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sleep {
     /// The way.
     pub kind: Way,
 }
@@ -404,6 +415,7 @@ impl Profile {
         let qmp = self.control.kind == ControlKind::Qmp;
         let ways = [
             ("[pause]", self.pause.kind),
+            ("[sleep]", self.sleep.kind),
             ("[shutdown]", self.shutdown.kind),
             ("[reset]", self.reset.kind),
         ];
@@ -433,6 +445,9 @@ impl Profile {
         if self.pause.kind == Way::Type || matches!(self.reset.kind, Way::Signal | Way::Type) {
             return Err(("[pause]", "pause takes none, qmp or signal; reset takes none or qmp"));
         }
+        if matches!(self.sleep.kind, Way::Signal | Way::Type) {
+            return Err(("[sleep]", "sleep takes none or qmp"));
+        }
         if (self.shutdown.kind == Way::Signal) != self.shutdown.signal.is_some() {
             return Err(("[shutdown]", "signal goes with kind = \"signal\""));
         }
@@ -458,6 +473,7 @@ impl Profile {
             (Capability::Pause, self.pause.kind),
             (Capability::Powerdown, self.shutdown.kind),
             (Capability::Reset, self.reset.kind),
+            (Capability::Sleep, self.sleep.kind),
         ] {
             if way != Way::None {
                 list.push(capability);

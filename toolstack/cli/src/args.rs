@@ -46,6 +46,10 @@ pub(crate) enum Command {
     Pause(Names),
     /// Let paused domains go on
     Unpause(Names),
+    /// Put guests to sleep in memory, everything written on their disks
+    Sleep(Names),
+    /// Wake them
+    Wake(Names),
     /// Ask guests to switch themselves off
     Shutdown(End),
     /// Ask guests to reboot
@@ -81,12 +85,6 @@ pub(crate) enum Command {
     Recover(Recover),
     /// Print a completion script for a shell
     Completion(Completion),
-    /// Sleep to RAM
-    #[command(hide = true)]
-    Sleep(Rest),
-    /// Wake from sleep
-    #[command(hide = true)]
-    Wake(Rest),
     /// Dump a guest's memory
     #[command(hide = true)]
     DumpCore(Rest),

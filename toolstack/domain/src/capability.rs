@@ -18,7 +18,7 @@ words! {
         SaveState = "save-state",
         /// Save while the guest runs.
         LiveSave = "live-save",
-        /// Sleep to RAM.
+        /// Sleep in memory, with everything written on the disks.
         Sleep = "sleep",
         /// A core dump of guest memory.
         DumpCore = "dump-core",

@@ -41,7 +41,7 @@ words! {
         Reset = "reset",
         /// Take the power away.
         Destroy = "destroy",
-        /// Sleep to RAM.
+        /// Stand still in memory, with everything written on the disks.
         Sleep = "sleep",
         /// Wake from sleep.
         Wake = "wake",
@@ -113,8 +113,8 @@ pub const RULES: &[Rule] = &[
     rule(Verb::Reboot,     &[Running],         &[],           None,            None,          Some(C::Powerdown),  None,                    true,  "the guest obeys"),
     rule(Verb::Reset,      &[Running, Paused], &[],           Some(Running),   None,          Some(C::Reset),      Some(Op::Resetting),     true,  "the machine is reset"),
     rule(Verb::Destroy,    LIVE,               &[Halted, Failed], Some(Halted), None,         None,                Some(Op::Stopping),      true,  "the emulator is signalled"),
-    rule(Verb::Sleep,      &[Running],         &[Asleep],     Some(Asleep),    None,          Some(C::Sleep),      None,                    false, "none: wake undoes it"),
-    rule(Verb::Wake,       &[Asleep],          &[Running],    Some(Running),   None,          Some(C::Sleep),      None,                    false, "the guest wakes"),
+    rule(Verb::Sleep,      &[Running],         &[Asleep],     Some(Asleep),    None,          Some(C::Sleep),      None,                    true,  "none: wake undoes it"),
+    rule(Verb::Wake,       &[Asleep],          &[Running],    Some(Running),   None,          Some(C::Sleep),      None,                    true,  "none: sleep undoes it"),
     rule(Verb::DumpCore,   LIVE,               &[],           None,            None,          Some(C::DumpCore),   Some(Op::Dumping),       false, "the file is linked under its name"),
     rule(Verb::Rename,     &[Running, Paused, Asleep, Shutdown, Halted, Suspended, Failed], &[], None, None, None,  Some(Op::Renaming),      false, "the record is committed"),
     rule(Verb::MigrateOut, &[Running, Paused], &[],           Some(Absent),    None,          Some(C::Migrate),    Some(Op::MigratingOut),  false, "the receiver may start"),
@@ -194,6 +194,13 @@ impl Denied {
                 Some("kxl destroy NAME, then again")
             }
             Self::State { state: Shutdown, .. } => Some("kxl destroy NAME clears it away"),
+            Self::State { state: Asleep, verb: Verb::Unpause | Verb::Resume } => {
+                Some("kxl wake NAME")
+            }
+            Self::State { state: Asleep, .. } => Some("kxl wake NAME, then again"),
+            Self::State { state: Paused, verb: Verb::Sleep | Verb::Wake | Verb::Resume } => {
+                Some("kxl unpause NAME")
+            }
             Self::State { .. } | Self::NotBuilt { .. } => None,
             Self::Busy { .. } => Some("kxl list NAME shows when it is done"),
         }

@@ -57,7 +57,8 @@ words! {
         Running = "running",
         /// Stopped by the toolstack; memory stays resident.
         Paused = "paused",
-        /// In S3, woken by `wake`.
+        /// Stands still in memory, its disks flushed, or is in S3 of its own accord; woken by
+        /// `wake`.
         Asleep = "asleep",
         /// The guest has ended and its emulator is kept (`preserve`); see [`Reason`].
         Shutdown = "shutdown",

@@ -55,6 +55,10 @@ impl LiveDomain {
         let interrupted = self.row.op;
         let Some(live) = self.live.as_mut() else { return Ok(Next::Continue) };
         let seen = match stand_of(live.as_mut()).await {
+            // Who put it to sleep knew that it sleeps; the emulator may know no difference.
+            Ok(report) if (self.row.state, report.state) == (State::Asleep, State::Paused) => {
+                State::Asleep
+            }
             Ok(report) => report.state,
             // It is stopped or slow: what was recorded stays the best knowledge.
             Err(error) if error.is_timeout() && self.row.state.is_live() => self.row.state,

@@ -38,7 +38,10 @@ impl LiveDomain {
     pub async fn on_event(&mut self, event: Event) -> Result<Next, Failure> {
         match event {
             Event::Stopped => Ok(self.stopped_or_resumed(State::Running, State::Paused)),
-            Event::Resumed => Ok(self.stopped_or_resumed(State::Paused, State::Running)),
+            Event::Resumed => {
+                self.stopped_or_resumed(State::Asleep, State::Running);
+                Ok(self.stopped_or_resumed(State::Paused, State::Running))
+            }
             Event::Reset => {
                 if !std::mem::take(&mut self.reset_by_us) {
                     self.event(Severity::Info, "reset", None, "by the guest");

@@ -398,7 +398,8 @@ impl LiveDomain {
                 let (was, is) = (self.row.state, report.state);
                 let moved = matches!(
                     (was, is),
-                    (State::Running, State::Paused) | (State::Paused, State::Running)
+                    (State::Running, State::Paused | State::Asleep)
+                        | (State::Paused | State::Asleep, State::Running)
                 );
                 if moved && self.row.op.is_none() {
                     // Stopped or let go past us, where no event tells of it: by a plain signal.

@@ -36,6 +36,8 @@ impl LiveDomain {
         let next = match verb {
             Verb::Pause => self.pause().await?,
             Verb::Unpause => self.unpause().await?,
+            Verb::Sleep => self.sleep().await?,
+            Verb::Wake => self.wake().await?,
             Verb::Shutdown => self.ask(Asked::Poweroff, verb).await?,
             Verb::Reboot => self.ask(Asked::Reboot, verb).await?,
             Verb::Reset => self.reset().await?,
@@ -85,6 +87,23 @@ impl LiveDomain {
         let more = LiveChange { wanted: Some(Wanted::Running), ..LiveChange::default() };
         self.rest(State::Running, None, more);
         self.event(Severity::Info, "unpaused", None, "");
+        Ok(Next::Continue)
+    }
+
+    /// Nothing is changed about the wish: whoever sleeps is to go on.
+    async fn sleep(&mut self) -> Result<Next, Failure> {
+        let result = self.emulator()?.sleep().await;
+        result.map_err(|error| self.cannot(Verb::Sleep, &error))?;
+        self.rest(State::Asleep, None, LiveChange::default());
+        self.event(Severity::Info, "asleep", None, "");
+        Ok(Next::Continue)
+    }
+
+    async fn wake(&mut self) -> Result<Next, Failure> {
+        let result = self.emulator()?.wake().await;
+        result.map_err(|error| self.cannot(Verb::Wake, &error))?;
+        self.rest(State::Running, None, LiveChange::default());
+        self.event(Severity::Info, "awake", None, "");
         Ok(Next::Continue)
     }
 

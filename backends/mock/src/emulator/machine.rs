@@ -199,7 +199,7 @@ impl Machine {
                     out.tell(Notice::Ended(event));
                 }
             }
-            Step::Pause | Step::SaveStop if self.state == State::Running => {
+            Step::Pause | Step::Sleep | Step::SaveStop if self.state == State::Running => {
                 self.stand(State::Paused, now);
                 out.tell(Notice::Stopped);
             }
@@ -215,11 +215,11 @@ impl Machine {
                 self.load(saved, now);
             }
             Step::SetClock => out.console.extend_from_slice(b"CLOCK SET\r\n"),
-            Step::Unpause if self.state == State::Paused => {
+            Step::Unpause | Step::Wake if self.state == State::Paused => {
                 out.tell(Notice::Resumed);
                 self.run(now, out);
             }
-            Step::Unpause if self.state == State::Shutdown => {
+            Step::Unpause | Step::Wake if self.state == State::Shutdown => {
                 return Err("the guest has ended: reset it first".to_owned());
             }
             Step::Powerdown if self.state == State::Running => {
@@ -236,6 +236,7 @@ impl Machine {
                 self.run(now, out);
             }
             Step::Destroy | Step::Pause | Step::Unpause | Step::Status => {}
+            Step::Sleep | Step::Wake => {}
             Step::Save | Step::SavePass | Step::SaveStop | Step::SaveEnd => {}
         }
         Ok(())

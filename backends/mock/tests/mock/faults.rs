@@ -9,7 +9,7 @@ use kxl_mock::script::Step;
 use crate::{Domain, Up, backend, run};
 
 /// The steps that are commands to a living domain, destroy aside.
-const COMMANDS: [Step; 7] = [
+const COMMANDS: [Step; 9] = [
     Step::Pause,
     Step::Unpause,
     Step::Powerdown,
@@ -17,6 +17,8 @@ const COMMANDS: [Step; 7] = [
     Step::Status,
     Step::GoOn,
     Step::SetClock,
+    Step::Sleep,
+    Step::Wake,
 ];
 
 async fn act(live: &mut dyn Live, step: Step) -> Result<()> {
@@ -25,6 +27,8 @@ async fn act(live: &mut dyn Live, step: Step) -> Result<()> {
         Step::Unpause => live.unpause().await,
         Step::Powerdown => live.powerdown().await,
         Step::Reset => live.reset().await,
+        Step::Sleep => live.sleep().await,
+        Step::Wake => live.wake().await,
         Step::Status => live.query().await.map(|_| ()),
         Step::Destroy => live.destroy().await.map(|_| ()),
         Step::GoOn => live.go_on(true).await,

@@ -165,7 +165,7 @@ fn what_is_unsupported_is_not_declared_and_refused() {
     run(async {
         let mut domain = Domain::new(&["unsupported=reset unsupported=console"]);
         let offered = backend().capabilities(&domain.spec.config);
-        assert_eq!(offered.to_string(), "pause powerdown save-state live-save");
+        assert_eq!(offered.to_string(), "pause powerdown save-state live-save sleep");
         let mut live = domain.launch().await.unwrap();
         assert!(live.console().is_none());
         let error = live.reset().await.unwrap_err();
@@ -176,7 +176,7 @@ fn what_is_unsupported_is_not_declared_and_refused() {
         live.pause().await.unwrap();
         live.destroy().await.unwrap();
         let all = backend().capabilities(&Domain::new(&[]).spec.config);
-        assert_eq!(all.to_string(), "pause powerdown reset save-state live-save console");
+        assert_eq!(all.to_string(), "pause powerdown reset save-state live-save sleep console");
     });
 }
 

@@ -290,6 +290,16 @@ impl Live for Qemu {
         Box::pin(async { self.command("cont", None).await.map(drop) })
     }
 
+    fn sleep(&mut self) -> Local<'_, Result<()>> {
+        self.shared.quiet.set(false);
+        Box::pin(self.sleep_in_memory())
+    }
+
+    fn wake(&mut self) -> Local<'_, Result<()>> {
+        self.shared.quiet.set(false);
+        Box::pin(self.wake_up())
+    }
+
     fn powerdown(&mut self) -> Local<'_, Result<()>> {
         Box::pin(async { self.command("system_powerdown", None).await.map(drop) })
     }

@@ -20,6 +20,7 @@ mod migration;
 mod options;
 mod save;
 mod shadow;
+mod sleep;
 pub(crate) mod split;
 mod stream;
 

@@ -113,6 +113,38 @@ fn a_stopped_emulator_does_not_answer_and_is_destroyed_all_the_same() {
 }
 
 #[test]
+fn a_machine_whose_disk_cannot_be_flushed_is_not_put_to_sleep() {
+    if installed().is_empty() {
+        return;
+    }
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    spec.config.arch = installed().first().copied();
+    let (kept, lost) = (scratch.0.join("kept.raw"), scratch.0.join("lost.raw"));
+    for path in [&kept, &lost] {
+        std::fs::File::create(path).unwrap().set_len(1 << 20).unwrap();
+    }
+    spec.config.disks = vec![
+        disk(Some(&kept), "xvda", DiskBus::Virtio, 0, false),
+        disk(Some(&lost), "xvdb", DiskBus::Virtio, 1, false),
+    ];
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        live.unpause().await.unwrap();
+        live.sleep().await.unwrap();
+        live.sleep().await.unwrap();
+        assert_eq!(report(&mut live).await.state, State::Paused);
+        live.wake().await.unwrap();
+        assert_eq!(report(&mut live).await.state, State::Running);
+        std::fs::remove_file(&lost).unwrap();
+        let error = live.sleep().await.unwrap_err();
+        assert!(error.to_string().contains("lost.raw"), "{error}");
+        assert_eq!(report(&mut live).await.state, State::Running, "as it was before");
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
 fn a_later_monitor_adopts_the_machine_with_its_console() {
     let scratch = Scratch::new("qemu");
     let mut spec = scratch.spec();

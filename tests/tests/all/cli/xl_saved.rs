@@ -180,11 +180,28 @@ fn suspend_and_resume_are_silent_as_in_xl_and_mean_the_store_for_a_managed_domai
     let output = host.xl(&["resume", "-p", "web"]).expect(0);
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
     host.rests("web", State::Paused);
-    // To RAM for others, which is not built yet: told, and silent in its status.
-    host.create("transient", &guest::mock("transient", ""));
-    let output = host.xl(&["suspend", "transient"]).expect(0);
-    assert!(output.stderr.contains("not built yet"), "{output}");
+    // To RAM for others: the domain stays, and xl shows why it does nothing.
+    let pid = host.create("transient", &guest::mock("transient", "")).pid();
+    let silent = |verb: &str| {
+        let output = host.xl(&[verb, "transient"]).expect(0);
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
+        host.xl(&["list", "transient"]).expect(0).stdout
+    };
+    assert!(silent("suspend").contains(" ---ss- "));
+    assert!(silent("suspend").contains(" ---ss- "), "it is so already");
+    let asleep = host.domain("transient");
+    assert_eq!((asleep.rests(), asleep.pid()), (Some(State::Asleep), pid));
+    assert_eq!(asleep.text("wanted"), Some("running"));
+    let why = host.ok(["why", "transient"]);
+    assert!(why.contains("is asleep") && why.contains("kxl wake transient"), "{why}");
+    assert!(!silent("resume").contains("---ss-"));
     assert_eq!(host.domain("transient").rests(), Some(State::Running));
+    // What could never work has no silent status.
+    host.create("plain", &guest::mock("plain", "unsupported=sleep"));
+    let output = host.xl(&["suspend", "plain"]).expect(1);
+    assert!(output.stderr.contains("does not offer sleep"), "{output}");
+    assert_eq!(host.domain("plain").rests(), Some(State::Running));
+    host.refused(5, &["sleep", "plain"]);
     host.xl(&["suspend", "77"]).expect(0);
     host.xl(&["resume", "77"]).expect(0);
     host.xl(&["suspend", "nosuch"]).expect(1);

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::Subject;
 use crate::support::{Console, Domain, Host, rest, wait};
 
-use State::{Halted, Paused, Running};
+use State::{Asleep, Halted, Paused, Running};
 
 /// A case.
 pub(super) struct Case {
@@ -25,6 +25,7 @@ pub(super) const ALL: &[Case] = &[
     Case { name: "its console shows and takes bytes", run: talks },
     Case { name: "paused it stands still, unpaused it goes on", run: pauses },
     Case { name: "it can be started paused", run: starts_paused },
+    Case { name: "asleep it stands still, whoever looks after it, and wakes", run: sleeps },
     Case { name: "verbs it has no way for are refused and change nothing", run: refuses },
     Case { name: "it survives its monitor", run: is_adopted },
     Case { name: "an emulator that is killed is a crash", run: crashes },
@@ -100,13 +101,18 @@ fn talks(host: &Host, subject: &Subject) {
 
 /// Asserts that the guest stands still, and then that it goes on when it is let.
 pub(super) fn stands_still(host: &Host, subject: &Subject, console: &Console) {
+    stands_until(host, subject, console, "unpause");
+}
+
+/// The same, let go by `verb`.
+fn stands_until(host: &Host, subject: &Subject, console: &Console, verb: &str) {
     let domain = host.domain("it");
     let emulator = host.emulator_of(&domain);
     // Long enough for every counter of the suite to move several times.
     rest::stands_still(&emulator, Duration::from_secs(2), || {
         subject.counter.map(|counter| counter.last(&console.text()))
     });
-    host.ok(["unpause", "it"]);
+    host.ok([verb, "it"]);
     let after = host.domain("it");
     assert_eq!(after.rests(), Some(Running));
     assert_eq!((after.domid(), after.pid()), (domain.domid(), domain.pid()));
@@ -135,6 +141,32 @@ fn starts_paused(host: &Host, subject: &Subject) {
     let mut console = Console::attach(host, "it");
     stands_still(host, subject, &console);
     heard(subject, &mut console);
+    answers(subject, &mut console);
+}
+
+fn sleeps(host: &Host, subject: &Subject) {
+    if !subject.offers.contains(&"sleep") {
+        return;
+    }
+    up(host, subject);
+    let mut console = Console::attach(host, "it");
+    heard(subject, &mut console);
+    host.ok(["sleep", "it"]);
+    assert_eq!(host.answering("it").rests(), Some(Asleep));
+    host.ok(["sleep", "it"]);
+    let output = host.refused(4, &["unpause", "it"]);
+    assert!(output.stderr.contains("kxl wake it"), "{output}");
+    let monitor = host.monitor_of(&host.domain("it"));
+    monitor.kill();
+    host.kxl(["recover"]).expect(0);
+    let asleep = host.answering("it");
+    assert_eq!((asleep.rests(), asleep.text("wanted")), (Some(Asleep), Some("running")));
+    let count = subject.counter.and_then(|counter| counter.last(&console.text()));
+    stands_until(host, subject, &console, "wake");
+    host.ok(["wake", "it"]);
+    if let Some(counter) = subject.counter {
+        counter.beyond(&console, count.unwrap());
+    }
     answers(subject, &mut console);
 }
 
@@ -171,7 +203,7 @@ fn declares(host: &Host, subject: &Subject, name: &str) {
         assert_eq!(name, "mock", "it is not among the backends: {declared}");
         return;
     };
-    for verb in [Verb::Pause, Verb::Shutdown, Verb::Reset, Verb::Save] {
+    for verb in [Verb::Pause, Verb::Shutdown, Verb::Reset, Verb::Sleep, Verb::Save] {
         let need = RULES.iter().find(|rule| rule.verb == verb).unwrap().needs.unwrap();
         let list = entry["capabilities"].as_array().unwrap();
         let offers = list.iter().any(|one| one == need.as_str());

@@ -24,7 +24,8 @@ pub(crate) struct Subject {
     other: (&'static str, &'static str),
 }
 
-const LINUX: &[&str] = &["pause", "powerdown", "reset", "save-state", "live-save", "console"];
+const LINUX: &[&str] =
+    &["pause", "powerdown", "reset", "sleep", "save-state", "live-save", "console"];
 const SIMH: &[&str] = &["pause", "save-state", "console"];
 
 fn suite(name: &str, config: Result<String, String>, subject: impl FnOnce(String) -> Subject) {

@@ -13,7 +13,7 @@ use crate::support::guest::Counter;
 use crate::support::skip::{skip, skipped};
 use crate::support::{Console, Domain, Host, guest, rest, wait};
 
-use State::{Absent, Failed, Halted, Paused, Running, Shutdown, Suspended};
+use State::{Absent, Asleep, Failed, Halted, Paused, Running, Shutdown, Suspended};
 
 const UUID: &str = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d";
 
@@ -23,7 +23,7 @@ fn kept(script: &str) -> String {
 }
 
 /// The states that this build can reach.
-const STATES: &[State] = &[Absent, Running, Paused, Shutdown, Halted, Suspended, Failed];
+const STATES: &[State] = &[Absent, Running, Paused, Asleep, Shutdown, Halted, Suspended, Failed];
 
 fn built() -> impl Iterator<Item = Verb> {
     RULES.iter().filter(|rule| rule.built).map(|rule| rule.verb)
@@ -153,6 +153,10 @@ fn bring(host: &Host, file: &str, state: State, managed: bool) {
         Absent | Halted => {}
         Running => up(&[]),
         Paused => up(&["-p"]),
+        Asleep => {
+            up(&[]);
+            host.ok(["sleep", "web"]);
+        }
         Shutdown => {
             up(&[]);
             host.ok(["shutdown", "-w", "web"]);
@@ -162,7 +166,6 @@ fn bring(host: &Host, file: &str, state: State, managed: bool) {
             host.ok(["suspend", "web"]);
         }
         Failed => drop(host.refused(1, &["start", "web"])),
-        _ => unreachable!("not reached by this build"),
     }
     assert_eq!(resting(host), state);
 }

@@ -99,8 +99,8 @@ fn run(command: Command) -> Exit {
         Command::Why(args) => why::why(&args),
         Command::Recover(args) => recover::recover(&args),
         Command::Completion(args) => completion::completion(args.shell),
-        Command::Sleep(_) => not_built("sleep"),
-        Command::Wake(_) => not_built("wake"),
+        Command::Sleep(args) => verb(&args.names, Verb::Sleep),
+        Command::Wake(args) => verb(&args.names, Verb::Wake),
         Command::DumpCore(_) => not_built("dump-core"),
         Command::Rename(_) => not_built("rename"),
         Command::Migrate(_) => not_built("migrate"),
@@ -147,7 +147,8 @@ pub(crate) fn already(outcome: Outcome, row: &ListRow, verb: Verb) {
     if outcome == Outcome::Already {
         let so = match verb {
             Verb::Pause => "paused",
-            Verb::Unpause => "running",
+            Verb::Unpause | Verb::Wake => "running",
+            Verb::Sleep => "asleep",
             _ => "off",
         };
         report::note(&format!("domain \"{}\" is {so} already", row.name));

@@ -131,6 +131,12 @@ fn tell(seen: &Seen, happened: &[EventRow], now_ms: u64) -> String {
         Answering::Resting | Answering::Yes => {}
     }
     text.push_str(&format!(" It should be {}.", row.wanted));
+    if live && seen.status.state == State::Asleep {
+        text.push_str(&format!(
+            " Its memory is in its emulator, and lost with the host; kxl wake {} lets it go on.",
+            row.name
+        ));
+    }
     text
 }
 

@@ -142,7 +142,7 @@ pub(crate) fn restore(session: &mut Session, args: &[String]) -> u8 {
 }
 
 /// `suspend`: of a managed domain an image in the store; of another one, as xl means it, to RAM.
-/// Under xl the status is 0 whenever the argument names something.
+/// Under xl the status is 0 whenever the argument names something that could be suspended.
 pub(crate) fn suspend(session: &mut Session, args: &[String]) -> u8 {
     run(|| {
         let line = session.parse(getopt::NONE, args, 1)?;
@@ -167,11 +167,15 @@ pub(crate) fn suspend(session: &mut Session, args: &[String]) -> u8 {
             let host = session.host()?;
             host.verb(&row, Verb::Sleep, VERB_DEADLINE, |_| ()).map(drop)
         };
-        if let Err(failure) = outcome {
-            fail(&failure);
-        }
-        Ok(0)
+        outcome.map_or_else(|failure| ignored(&failure), |()| Ok(0))
     })
+}
+
+/// The status after a suspend or resume that failed. xl's is 0; but what could never work must not
+/// look as if it had.
+fn ignored(failure: &Failure) -> Result<u8, u8> {
+    let status = fail(failure);
+    if failure.kind == Kind::Unsupported { Err(status) } else { Ok(0) }
 }
 
 fn xm_suspend(session: &mut Session, arg: &str) -> Result<u8, u8> {
@@ -250,10 +254,8 @@ fn wake(session: &mut Session, arg: &str) -> Result<u8, u8> {
         return Err(xm_not_suspended());
     }
     let target = session.target(arg)?;
-    if let Err(failure) = super::verbs::act(session, &target, Verb::Wake)? {
-        fail(&failure);
-    }
-    Ok(0)
+    let woken = super::verbs::act(session, &target, Verb::Wake)?;
+    woken.map_or_else(|failure| ignored(&failure), |()| Ok(0))
 }
 
 fn xm_not_suspended() -> u8 {

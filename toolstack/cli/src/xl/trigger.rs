@@ -16,7 +16,9 @@ pub(crate) fn trigger(session: &mut Session, args: &[String]) -> u8 {
         let verb = match line.operands[1].as_str() {
             "power" => Verb::Shutdown,
             "reset" => Verb::Reset,
-            known @ ("nmi" | "init" | "sleep" | "s3resume") => {
+            "sleep" => Verb::Sleep,
+            "s3resume" => Verb::Wake,
+            known @ ("nmi" | "init") => {
                 out::complain(&format!("xl: trigger \"{known}\" is not built yet\n"));
                 return Err(FAILURE);
             }
@@ -38,21 +40,17 @@ pub(crate) fn button_press(session: &mut Session, args: &[String]) -> u8 {
     run(|| {
         let line = session.parse(getopt::NONE, args, 2)?;
         let target = session.target(&line.operands[0])?;
-        match line.operands[1].as_str() {
-            "power" => {
-                if let Err(failure) = act(session, &target, Verb::Shutdown)? {
-                    fail(&failure);
-                }
-                Ok(0)
-            }
-            "sleep" => {
-                out::complain("xl: button \"sleep\" is not built yet\n");
-                Err(FAILURE)
-            }
+        let verb = match line.operands[1].as_str() {
+            "power" => Verb::Shutdown,
+            "sleep" => Verb::Sleep,
             other => {
                 out::complain(&format!("{other} is an invalid button identifier\n"));
-                Err(USAGE)
+                return Err(USAGE);
             }
+        };
+        if let Err(failure) = act(session, &target, verb)? {
+            fail(&failure);
         }
+        Ok(0)
     })
 }
