@@ -21,7 +21,7 @@ pub struct Save {
     /// What a file that was written to its end ends with.
     #[serde(default)]
     pub end: String,
-    /// How many times larger than the emulator's own writable memory the file can get.
+    /// How many times larger the variables of the program itself get in the file.
     #[serde(default = "one")]
     pub growth: u64,
     /// How long each step may take, in milliseconds.

@@ -18,6 +18,10 @@ const TURN: Duration = Duration::from_secs(10);
 /// Erases what stands in the line already: somebody may have typed at the prompt.
 const ERASE: char = '\u{15}';
 
+/// Why a machine that was started paused is not saved: its command file has not been read either.
+const NOT_BEGUN: &str = "it was started paused and its guest has not begun to run, so there is no \
+                         state yet: unpause it first, or destroy it and start it paused again later";
+
 /// How the machine stood before it was brought to its prompt by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Before {
@@ -76,7 +80,11 @@ impl Terminal {
                 self.signal_and_see(Signal::SIGCONT, false).await?;
             }
             self.before = None;
-            return Err(self.refused("save", "the guest does not run".to_owned()));
+            let why = match self.shared.phase.get() {
+                Phase::Starting => NOT_BEGUN,
+                Phase::Running | Phase::AtPrompt(_) => "the guest does not run",
+            };
+            return Err(self.refused("save", why.to_owned()));
         }
         self.interrupted = true;
         self.interrupt()?;

@@ -12,6 +12,7 @@ mod live;
 #[allow(unsafe_code, reason = "window size of a pty")]
 mod pty;
 mod restore;
+mod room;
 mod save;
 mod transcript;
 
@@ -487,6 +488,8 @@ fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     fs::rename(&new, path)
 }
 
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

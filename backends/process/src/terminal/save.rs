@@ -20,6 +20,7 @@ use super::hold::Note;
 use super::identify::Nature;
 use super::keeper::Phase;
 use super::live::Terminal;
+use super::room;
 use crate::profile::StateWay;
 
 /// Bytes given to the sink at once.
@@ -33,11 +34,8 @@ impl Terminal {
     /// [`kxl_backend::Live::state_size`].
     pub(super) fn size(&self) -> Result<StateSize> {
         self.can_save()?;
-        let pid = self.process.identity().pid;
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| self.gone())?;
-        let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
-        let data = text.lines().find(|line| line.starts_with("VmData:")).and_then(kib);
-        let device = data.unwrap_or_default() * 1024 * self.shared.profile.save.growth;
+        let growth = self.shared.profile.save.growth;
+        let device = room::bound(&self.process, growth).ok_or_else(|| self.gone())?;
         Ok(StateSize { memory: None, touched: 0, device })
     }
 

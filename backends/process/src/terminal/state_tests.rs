@@ -15,7 +15,7 @@ use crate::testing::{Record, Scratch, Typist, monitor, next};
 
 /// A sink that keeps the device stream, as much as there is room for.
 #[derive(Clone, Default)]
-struct Kept {
+pub(super) struct Kept {
     bytes: Arc<Mutex<Vec<u8>>>,
     room: Option<usize>,
     /// Gives the save up at the first byte.
@@ -59,11 +59,11 @@ impl Kept {
     }
 }
 
-fn order() -> SaveOrder {
+pub(super) fn order() -> SaveOrder {
     SaveOrder { live: false, snapshot: None, watch: Arc::default() }
 }
 
-async fn save(live: &mut Box<dyn Live>) -> (SavedState, Kept) {
+pub(super) async fn save(live: &mut Box<dyn Live>) -> (SavedState, Kept) {
     let kept = Kept::default();
     let saved = live.save_state(order(), Box::new(kept.clone())).await.unwrap();
     (saved, kept)
@@ -96,7 +96,7 @@ async fn back(spec: &LaunchSpec, kept: &Kept, saved: &SavedState) -> (Box<dyn Li
 }
 
 /// Skips to the first line of the counter.
-async fn begun(console: &mut Typist, machine: Option<&str>) {
+pub(super) async fn begun(console: &mut Typist, machine: Option<&str>) {
     console.until(if machine == Some("pdp11") { "N=000001\r\n" } else { "00000001\r\n" }).await;
 }
 
@@ -114,6 +114,8 @@ fn a_simulator_goes_on_where_it_was_saved_and_viewers_see_nothing_of_it() {
             assert_eq!(Some(&saved.machine.emulator), spec.config.machine.as_ref());
             let bytes = kept.bytes.lock().unwrap().len() as u64;
             assert!(size.memory.is_none() && bytes > 10_000 && bytes < size.device, "{bytes}");
+            // 8 MiB of memory at most, and the registers.
+            assert!(size.device < 16 << 20, "{size:?}");
             assert_eq!(live.query().await.unwrap().state, State::Paused);
             // What it printed before the save, to the end.
             while console.seen.contains('\n') {
@@ -465,21 +467,5 @@ fn a_state_of_another_machine_or_none_at_all_is_refused() {
         assert!(error.contains("restore ") && error.contains("I/O error"), "{error}");
         assert!(!record.kept.unwrap().0.alive());
         assert!(!spec.rundir.join("state.restore").exists());
-    });
-}
-
-#[test]
-fn programs_without_a_way_to_be_saved_refuse() {
-    let scratch = Scratch::new("any");
-    let mut spec = scratch.spec();
-    spec.config.emulator = Some("/bin/cat".into());
-    monitor(async {
-        let (mut live, ..) = launched(&spec, "any").await;
-        let error = live.state_size().await.unwrap_err();
-        assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
-        let error = live.save_state(order(), Box::new(Kept::default())).await.unwrap_err();
-        assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
-        assert_eq!(live.query().await.unwrap().state, State::Running);
-        live.destroy().await.unwrap();
     });
 }

@@ -1,0 +1,46 @@
+//! What cannot be saved says why, and is left as it was.
+
+use kxl_domain::State;
+
+use super::state_tests::{Kept, begun, order, save};
+use super::tests::{driver, each, launched};
+use super::*;
+use crate::testing::{Scratch, Typist, monitor};
+
+#[test]
+fn a_simulator_that_was_started_paused_and_never_ran_says_that_there_is_nothing_to_save() {
+    each(&async |spec| {
+        let paused = LaunchSpec { paused: true, ..spec.clone() };
+        let (mut live, identity, attachments) = launched(&paused, "simh").await;
+        for _ in 0..2 {
+            let saved = live.save_state(order(), Box::new(Kept::default())).await;
+            let error = saved.unwrap_err().to_string();
+            assert!(error.contains("unpause it first"), "{error}");
+            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            // A later monitor knows it as well.
+            live = driver("simh").adopt(&paused, identity.clone(), &attachments).await.unwrap();
+        }
+        // Nothing was done to it.
+        let mut console = Typist::new(live.console().unwrap());
+        live.unpause().await.unwrap();
+        begun(&mut console, spec.config.machine.as_deref()).await;
+        save(&mut live).await;
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn programs_without_a_way_to_be_saved_refuse() {
+    let scratch = Scratch::new("any");
+    let mut spec = scratch.spec();
+    spec.config.emulator = Some("/bin/cat".into());
+    monitor(async {
+        let (mut live, ..) = launched(&spec, "any").await;
+        let error = live.state_size().await.unwrap_err();
+        assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
+        let error = live.save_state(order(), Box::new(Kept::default())).await.unwrap_err();
+        assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
+        assert_eq!(live.query().await.unwrap().state, State::Running);
+        live.destroy().await.unwrap();
+    });
+}
