@@ -143,6 +143,21 @@ pub(crate) async fn report(live: &mut Box<dyn Live>) -> Report {
     }
 }
 
+/// Asserts that a process comes to rest at once: soon there is a `span` in which it uses no CPU time.
+/// It need not be the first one, as the last microseconds of its work may reach the end of a tick.
+pub(crate) async fn rests(identity: &Identity, span: Duration) {
+    let mut used = Vec::new();
+    while used.len() < 5 {
+        let before = identity.stat().unwrap().cpu_ticks;
+        tokio::time::sleep(span).await;
+        match identity.stat().unwrap().cpu_ticks - before {
+            0 => return,
+            ticks => used.push(ticks),
+        }
+    }
+    panic!("it does not rest: ticks in {span:?} each: {used:?}");
+}
+
 /// The next event that is no note.
 pub(crate) async fn next(events: &mut mpsc::UnboundedReceiver<Event>) -> Event {
     loop {

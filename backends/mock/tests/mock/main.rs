@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longest wait for something that is certain to happen.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(90);
 
 /// Runs a test as a monitor runs: one thread, one local set.
 fn run(test: impl Future<Output = ()>) {

@@ -11,7 +11,7 @@ use kxl_domain::image::MemoryLayout;
 
 use super::tests::{counter, driver, each, launched};
 use super::*;
-use crate::testing::{Record, Scratch, Typist, monitor, next};
+use crate::testing::{Record, Scratch, Typist, monitor, next, report, rests};
 
 /// A sink that keeps the device stream, as much as there is room for.
 #[derive(Clone, Default)]
@@ -116,7 +116,7 @@ fn a_simulator_goes_on_where_it_was_saved_and_viewers_see_nothing_of_it() {
             assert!(size.memory.is_none() && bytes > 10_000 && bytes < size.device, "{bytes}");
             // 8 MiB of memory at most, and the registers.
             assert!(size.device < 16 << 20, "{size:?}");
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
             // What it printed before the save, to the end.
             while console.seen.contains('\n') {
                 last = counted(&mut console).await;
@@ -128,9 +128,9 @@ fn a_simulator_goes_on_where_it_was_saved_and_viewers_see_nothing_of_it() {
             last = whole.lines().map(count).next_back().unwrap_or(last);
             (live, console) = back(spec, &kept, &saved).await;
             console.seen = half.to_owned();
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
             live.unpause().await.unwrap();
-            assert_eq!(live.query().await.unwrap().state, State::Running);
+            assert_eq!(report(&mut live).await.state, State::Running);
             let next = counted(&mut console).await;
             assert!(next == last + 1, "{next} after {last}");
             last = next;
@@ -177,15 +177,13 @@ fn a_restored_machine_does_not_run_before_it_is_told() {
         let spec = LaunchSpec { image: Some(kept.source(&saved)), ..spec.clone() };
         let (mut live, identity, attachments) = launched(&spec, "simh").await;
         let mut console = Typist::new(live.console().unwrap());
-        let ticks = identity.stat().unwrap().cpu_ticks;
         console.send("q").await;
         // Several times what the counter takes for a line.
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        assert_eq!(identity.stat().unwrap().cpu_ticks, ticks, "no time is spent");
+        rests(&identity, Duration::from_millis(700)).await;
         // The next monitor finds it as it is.
         drop((live, console));
         let mut live = driver("simh").adopt(&spec, identity, &attachments).await.unwrap();
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         let mut console = Typist::new(live.console().unwrap());
         live.pause().await.unwrap();
         live.unpause().await.unwrap();
@@ -209,11 +207,9 @@ fn a_paused_machine_is_saved_and_stays_paused() {
             let (saved, _) = save(&mut live).await;
             assert!(!saved.moment.running);
             live.go_on(false).await.unwrap();
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
         }
-        let ticks = identity.stat().unwrap().cpu_ticks;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(identity.stat().unwrap().cpu_ticks, ticks, "no time is spent");
+        rests(&identity, Duration::from_millis(300)).await;
         live.unpause().await.unwrap();
         let (one, two) = (counted(&mut console).await, counted(&mut console).await);
         assert_eq!(two, one + 1);
@@ -261,7 +257,7 @@ fn a_failed_save_leaves_the_guest_as_it_was() {
             let error = live.save_state(order, Box::new(kept)).await.unwrap_err();
             assert!(matches!(error, BackendError::Cancelled), "{error}");
             let state = if paused { State::Paused } else { State::Running };
-            assert_eq!(live.query().await.unwrap().state, state);
+            assert_eq!(report(&mut live).await.state, state);
         }
         // A directory in the file's place.
         fs::create_dir(spec.rundir.join("state.save")).unwrap();
@@ -286,7 +282,7 @@ fn a_later_monitor_brings_back_what_a_save_left_at_the_prompt() {
         fs::write(spec.rundir.join("state.save"), "of a dead save").unwrap();
         let mut live = driver("simh").adopt(spec, identity, &attachments).await.unwrap();
         assert!(!spec.rundir.join("state.save").exists());
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         let mut console = Typist::new(live.console().unwrap());
         live.go_on(true).await.unwrap();
         let (one, two) = (counted(&mut console).await, counted(&mut console).await);
@@ -323,7 +319,7 @@ fn a_guest_that_has_ended_is_not_saved() {
         assert_eq!(next(&mut events).await, Event::GuestEnded(GuestEvent::Poweroff));
         let error = live.save_state(order(), Box::new(Kept::default())).await.unwrap_err();
         assert!(error.to_string().contains("the guest has ended"), "{error}");
-        assert_eq!(live.query().await.unwrap().state, State::Shutdown);
+        assert_eq!(report(&mut live).await.state, State::Shutdown);
         live.destroy().await.unwrap();
     });
 }
@@ -397,7 +393,7 @@ fn a_guest_whose_disks_did_not_come_back_does_not_go_on() {
         let error = live.save_state(order(), Box::new(Kept::default())).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("File open error") && text.contains("standing still"), "{text}");
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         live.destroy().await.unwrap();
     });
 }
@@ -425,7 +421,7 @@ fn a_command_file_that_starts_the_machine_does_not_do_so_in_a_restore() {
         save(&mut live).await;
         live.destroy().await.unwrap();
         let (mut live, mut console) = back(&spec, &kept, &saved).await;
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         live.unpause().await.unwrap();
         assert!(counted(&mut console).await > 1);
         live.destroy().await.unwrap();

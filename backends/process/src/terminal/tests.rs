@@ -7,7 +7,7 @@ use kxl_domain::State;
 use nix::sys::signal::Signal;
 
 use super::*;
-use crate::testing::{Record, Scratch, Typist, monitor, next};
+use crate::testing::{Record, Scratch, Typist, monitor, next, report, rests};
 
 pub(super) fn driver(name: &str) -> Driver {
     Driver::new(Profile::load(name, Path::new("/nonexistent")).unwrap())
@@ -55,14 +55,12 @@ fn a_simulator_counts_stands_still_and_goes_on() {
         let mut events = live.events().unwrap();
         let mut console = Typist::new(live.console().unwrap());
         console.lines(2).await;
-        assert_eq!(live.query().await.unwrap().state, State::Running);
+        assert_eq!(report(&mut live).await.state, State::Running);
         live.pause().await.unwrap();
         live.pause().await.unwrap();
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
-        let ticks = identity.stat().unwrap().cpu_ticks;
+        assert_eq!(report(&mut live).await.state, State::Paused);
         assert_eq!(next(&mut events).await, Event::Stopped);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(identity.stat().unwrap().cpu_ticks, ticks, "no time is spent");
+        rests(&identity, Duration::from_millis(300)).await;
         live.unpause().await.unwrap();
         live.unpause().await.unwrap();
         assert_eq!(next(&mut events).await, Event::Resumed);
@@ -84,13 +82,13 @@ fn a_halt_of_the_guest_is_its_end_and_outlives_the_monitor() {
         console.send("H").await;
         assert_eq!(next(&mut events).await, Event::GuestEnded(GuestEvent::Poweroff));
         console.until("sim> ").await;
-        let report = live.query().await.unwrap();
-        assert_eq!((report.state, report.ended), (State::Shutdown, Some(GuestEvent::Poweroff)));
+        let seen = report(&mut live).await;
+        assert_eq!((seen.state, seen.ended), (State::Shutdown, Some(GuestEvent::Poweroff)));
         let error = live.unpause().await.unwrap_err().to_string();
         assert!(error.contains("the guest has ended"), "{error}");
         drop((live, events, console));
         let mut live = driver("simh").adopt(spec, identity, &attachments).await.unwrap();
-        assert_eq!(live.query().await.unwrap().ended, Some(GuestEvent::Poweroff));
+        assert_eq!(report(&mut live).await.ended, Some(GuestEvent::Poweroff));
         live.destroy().await.unwrap();
     });
 }
@@ -109,8 +107,8 @@ fn a_halt_that_nobody_was_there_to_read_is_found_by_the_next_monitor() {
         }
         drop(master);
         let mut live = driver("simh").adopt(spec, identity, &attachments).await.unwrap();
-        let report = live.query().await.unwrap();
-        assert_eq!((report.state, report.ended), (State::Shutdown, Some(GuestEvent::Poweroff)));
+        let seen = report(&mut live).await;
+        assert_eq!((seen.state, seen.ended), (State::Shutdown, Some(GuestEvent::Poweroff)));
         live.destroy().await.unwrap();
     });
 }
@@ -124,7 +122,7 @@ fn a_later_monitor_takes_the_console_back() {
         drop((live, console));
         assert!(identity.alive());
         let mut live = driver("simh").adopt(spec, identity.clone(), &attachments).await.unwrap();
-        assert_eq!(live.query().await.unwrap().state, State::Running);
+        assert_eq!(report(&mut live).await.state, State::Running);
         let mut console = Typist::new(live.console().unwrap());
         console.lines(2).await;
         console.send("x").await;
@@ -145,7 +143,7 @@ fn the_attention_key_stops_the_machine_without_ending_it() {
         console.send("\x05").await;
         assert_eq!(next(&mut events).await, Event::Stopped);
         console.until("sim> ").await;
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         live.unpause().await.unwrap();
         assert_eq!(next(&mut events).await, Event::Resumed);
         console.lines(1).await;
@@ -158,14 +156,14 @@ fn a_machine_launched_paused_begins_when_told() {
     each(&async |spec| {
         let spec = LaunchSpec { paused: true, ..spec.clone() };
         let (mut live, identity, attachments) = launched(&spec, "simh").await;
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         drop(live);
         let mut live = driver("simh").adopt(&spec, identity, &attachments).await.unwrap();
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         let mut console = Typist::new(live.console().unwrap());
         live.unpause().await.unwrap();
         console.lines(2).await;
-        assert_eq!(live.query().await.unwrap().state, State::Running);
+        assert_eq!(report(&mut live).await.state, State::Running);
         live.destroy().await.unwrap();
     });
 }
@@ -256,7 +254,7 @@ fn a_guest_cannot_fake_its_own_end() {
         // Longer than the second look takes.
         tokio::time::sleep(keeper::SETTLE * 4).await;
         events.try_recv().expect_err("nothing happened");
-        assert_eq!(live.query().await.unwrap().state, State::Running);
+        assert_eq!(report(&mut live).await.state, State::Running);
         live.destroy().await.unwrap();
     });
 }

@@ -96,7 +96,7 @@ fn a_guest_is_saved_comes_back_and_is_saved_again_for_generations() {
             let sum = digest(&kept);
             let (again, ..) = launched(&spec).await;
             live = again;
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
             console = Typist::new(live.console().unwrap());
             live.unpause().await.unwrap();
             assert!(counter(&mut console).await > before);
@@ -137,10 +137,10 @@ fn a_guest_that_goes_on_after_its_save_was_not_hurt_and_nobody_is_told_of_the_pa
         assert_eq!(next(&mut events).await, Event::Resumed);
         for alive in [false, true, true] {
             saved(&mut live, order(alive)).await;
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
             live.go_on(true).await.unwrap();
             live.go_on(true).await.unwrap();
-            assert_eq!(live.query().await.unwrap().state, State::Running);
+            assert_eq!(report(&mut live).await.state, State::Running);
             check(&mut console).await;
         }
         // One that stands still stays so, and can be saved again and again.
@@ -150,7 +150,7 @@ fn a_guest_that_goes_on_after_its_save_was_not_hurt_and_nobody_is_told_of_the_pa
             let (state, _) = saved(&mut live, order(true)).await;
             assert!(!state.moment.running);
             live.go_on(false).await.unwrap();
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
         }
         live.unpause().await.unwrap();
         assert_eq!(next(&mut events).await, Event::Resumed);
@@ -217,7 +217,7 @@ fn a_save_that_is_given_up_or_cannot_be_written_leaves_the_guest_as_it_was() {
                 let error = hindered(&mut live, slow(), async {}, order).await;
                 assert!(matches!(error, BackendError::Cancelled), "cancelled before it began");
                 let state = if run { State::Running } else { State::Paused };
-                assert_eq!(live.query().await.unwrap().state, state);
+                assert_eq!(report(&mut live).await.state, state);
                 if run {
                     check(&mut console).await;
                 }
@@ -257,14 +257,14 @@ fn a_save_that_is_dropped_is_taken_back_by_going_on_also_by_a_later_monitor() {
                 console = Typist::new(live.console().unwrap());
             }
             live.go_on(true).await.unwrap();
-            assert_eq!(live.query().await.unwrap().state, State::Running);
+            assert_eq!(report(&mut live).await.state, State::Running);
             check(&mut console).await;
         }
         // Saved, and the monitor dies before anything follows.
         let (state, kept) = saved(&mut live, order(true)).await;
         drop((live, console));
         let mut live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
-        assert_eq!(live.query().await.unwrap().state, State::Paused);
+        assert_eq!(report(&mut live).await.state, State::Paused);
         live.go_on(true).await.unwrap();
         let mut console = Typist::new(live.console().unwrap());
         check(&mut console).await;
@@ -438,7 +438,7 @@ fn a_balloon_leaves_the_image_as_it_is() {
     spec.config.memory_mib = MEMORY - 8;
     spec.config.boot.cmdline = Some("console=ttyS0 quiet tick=10 touch=16".into());
     let shrunk = async |live: &mut Box<dyn Live>| {
-        while live.query().await.unwrap().memory_mib != Some(MEMORY - 8) {
+        while report(live).await.memory_mib != Some(MEMORY - 8) {
             // The balloon tells nobody when it is full.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -453,7 +453,7 @@ fn a_balloon_leaves_the_image_as_it_is() {
         let sum = digest(&kept);
         let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
         let mut console = Typist::new(live.console().unwrap());
-        assert_eq!(live.query().await.unwrap().memory_mib, Some(MEMORY - 8));
+        assert_eq!(report(&mut live).await.memory_mib, Some(MEMORY - 8));
         // The next boot gives the same memory away once more.
         live.reset().await.unwrap();
         console.until("READY").await;
@@ -513,7 +513,7 @@ fn disks_are_snapshotted_in_the_same_pause_and_only_for_a_save_that_succeeds() {
         let full = Basket { deaf: true, ..Basket::default() };
         let error = hindered(&mut live, full, async {}, named("two")).await;
         assert!(matches!(error, BackendError::Sink(_)), "{error}");
-        assert_eq!(live.query().await.unwrap().state, State::Running);
+        assert_eq!(report(&mut live).await.state, State::Running);
         let (one, two) = (snapshots(&image).contains("one"), snapshots(&image).contains("two"));
         assert!(one && !two, "{}", snapshots(&image));
         // Its image was not kept, after all.
@@ -556,9 +556,9 @@ fn a_machine_of_every_kind_comes_back_also_for_another_user() {
                     spec.image.as_mut().unwrap().memory.as_mut().unwrap().own = own;
                     driver().check(&spec).unwrap();
                     let (mut live, ..) = launched(&spec).await;
-                    assert_eq!(live.query().await.unwrap().state, State::Paused);
+                    assert_eq!(report(&mut live).await.state, State::Paused);
                     live.unpause().await.unwrap();
-                    assert_eq!(live.query().await.unwrap().state, State::Running);
+                    assert_eq!(report(&mut live).await.state, State::Running);
                     let (again, _) = saved(&mut live, order(false)).await;
                     assert_eq!(again.machine, state.machine, "{arch} {machine}");
                     live.destroy().await.unwrap();
