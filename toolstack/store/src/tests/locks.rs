@@ -17,6 +17,12 @@ fn taken(host: &Host) -> DomainLock {
     DomainLock::try_acquire(&host.paths, uuid(1)).unwrap().expect("the lock is free")
 }
 
+/// Waits until the lock is free: what another test of this process has forked may hold a copy of
+/// the descriptor until it comes to its exec.
+fn gets_free(host: &Host) {
+    DomainLock::acquire(&host.paths, uuid(1), LONG).unwrap();
+}
+
 fn is_free(host: &Host) -> bool {
     DomainLock::try_acquire(&host.paths, uuid(1)).unwrap().is_some()
 }
@@ -28,7 +34,7 @@ fn a_domain_has_one_holder_and_others_do_not_mind() {
     assert!(!is_free(&host));
     assert!(DomainLock::try_acquire(&host.paths, uuid(2)).unwrap().is_some());
     drop(lock);
-    assert!(is_free(&host));
+    gets_free(&host);
 }
 
 #[test]
@@ -41,7 +47,7 @@ fn the_lock_lasts_as_long_as_any_copy_of_its_descriptor() {
     let heir = DomainLock::inherit(&host.paths, uuid(1), copy).unwrap();
     assert!(!is_free(&host));
     drop(OwnedFd::from(heir));
-    assert!(is_free(&host));
+    gets_free(&host);
 }
 
 #[test]
