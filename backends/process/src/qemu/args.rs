@@ -11,7 +11,7 @@ use kxl_domain::config::model::{Arch, Firmware, GuestKind};
 
 use super::binary::Accel;
 use super::devices;
-use super::machine::{self, MEMORY};
+use super::machine::MEMORY;
 use super::options::Options;
 
 /// What the configuration does not say: resolved names, numbers of descriptors in the child.
@@ -123,7 +123,7 @@ impl Args {
         self.push("machine", machine);
         self.push("cpu", plan.cpu.as_str());
         // The whole of maxmem is there from the start; the balloon takes the rest back.
-        let size = format!("{}K", machine::layout(config, plan.accel).size >> 10);
+        let size = format!("{}M", config.maxmem_mib);
         self.push("m", Options::new("").with("size", &size));
         let kind = if plan.memory.is_some() { "memory-backend-file" } else { "memory-backend-ram" };
         let mut ram = Options::new(kind).with("id", MEMORY).with("size", &size);

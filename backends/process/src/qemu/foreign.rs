@@ -50,7 +50,7 @@ pub(super) fn check(
         let here = best.as_str();
         return refused(format!("{by} under {}; this host has {here}", saved.accel));
     }
-    memory(spec, image, plan)?;
+    memory(spec, image)?;
     let here = machine::list(spec, plan)?;
     if let Some(what) = difference(&saved.devices, &here) {
         return refused(format!("{by}; the configuration makes another machine: {what}"));
@@ -59,9 +59,9 @@ pub(super) fn check(
 }
 
 /// The memory block must be the one that the domain gets.
-fn memory(spec: &LaunchSpec, image: &StateSource, plan: &Plan) -> Result<()> {
+fn memory(spec: &LaunchSpec, image: &StateSource) -> Result<()> {
     let refused = |why: String| Err(BackendError::Foreign { why });
-    let here = machine::layout(&spec.config, plan.accel);
+    let here = machine::layout(&spec.config);
     let Some(memory) = &image.memory else {
         return refused("it has no memory of its own, which states of QEMU have".into());
     };

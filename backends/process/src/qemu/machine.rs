@@ -19,8 +19,6 @@ pub(super) const MEMORY: &str = "ram0";
 const DEVICES: &str = "devices";
 const ACCEL: &str = "accel";
 const MEMORY_FD: &str = "memory-fd";
-/// Bytes of the memory block.
-const MEMORY_SIZE: &str = "memory-bytes";
 
 /// A disk that can have a snapshot inside itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +35,11 @@ pub(crate) struct Facts {
     machine: Machine,
     /// The main memory block.
     pub(crate) memory: MemoryLayout,
+    /// A second live pass may miss writes of the guest. Where QEMU before 9.0 translates, it forgets
+    /// to tell the translated code, after it has collected dirty pages, that they are clean again:
+    /// what that writes next is not noticed. Seen with 7.2.22: half of the migrations of a booting
+    /// Linux held old pages. When a migration begins QEMU does tell it.
+    pub(crate) one_pass: bool,
     /// The disks that snapshots are taken of.
     pub(crate) disks: Vec<Disk>,
     /// QEMU's descriptor of the file that its memory was mapped from.
@@ -67,11 +70,8 @@ impl Facts {
         };
         Self {
             machine,
-            // One that an earlier kxl has launched tells nothing, and has just what it asked for.
-            memory: MemoryLayout {
-                id: MEMORY.into(),
-                size: note(MEMORY_SIZE).parse().unwrap_or(config.maxmem_mib << 20),
-            },
+            one_pass: note(ACCEL) == Accel::Tcg.as_str() && major < 9,
+            memory: layout(config),
             disks: disks(config),
             memory_fd: note(MEMORY_FD).parse().ok(),
         }
@@ -87,30 +87,15 @@ pub(super) fn note(
     let devices = json!(list(spec, plan)?).to_string();
     attachments.notes.insert(DEVICES.into(), devices);
     attachments.notes.insert(ACCEL.into(), plan.accel.as_str().into());
-    let memory = layout(&spec.config, plan.accel);
-    attachments.notes.insert(MEMORY_SIZE.into(), memory.size.to_string());
     if let Some(memory) = &plan.memory {
         attachments.notes.insert(MEMORY_FD.into(), memory.number.to_string());
     }
     Ok(())
 }
 
-/// What a translated guest gets beyond its memory.
-///
-/// While QEMU translates, it loses writes of the guest during a live migration (seen with 7.2.22: in
-/// half of the migrations of a booting Linux some pages were old ones). Where it collects dirty pages
-/// in words of 64, it forgets to tell the translated code that they are clean again, and what that
-/// writes next is not noticed; repaired in QEMU 9.0. A block that is no multiple of 64 pages is gone
-/// through page by page, which is right. 8 KiB is the unit of `-m`.
-const ODD: u64 = 8 << 10;
-
 /// The memory of a domain, all of it: the balloon takes back what it does not have at the moment.
-pub(super) fn layout(config: &DomainConfig, accel: Accel) -> MemoryLayout {
-    let odd = match accel {
-        Accel::Tcg => ODD,
-        Accel::Kvm => 0,
-    };
-    MemoryLayout { id: MEMORY.into(), size: (config.maxmem_mib << 20) + odd }
+pub(super) fn layout(config: &DomainConfig) -> MemoryLayout {
+    MemoryLayout { id: MEMORY.into(), size: config.maxmem_mib << 20 }
 }
 
 fn disks(config: &DomainConfig) -> Vec<Disk> {

@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 pub(super) enum Status {
     /// There is none, or it goes on.
     None,
-    /// Memory is sent, or the migration begins.
+    /// It begins: from its end on every write of the guest is noticed.
+    Setup,
+    /// Memory is sent.
     Active,
     /// The guest stands still; QEMU waits for `migrate-continue`.
     PreSwitchover,
@@ -30,6 +32,7 @@ impl Status {
     pub(super) fn of(word: &str) -> Self {
         match word {
             "none" => Self::None,
+            "setup" => Self::Setup,
             "pre-switchover" => Self::PreSwitchover,
             "device" => Self::Device,
             "cancelling" => Self::Cancelling,

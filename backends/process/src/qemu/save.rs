@@ -8,6 +8,13 @@
 //! [`DOWNTIME_MS`] at first; from the [`PATIENCE`]th pass on twice as much with each pass; and at the
 //! [`LAST_PASS`]th, or when [`MOST_TIMES`] its memory has been written, it stands still until the
 //! rest is out.
+//!
+//! A guest of which only the first pass may be trusted ([`Facts::one_pass`]) gets just that one:
+//! with no downtime allowed QEMU looks for dirty pages only when it begins and when the guest stands
+//! still at the end. It also stands still for the beginning, some milliseconds, because translated
+//! code that runs meanwhile is told a little late.
+//!
+//! [`Facts::one_pass`]: super::machine::Facts::one_pass
 
 mod follow;
 
@@ -156,11 +163,14 @@ impl Qemu {
         let wanted =
             migration::capabilities(&[("events", true), ("pause-before-switchover", true)]);
         self.command("migrate-set-capabilities", Some(wanted)).await?;
-        let limits = json!({"max-bandwidth": NO_LIMIT_BYTES, "downtime-limit": DOWNTIME_MS});
+        let live = ran && order.live;
+        let one_pass = live && self.facts.one_pass;
+        let downtime = if one_pass { 0 } else { DOWNTIME_MS };
+        let limits = json!({"max-bandwidth": NO_LIMIT_BYTES, "downtime-limit": downtime});
         self.command("migrate-set-parameters", Some(limits)).await?;
         let size = self.state_needs().await?;
         order.watch.expect(order.watch.progress().0 + size.touched + size.device);
-        if ran && !order.live {
+        if ran && (!live || one_pass) {
             self.command("stop", None).await?;
         }
         let (drain, to) = Drain::start(&self.facts.memory.id, sink, order.watch.clone())
@@ -177,6 +187,7 @@ impl Qemu {
             qemu: self,
             order,
             heard,
+            one_pass,
             completed: false,
             named: None,
             begun: drain.flow.dry(),

@@ -98,8 +98,8 @@ fn the_smallest_domain_has_exactly_these_options() {
             "-trace qemu_system_shutdown_request",
             "-machine pc-i440fx-7.2,memory-backend=ram0,accel=tcg",
             "-cpu Nehalem-v1",
-            "-m size=32776K",
-            "-object memory-backend-ram,id=ram0,size=32776K",
+            "-m size=32M",
+            "-object memory-backend-ram,id=ram0,size=32M",
             "-smp cpus=1,maxcpus=1",
             "-rtc base=utc,clock=host",
             "-chardev socket,id=control,fd=3,server=on,wait=off",
@@ -150,8 +150,8 @@ fn machine_switches_follow_their_keys() {
         with,
         [
             "-machine pc-i440fx-7.2,memory-backend=ram0,acpi=off,hpet=off,accel=tcg",
-            "-m size=65544K",
-            "-object memory-backend-ram,id=ram0,size=65544K",
+            "-m size=64M",
+            "-object memory-backend-ram,id=ram0,size=64M",
             "-smp cpus=2,maxcpus=4",
         ]
     );

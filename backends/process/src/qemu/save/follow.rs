@@ -25,6 +25,8 @@ pub(super) struct Follow<'a> {
     pub(super) qemu: &'a Qemu,
     pub(super) order: &'a SaveOrder,
     pub(super) heard: mpsc::UnboundedReceiver<Told>,
+    /// The guest stands still for the beginning, and there are no more live passes than one.
+    pub(super) one_pass: bool,
     pub(super) completed: bool,
     /// The machine by the stream, once the thread is through with it.
     pub(super) named: Option<String>,
@@ -58,7 +60,14 @@ impl Follow<'_> {
                     }
                     Some(Told::Status(Status::Failed)) => return Err(self.failed(drain).await),
                     Some(Told::Status(Status::Completed)) => self.completed = true,
-                    Some(Told::Pass(number)) => self.pass(number).await?,
+                    Some(Told::Status(Status::Active)) if self.one_pass => {
+                        let run = self.qemu.command("cont", None).await;
+                        // So little memory that the one pass is over.
+                        if !migration::not_finalized(&run) {
+                            run?;
+                        }
+                    }
+                    Some(Told::Pass(number)) if !self.one_pass => self.pass(number).await?,
                     Some(Told::GuestEnded) => return Err(BackendError::Control {
                         command: "migrate".into(),
                         why: "the guest came to its end meanwhile".into(),
