@@ -17,7 +17,7 @@ use kxl_domain::lifecycle::rule_of;
 use kxl_domain::state::Status;
 use kxl_domain::{Failure, Kind, Op, Reason, State, Verb, Verdict, Wanted, decide};
 use kxl_store::image::{self, Committed, Facts, Need, Target, Writer};
-use kxl_store::{ImageOp, LiveChange, Severity, now_ms};
+use kxl_store::{ImageOp, LiveChange, Severity, StoreError, now_ms};
 
 use crate::error::denied;
 use crate::live::{LiveDomain, Next};
@@ -234,7 +234,7 @@ impl LiveDomain {
         };
         let sink = Sink::new(writer, Arc::clone(watch));
         let streamed = self.emulator()?.save_state(order, Box::new(sink.clone())).await;
-        let state = streamed.map_err(|error| self.cannot(save.verb, &error))?;
+        let state = streamed.map_err(|error| self.not_streamed(save, id, error))?;
         reach(Step::Streamed, self.pid());
         let facts = match self.facts_with_disks(save, id, &state).await {
             Ok(facts) => facts,
@@ -262,6 +262,23 @@ impl LiveDomain {
                 self.forget_snapshots(id).await;
                 Err(failure)
             }
+        }
+    }
+
+    /// Why the state did not get into the image: where the disk is to blame, with the name of what
+    /// could not be written.
+    fn not_streamed(&self, save: &Save, id: ImageId, error: BackendError) -> Failure {
+        match error {
+            BackendError::Sink(error) if error.raw_os_error().is_some() => {
+                let path = match &save.place {
+                    ImagePlace::Store => self.paths.image_dir(id),
+                    ImagePlace::File(path) => path.clone(),
+                };
+                let error = StoreError::writing_image(path, error);
+                let attempt = format!("cannot {} domain \"{}\"", save.verb, self.row.name);
+                Failure::because(error.kind(), attempt, &error)
+            }
+            error => self.cannot(save.verb, &error),
         }
     }
 

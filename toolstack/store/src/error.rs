@@ -232,6 +232,12 @@ impl StoreError {
         }
     }
 
+    /// What an error means for the image at `path` that was being written.
+    #[must_use]
+    pub fn writing_image(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::io("write the image", path, source)
+    }
+
     /// Tells what an error of SQLite means for the database at `path`.
     pub(crate) fn sql(
         attempt: &'static str,
