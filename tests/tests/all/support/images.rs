@@ -46,6 +46,17 @@ impl Host {
             .collect()
     }
 
+    /// Waits until no temporary is left and nothing in the journal: a monitor removes the image that
+    /// its guest came from while the guest runs on.
+    pub(crate) fn nothing_is_left(&self, case: &str) {
+        let left = || (self.temporaries(), self.journal());
+        let end = std::time::Instant::now() + super::wait::SOON;
+        while left() != (Vec::new(), Vec::new()) {
+            assert!(std::time::Instant::now() < end, "{case}: {:?} are left", left());
+            std::thread::sleep(std::time::Duration::from_millis(15));
+        }
+    }
+
     /// What a boot of the host does: every process is gone at once, and so is the runtime
     /// directory; from now on every command is one of another boot.
     pub(crate) fn reboot(&self) {

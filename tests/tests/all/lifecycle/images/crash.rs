@@ -98,8 +98,7 @@ fn one(world: &World, verb: Verb, step: Step, victim: Victim) {
     crash::alone(host, &case);
     // The first one leaves alone what the victim, not quite dead, still had locked.
     host.kxl(["recover"]).expect(0);
-    assert_eq!(host.temporaries(), [""; 0], "{case}");
-    assert_eq!(host.journal(), [], "{case}");
+    host.nothing_is_left(&case);
     match stands {
         Runs | RunsBeside => {}
         Image => {

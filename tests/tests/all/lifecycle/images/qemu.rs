@@ -44,8 +44,7 @@ fn one(world: &World, verb: Verb, step: Step, victim: Victim, count: u64) -> u64
     }
     crash::alone(host, &case);
     host.kxl(["recover"]).expect(0);
-    assert_eq!(host.temporaries(), [""; 0], "{case}");
-    assert_eq!(host.journal(), [], "{case}");
+    host.nothing_is_left(&case);
     if !runs {
         let image = host.only_image();
         host.ok(["image", "verify", &image]);

@@ -76,7 +76,7 @@ fn of_two_domains_saved_to_one_file_at_once_one_goes_on() {
     host.gone(won[0].0);
     host.ok(["restore", &file]);
     host.rests(won[0].0, State::Running);
-    assert_eq!(host.temporaries(), [""; 0]);
+    host.nothing_is_left("both at once");
 }
 
 #[test]
