@@ -72,9 +72,15 @@ fn leads_to(verb: Verb, from: State, paused: bool, managed: bool) -> State {
     }
 }
 
-/// What is listed, without what changes by itself.
+/// What is listed, without what changes by itself. A monitor that a busy host did not let answer in
+/// time is no part of it: it is looked at again.
 fn picture(host: &Host) -> Vec<Value> {
-    let domains = host.domains().into_iter().map(|Domain(mut value)| {
+    let answered = wait::until("every live domain answers", wait::SOON, || {
+        let domains = host.domains();
+        let silent = |one: &Domain| one.domid().is_some() && one.0["answering"] != true;
+        (!domains.iter().any(silent)).then_some(domains)
+    });
+    let domains = answered.into_iter().map(|Domain(mut value)| {
         value.as_object_mut().unwrap().remove("cpu_seconds");
         value
     });
@@ -466,7 +472,8 @@ fn is_destroyed(config: &str, hinder: impl FnOnce(&Host, &Domain)) {
     host.ok(["destroy", "web"]);
     assert!(host.find("web").is_none());
     host.quiet();
-    assert!(destroyed_within(&host, "web") <= Duration::from_secs(3));
+    // Nobody was asked for an answer: the shortest of those deadlines is longer.
+    assert!(destroyed_within(&host, "web") < Duration::from_secs(5));
 }
 
 #[test]
