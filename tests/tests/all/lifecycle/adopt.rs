@@ -181,17 +181,19 @@ fn an_emulator_that_dies_unwatched_is_started_again_where_the_policy_says_so() {
 
 #[test]
 fn a_guest_that_ends_unwatched_gets_its_policy_from_the_next_monitor() {
-    for (event, key) in
-        [("poweroff", "on_poweroff"), ("crash", "on_crash"), ("watchdog", "on_watchdog")]
-    {
+    let ends = [("poweroff", "on_poweroff"), ("crash", "on_crash"), ("watchdog", "on_watchdog")];
+    let hosts = ends.map(|(event, key)| {
         let host = Host::new();
         // It ends a while after its start, when its monitor is long gone.
-        let script = format!("end={event}:5000");
+        let script = format!("end={event}:15000");
         host.define("web", &guest::mock_with("web", &script, &format!("{key} = \"preserve\"")));
         host.ok(["start", "web"]);
         lose_monitor(&host, "web", Signal::SIGKILL);
-        // Time that has to pass for the guest; nothing can tell of it without a monitor.
-        std::thread::sleep(Duration::from_millis(5500));
+        host
+    });
+    // Time that has to pass for the guests; nothing can tell of it without a monitor.
+    std::thread::sleep(Duration::from_millis(15_500));
+    for (host, (event, _)) in hosts.into_iter().zip(ends) {
         assert_eq!(host.domain("web").state(), Running, "nobody has looked yet");
         host.kxl(["recover"]).expect(0);
         let domain = host.rests("web", State::Shutdown);
