@@ -5,7 +5,7 @@ use kxl_domain::State;
 use super::state_tests::{Kept, begun, order, save};
 use super::tests::{driver, each, launched};
 use super::*;
-use crate::testing::{Scratch, Typist, monitor};
+use crate::testing::{Scratch, Typist, monitor, report};
 
 #[test]
 fn a_simulator_that_was_started_paused_and_never_ran_says_that_there_is_nothing_to_save() {
@@ -16,7 +16,7 @@ fn a_simulator_that_was_started_paused_and_never_ran_says_that_there_is_nothing_
             let saved = live.save_state(order(), Box::new(Kept::default())).await;
             let error = saved.unwrap_err().to_string();
             assert!(error.contains("unpause it first"), "{error}");
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            assert_eq!(report(&mut live).await.state, State::Paused);
             // A later monitor knows it as well.
             live = driver("simh").adopt(&paused, identity.clone(), &attachments).await.unwrap();
         }
@@ -40,7 +40,7 @@ fn programs_without_a_way_to_be_saved_refuse() {
         assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
         let error = live.save_state(order(), Box::new(Kept::default())).await.unwrap_err();
         assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
-        assert_eq!(live.query().await.unwrap().state, State::Running);
+        assert_eq!(report(&mut live).await.state, State::Running);
         live.destroy().await.unwrap();
     });
 }

@@ -1,12 +1,13 @@
 //! What programs that drive an `xl` do, replayed: the calls they make and what they make of the
 //! answers.
 
+use crate::support::host::COMMAND;
 use crate::support::run::run;
 use crate::support::{Host, Output, guest, wait};
 
 /// `xen`, as Debian's xendomains calls it.
 fn xen(host: &Host, args: &[&str]) -> Output {
-    run(&mut host.command("xen", args), std::time::Duration::from_secs(60))
+    run(&mut host.command("xen", args), COMMAND)
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
+use crate::support::host::COMMAND;
 use crate::support::run::run;
 use crate::support::skip::skip;
 use crate::support::{Host, Output, guest, wait};
@@ -53,7 +53,7 @@ impl Small {
         let path = format!("{}:{}", host.bin().display(), std::env::var("PATH").unwrap());
         command.env("PATH", path);
         host.settle_env(&mut command);
-        run(&mut command, Duration::from_secs(60))
+        run(&mut command, COMMAND)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a command leaves behind in the processes it starts: nothing of its caller's.
 
 use std::process::Command;
-use std::time::Duration;
 
+use crate::support::host::COMMAND;
 use crate::support::process::Proc;
 use crate::support::run::run;
 use crate::support::{Host, guest};
@@ -13,7 +13,7 @@ fn shell(host: &Host, line: &str, file: &std::path::Path) -> crate::support::Out
     let path = format!("{}:{}", host.bin().display(), std::env::var("PATH").unwrap());
     command.args(["-c", line, "sh"]).arg(file).env("PATH", path);
     host.settle_env(&mut command);
-    run(&mut command, Duration::from_secs(60))
+    run(&mut command, COMMAND)
 }
 
 #[test]

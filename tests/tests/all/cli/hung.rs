@@ -1,7 +1,5 @@
 //! One domain that hangs delays nobody else.
 
-use std::time::{Duration, Instant};
-
 use nix::sys::signal::Signal;
 
 use crate::support::{Host, guest, wait};
@@ -41,11 +39,8 @@ fn one_stopped_emulator_among_twenty_is_told_apart_and_holds_nobody_up() {
         host.ok(["destroy", name]);
     }
     // Asking the one that hangs fails by its own deadline, and ends nothing.
-    let begun = Instant::now();
     let output = host.kxl(["pause", "web7"]);
     assert!(matches!(output.code(), Some(1 | 6)), "{output}");
-    // A guard against waiting for ever, not a measurement: the verb's deadline is 30 s.
-    assert!(begun.elapsed() < Duration::from_secs(60));
     assert!(hung.alive());
     host.ok(["destroy", "web7"]);
     assert!(!hung.alive());

@@ -1,5 +1,6 @@
 //! Called as `xl`, `xm` or `xen`: the bytes that scripts have counted on for twenty years.
 
+use crate::support::host::COMMAND;
 use crate::support::run::run;
 use crate::support::{Host, Output, guest};
 
@@ -11,7 +12,7 @@ fn row(name: &str, id: u64, memory: u64, state: &str) -> String {
 }
 
 fn called(host: &Host, program: &str, args: &[&str]) -> Output {
-    run(&mut host.command(program, args), std::time::Duration::from_secs(60))
+    run(&mut host.command(program, args), COMMAND)
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::run::{self, Output, Running};
 use super::wait;
 
 /// Longest time that a command may take, waiting for a slow machine included.
-const COMMAND: Duration = Duration::from_secs(120);
+pub(crate) const COMMAND: Duration = Duration::from_secs(120);
 
 /// A host.
 pub(crate) struct Host {
