@@ -78,13 +78,19 @@ impl Proc {
 /// that show none of this and have lost their monitor, `known` tells.
 pub(crate) fn of_root(root: &Path, known: &[Identity]) -> Vec<Proc> {
     let own = i32::try_from(std::process::id()).unwrap();
+    let this = fs::read_link("/proc/self/exe").unwrap();
     let mut found: Vec<Proc> = Vec::new();
     let mut others = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        if pid != own && belongs(&entry.path(), root) {
+        // A command of another test that has not come to its exec: it still holds copies of the
+        // descriptors of every test, and is none of this host's.
+        if pid == own || fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == this) {
+            continue;
+        }
+        if belongs(&entry.path(), root) {
             found.extend(look(pid));
         } else {
             others.push(pid);
