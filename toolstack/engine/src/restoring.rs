@@ -240,7 +240,7 @@ async fn disks_as_saved(from: &ImageUse, opened: &Opened) -> bool {
 
 /// Refuses an image whose disks are not what they were, naming each.
 pub(crate) fn compare_disks(disks: &[DiskIdentity], config: &DomainConfig) -> Result<(), Failure> {
-    let mut moved = Vec::new();
+    let (mut moved, mut back) = (Vec::new(), Vec::new());
     for disk in disks {
         if disk.vdev.is_empty() {
             // Opened by the emulator's own commands: the configuration does not know it.
@@ -258,21 +258,19 @@ pub(crate) fn compare_disks(disks: &[DiskIdentity], config: &DomainConfig) -> Re
         };
         if let Some(change) = change {
             moved.push(format!("disk {} ({}): {change}", disk.vdev, disk.path.display()));
+            if let Some(name) = disk.snapshot.as_ref().filter(|_| disk.format == DiskFormat::Qcow2)
+            {
+                let path = disk.path.display();
+                back.push(format!("qemu-img snapshot -a {name} {path} puts it back; "));
+            }
         }
     }
     if moved.is_empty() {
         return Ok(());
     }
-    let snapshot = disks.iter().find_map(|disk| {
-        let name = disk.snapshot.as_ref().filter(|_| disk.format == DiskFormat::Qcow2)?;
-        Some(format!(
-            "qemu-img snapshot -a {name} {} brings it back to that moment, and then ",
-            disk.path.display()
-        ))
-    });
     let hint = format!(
         "{}--force-disks comes back all the same: the guest's memory may not fit what is on the disk",
-        snapshot.unwrap_or_default()
+        back.concat()
     );
     let mut failure = Failure::new(Kind::Denied, "its disks have moved on since it was saved");
     failure.causes = moved;

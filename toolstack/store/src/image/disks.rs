@@ -9,7 +9,7 @@ use kxl_domain::config::model::{Disk, DiskFormat};
 use kxl_domain::image::DiskIdentity;
 use nix::fcntl::OFlag;
 
-use super::Digest;
+use super::{Digest, qcow2};
 use crate::Result;
 use crate::error::StoreError;
 
@@ -55,8 +55,8 @@ pub fn identify_file(path: &Path, writable: bool) -> Result<DiskIdentity> {
     })
 }
 
-/// What has changed about a disk since it was identified; `None` when it is as it was. A text that
-/// goes on after the name of the disk.
+/// What has changed about a disk since it was identified; `None` when it is as it was, or was put
+/// back to the snapshot that was taken of it then. A text that goes on after the name of the disk.
 ///
 /// # Errors
 /// `Io` when it is there and cannot be read.
@@ -67,7 +67,27 @@ pub fn changed(then: &DiskIdentity) -> Result<Option<String>> {
         }
         other => other.map_err(|error| StoreError::io("look at the disk", &then.path, error))?,
     };
-    Ok(difference(then, &now))
+    match difference(then, &now) {
+        Some(_) if is_put_back(then, &now)? => Ok(None),
+        change => Ok(change),
+    }
+}
+
+/// Whether a disk that was touched has the contents of the snapshot that was taken of it.
+fn is_put_back(then: &DiskIdentity, now: &Now) -> Result<bool> {
+    let Some(snapshot) = then.snapshot.as_ref().filter(|_| then.format == DiskFormat::Qcow2) else {
+        return Ok(false);
+    };
+    // What it lies over is named in its header.
+    let same_base = now.header == then.header;
+    let looked = open(&then.path).and_then(|file| qcow2::stands_at(&file, snapshot, same_base));
+    match looked {
+        // A table that ends in the middle is no proof of anything.
+        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => {
+            Ok(false)
+        }
+        other => other.map_err(|error| StoreError::io("look at the disk", &then.path, error)),
+    }
 }
 
 fn difference(then: &DiskIdentity, now: &Now) -> Option<String> {

@@ -18,6 +18,7 @@ mod disks;
 mod fault;
 mod header;
 mod open;
+mod qcow2;
 mod read;
 mod reserve;
 mod spent;

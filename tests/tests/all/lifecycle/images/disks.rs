@@ -167,14 +167,21 @@ fn on_qemu_a_checkpoint_comes_back_beside_its_snapshot_of_the_disk() {
         assert!(refused.stderr.contains(word), "{word}: {refused}");
     }
     qemu_img(&["snapshot", "-a", &format!("kxl-{id}"), path]);
-    // The times of the file have moved on all the same.
-    host.ok(["restore", "--force-disks", &id]);
+    // The times of the file have moved on all the same; what is in it has not.
+    host.ok(["image", "verify", "--host", &id]);
+    host.ok(["restore", &id]);
     let count = world.goes_on_from(count, "checkpoint");
     let mut console = Console::attach(host, "web");
     console.skip();
     console.send("d");
     console.expect("D OK");
     drop(console);
+    world.goes_on_from(count, "checkpoint");
+    // It has written again.
+    host.ok(["destroy", "web"]);
+    host.refused(4, &["restore", &id]);
+    qemu_img(&["snapshot", "-a", &format!("kxl-{id}"), path]);
+    host.ok(["restore", &id]);
     world.goes_on_from(count, "checkpoint");
     world.clear("checkpoint");
 }
