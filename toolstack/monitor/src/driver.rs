@@ -11,8 +11,7 @@ use kxl_backend::{Event, Process, Watch};
 use kxl_control::{Ready, Save};
 use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict};
 use kxl_engine::{Host, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
-use kxl_store::{DomainLock, Paths, Store, socket};
-use tokio::net::UnixListener;
+use kxl_store::{DomainLock, Paths, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -20,6 +19,7 @@ use tokio::time::Instant;
 use crate::backends;
 use crate::console::Hub;
 use crate::jobs::{Answer, Job, Meanwhile, SaveAnswer, decided, interruptible, next_job};
+use crate::listening::listen;
 use crate::progress::tell_progress;
 use crate::ready::ReadyPipe;
 use crate::server::{Desk, OpenCalls, serve};
@@ -50,12 +50,7 @@ pub(crate) async fn attend(
             return Err(failure);
         }
     };
-    let socket = paths.control_socket(uuid);
-    let listener = socket::bind(&socket).map_err(|error| io_failure(&error)).and_then(|listener| {
-        listener.set_nonblocking(true).map_err(|error| io_failure(&error))?;
-        UnixListener::from_std(listener).map_err(|error| io_failure(&error))
-    });
-    match listener {
+    match listen(&paths.control_socket(uuid)).await {
         Ok(listener) => drop(tokio::task::spawn_local(serve(listener, desk.clone()))),
         Err(failure) => {
             ready.failed(&failure);
@@ -94,10 +89,6 @@ fn clear_away(paths: &Paths, lock: DomainLock, uuid: DomainUuid) {
         }
         Err(error) => tracing::warn!(%error, "the runtime directory stays"),
     }
-}
-
-fn io_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
-    Failure::because(Kind::Failed, "cannot listen on the control socket", error)
 }
 
 /// Why the monitor ends.

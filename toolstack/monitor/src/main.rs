@@ -9,6 +9,7 @@ mod checking;
 mod console;
 mod driver;
 mod jobs;
+mod listening;
 mod logging;
 mod progress;
 mod ready;
