@@ -99,8 +99,8 @@ fn starts_and_destroys_in_a_heap_leave_one_process_or_none() {
             assert!(matches!(output.code(), Some(0 | 1 | 4)), "{output}");
         }
         wait::eventually("it comes to rest", || host.domain("web").rests().is_some());
-        let live = usize::from(host.domain("web").domid().is_some());
         wait::eventually("as many processes as domains", || {
+            let live = usize::from(host.domain("web").domid().is_some());
             (host.emulators().len(), host.monitors().len()) == (live, live)
         });
     }
