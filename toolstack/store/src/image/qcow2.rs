@@ -84,13 +84,13 @@ fn snapshot(
     }
     for _ in 0..count {
         let mut entry = [0; ENTRY];
-        file.read_exact_at(&mut entry, at)?;
+        read(file, &mut entry, at)?;
         let more = u64::from(u32_at(&entry, 36));
         let (id, own) = (u64::from(u16_at(&entry, 12)), u16_at(&entry, 14));
         let place = |offset: u64| at.checked_add(offset).ok_or_else(beyond);
         let extra = place(ENTRY as u64)?;
         let mut own_name = vec![0; usize::from(own)];
-        file.read_exact_at(&mut own_name, place(ENTRY as u64 + more + id)?)?;
+        read(file, &mut own_name, place(ENTRY as u64 + more + id)?)?;
         if own_name == name.as_bytes() {
             if found.is_some() {
                 return Ok(None);
@@ -98,7 +98,7 @@ fn snapshot(
             let mut size = [0; 8];
             let sized = more >= 16;
             if sized {
-                file.read_exact_at(&mut size, extra + 8)?;
+                read(file, &mut size, extra + 8)?;
             }
             let level = Level { at: u64_at(&entry, 0), entries: u32_at(&entry, 8) };
             found = Some((level, sized.then(|| u64::from_be_bytes(size))));
@@ -134,7 +134,13 @@ fn piece(file: &File, level: Level, from: u64, into: &mut [u8; PIECE]) -> io::Re
     let left = (u64::from(level.entries) * 8).saturating_sub(from);
     let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
     let at = level.at.checked_add(from).ok_or_else(beyond)?;
-    file.read_exact_at(&mut into[..length], at)
+    read(file, &mut into[..length], at)
+}
+
+/// Reads at a place that the disk itself names: no file is as long as some of these numbers.
+fn read(file: &File, into: &mut [u8], at: u64) -> io::Result<()> {
+    i64::try_from(at).map_err(|_| beyond())?;
+    file.read_exact_at(into, at)
 }
 
 fn beyond() -> io::Error {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::StoreError;
-use crate::image::{CHUNK, ImageFault, header, read_manifest};
+use crate::image::{CHUNK, ImageFault, changed, header, identify_file, read_manifest};
 
 fn corpus_dir(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus").join(target)
@@ -127,6 +127,37 @@ proptest! {
     fn a_changed_file_is_read_or_refused(bytes in mutated("file")) {
         let host = Host::new();
         try_file(&bytes, &host.root().join("file"));
+    }
+}
+
+/// A disk of these bytes, looked at for the snapshot of which it may have the contents.
+fn try_disk(bytes: &[u8], path: &Path) -> bool {
+    fs::write(path, bytes).unwrap();
+    let then = DiskIdentity {
+        format: kxl_domain::config::model::DiskFormat::Qcow2,
+        // Not that of the file, so that its tables count.
+        size: u64::MAX,
+        snapshot: Some("one".to_owned()),
+        ..identify_file(path, true).unwrap()
+    };
+    changed(&then).unwrap().is_none()
+}
+
+#[test]
+fn disks_that_say_what_they_are_not_are_not_what_they_were() {
+    let host = Host::new();
+    let path = host.root().join("disk");
+    let put_back: Vec<bool> = corpus("disk").iter().map(|one| try_disk(one, &path)).collect();
+    assert_eq!(put_back, [true, false], "put back, and written");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    #[test]
+    fn a_changed_disk_is_looked_at_and_nothing_else(bytes in mutated("disk")) {
+        let host = Host::new();
+        try_disk(&bytes, &host.root().join("disk"));
     }
 }
 
