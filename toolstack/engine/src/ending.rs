@@ -295,7 +295,8 @@ impl LiveDomain {
         reach(Step::Renewed, None);
         // A crash loop must not become a busy loop; a destroy cancels the wait.
         tokio::time::sleep(gap).await;
-        self.launch(&Arc::default()).await?;
+        let launched = self.launch(&Arc::default()).await?;
+        self.is_up(launched);
         Ok(Next::Relaunched)
     }
 

@@ -7,6 +7,7 @@
 
 mod adoption;
 mod affinity;
+mod ahead;
 mod asking;
 mod cgroup;
 mod clone;
@@ -38,7 +39,7 @@ pub use error::denied;
 pub use handover::{LOCK_FD, Mission, READY_FD, monitor_program};
 pub use host::{Conf, Host};
 pub use images::{Images, Owner, StoredImage};
-pub use live::{LiveDomain, Next, Snapshot};
+pub use live::{Launched, LiveDomain, Next, Snapshot};
 pub use observe::{Answering, Seen, observe};
 pub use resting::{Defined, StartOpts, Started};
 pub use returning::RestoreOpts;

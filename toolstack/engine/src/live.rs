@@ -17,10 +17,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::host::Conf;
 use crate::recorder::RowRecorder;
+use crate::restoring::Back;
 use crate::spec::launch_spec;
 use crate::steps::{Step, reach};
 use crate::verifying::Verifier;
-use crate::{affinity, cgroup};
+use crate::{affinity, ahead, cgroup};
 
 /// What the rest of the monitor may know of the domain; published at every change.
 #[derive(Clone, Debug)]
@@ -44,6 +45,16 @@ pub enum Next {
     Relaunched,
     /// The domain is at rest: tell everybody and end.
     Over,
+}
+
+/// A launch that succeeded and is not written down yet.
+#[derive(Debug)]
+#[must_use = "until it is written down the domain is on its way up"]
+pub enum Launched {
+    /// The guest boots, or stands before its first instruction.
+    Booted(State),
+    /// It came back from an image.
+    Back(Box<Back>),
 }
 
 /// A live domain. Owned by the monitor's one task.
@@ -140,7 +151,8 @@ impl LiveDomain {
     }
 
     /// Launches the emulator of a claimed row (op `starting`, `restoring` or `resuming`). `watch`
-    /// tells how much of a state was read.
+    /// tells how much of a state was read. The guest runs; [`Self::is_up`] writes that down, so
+    /// that nobody who listens to it waits for the disk.
     ///
     /// Cancel-safe: when the future is dropped no process is left; the row keeps its operation and
     /// the next step is [`Self::verb`] with `destroy`.
@@ -148,16 +160,25 @@ impl LiveDomain {
     /// # Errors
     /// Why it did not start. The record is settled before: failed for a managed domain, gone for a
     /// transient one, and suspended again for one whose image did not come back.
-    pub async fn launch(&mut self, watch: &Arc<Watch>) -> Result<(), Failure> {
+    pub async fn launch(&mut self, watch: &Arc<Watch>) -> Result<Launched, Failure> {
         let comes_back = self.row.image.clone().filter(|_| is_return(self.row.op));
         let launched = match comes_back {
-            Some(from) => self.come_back(from, watch).await,
+            Some(from) => self.come_back(from, watch).await.map(Box::new).map(Launched::Back),
             None => self.boot().await,
         };
         launched.map_err(|failure| self.did_not_start(failure))
     }
 
-    async fn boot(&mut self) -> Result<(), Failure> {
+    /// Writes down that the domain is up.
+    pub fn is_up(&mut self, launched: Launched) {
+        match launched {
+            Launched::Booted(state) => self.has_started(state, "started", ""),
+            Launched::Back(back) => self.has_come_back(*back),
+        }
+    }
+
+    async fn boot(&mut self) -> Result<Launched, Failure> {
+        ahead::forget(&self.paths, self.row.uuid);
         let booted = async {
             let spec = self.new_spec(None);
             self.backend.check(&spec)?;
@@ -165,8 +186,7 @@ impl LiveDomain {
             Ok(spec.paused)
         };
         let paused = booted.await.map_err(|error| self.not_started(Verb::Start, &error))?;
-        self.has_started(if paused { State::Paused } else { State::Running }, "started", "");
-        Ok(())
+        Ok(Launched::Booted(if paused { State::Paused } else { State::Running }))
     }
 
     pub(crate) fn not_started(&self, verb: Verb, error: &BackendError) -> Failure {

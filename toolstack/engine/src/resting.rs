@@ -12,6 +12,7 @@ use kxl_domain::{
 };
 use kxl_store::{Claim, DomainLock, ListRow, ManagedChange, Severity};
 
+use crate::ahead;
 use crate::error::denied;
 use crate::handover::{Mission, monitor_program, start_monitor};
 use crate::host::{Host, stored};
@@ -123,6 +124,7 @@ impl Host {
         let attempt = format!("cannot delete domain \"{}\"", row.name);
         self.store.undefine(row.uuid).map_err(|e| stored(&attempt, &e))?;
         lock.remove_rundir(&self.paths, row.uuid).map_err(|e| stored(&attempt, &e))?;
+        ahead::forget(&self.paths, row.uuid);
         self.note(row.uuid, &row.name, "deleted", "");
         Ok(())
     }

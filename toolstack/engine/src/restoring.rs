@@ -14,7 +14,7 @@ use kxl_domain::config::model::DiskFormat;
 use kxl_domain::image::{ClockPolicy, DiskIdentity, ImagePlace, ImageUse, MemoryLayout};
 use kxl_domain::{Capability, DomainConfig, DomainUuid, Failure, Kind, Op, State, Verb, Wanted};
 use kxl_store::image::{self, Facts, Image};
-use kxl_store::{LiveChange, Paths, Severity, Store, StoreError, now_ms};
+use kxl_store::{Event, LiveChange, Paths, Severity, Store, StoreError, now_ms};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::cut_off::place_of;
@@ -32,13 +32,25 @@ struct Opened {
     verified: bool,
 }
 
+/// A guest that came back and goes on.
+#[derive(Debug)]
+pub struct Back {
+    from: ImageUse,
+    /// What is to be told of its clock.
+    clock: Event,
+    /// What the image takes on the disk.
+    bytes: u64,
+    /// Every chunk of it was verified already.
+    verified: bool,
+}
+
 impl LiveDomain {
     /// Brings a claimed domain back from the image that its row names.
     pub(crate) async fn come_back(
         &mut self,
         from: ImageUse,
         watch: &Arc<Watch>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Back, Failure> {
         let verb = if self.row.op == Some(Op::Resuming) { Verb::Resume } else { Verb::Restore };
         self.require(verb, Capability::SaveState)?;
         let attempt = format!("cannot {verb} domain \"{}\"", self.row.name);
@@ -57,20 +69,33 @@ impl LiveDomain {
                 Err(Failure { text: attempt, causes: vec![failure.to_string()], ..failure })
             }
         };
-        if let Err(failure) = went {
-            let stood = !self.has_gone_on() || self.stands_still().await;
-            self.end_emulator(verb).await?;
-            // Its record ends with it; the image is not this guest's any more.
-            self.row.image = Some(from.clone());
-            if stood || disks_as_saved(&from, &opened).await {
-                let image = Some(self.row.image.clone());
-                self.change(&LiveChange { image, ..LiveChange::default() });
-                mark.take_off().await;
-            }
-            return Err(failure);
+        let clock = match went {
+            Ok(clock) => clock,
+            Err(failure) => return Err(self.take_back(verb, from, &opened, mark, failure).await?),
+        };
+        Ok(Back { from, clock, bytes: opened.bytes, verified: opened.verified })
+    }
+
+    /// Ends the emulator of a return that failed, and takes the mark off the image where old memory
+    /// fits the disks still. Gives the failure back.
+    async fn take_back(
+        &mut self,
+        verb: Verb,
+        from: ImageUse,
+        opened: &Opened,
+        mark: Mark,
+        failure: Failure,
+    ) -> Result<Failure, Failure> {
+        let stood = !self.has_gone_on() || self.stands_still().await;
+        self.end_emulator(verb).await?;
+        // Its record ends with it; the image is not this guest's any more.
+        self.row.image = Some(from.clone());
+        if stood || disks_as_saved(&from, opened).await {
+            let image = Some(self.row.image.clone());
+            self.change(&LiveChange { image, ..LiveChange::default() });
+            mark.take_off().await;
         }
-        self.has_come_back(&from, &opened);
-        Ok(())
+        Ok(failure)
     }
 
     /// Whether the emulator says, after it was asked to let the guest go, that it stands still:
@@ -100,8 +125,8 @@ impl LiveDomain {
         )
     }
 
-    /// From the mark to the first instruction of the guest.
-    async fn go_from_image(&mut self, from: &ImageUse, opened: &Opened) -> Result<(), Failure> {
+    /// From the mark to the first instruction of the guest. Gives what is to be told of its clock.
+    async fn go_from_image(&mut self, from: &ImageUse, opened: &Opened) -> Result<Event, Failure> {
         reach(Step::Spent, self.pid());
         let went_on = ImageUse { went_on: true, ..from.clone() };
         // Unwritten, a later monitor could bring the old memory back: then it does not go on.
@@ -114,17 +139,18 @@ impl LiveDomain {
             Failure::because(error.kind(), attempt, &error)
         })?;
         self.row.image = Some(went_on);
-        self.tell_clock(opened).await;
+        let clock = self.set_clock(opened).await;
         if self.row.wanted == Wanted::Running {
             let gone_on = self.emulator()?.unpause().await;
             gone_on.map_err(|error| self.cannot(Verb::Unpause, &error))?;
         }
         reach(Step::WentOn, self.pid());
-        Ok(())
+        Ok(clock)
     }
 
-    /// Sets the guest's clock where the configuration wants it, and says how far behind it is.
-    async fn tell_clock(&mut self, opened: &Opened) {
+    /// Sets the guest's clock where the configuration wants it. Gives the event that says how far
+    /// behind it is.
+    async fn set_clock(&mut self, opened: &Opened) -> Event {
         let behind_ms = now_ms() - opened.facts.moment.stopped_ms;
         let skew = format!(
             "its clock is {}.{:03} s behind the host's",
@@ -132,37 +158,41 @@ impl LiveDomain {
             behind_ms % 1000
         );
         if self.row.config.clock_after_restore == ClockPolicy::Leave {
-            return self.event(Severity::Info, "clock", Some("leave"), &skew);
+            return self.compose(Severity::Info, "clock", Some("leave"), &skew);
         }
         let set = match self.emulator() {
-            Ok(live) => live.set_clock().await,
-            Err(_) => return,
+            Ok(live) => live.set_clock().await.map_err(|error| error.to_string()),
+            Err(failure) => Err(failure.to_string()),
         };
         match set {
-            Ok(true) => self.event(Severity::Info, "clock", Some("host"), &skew),
+            Ok(true) => self.compose(Severity::Info, "clock", Some("host"), &skew),
             Ok(false) => {
                 let text = format!("{skew}, and this backend has no way to set it");
-                self.event(Severity::Warning, "clock", Some("leave"), &text);
+                self.compose(Severity::Warning, "clock", Some("leave"), &text)
             }
-            Err(error) => {
-                let text = format!("{skew}, and it could not be set: {error}");
-                self.event(Severity::Warning, "clock", Some("leave"), &text);
+            Err(why) => {
+                let text = format!("{skew}, and it could not be set: {why}");
+                self.compose(Severity::Warning, "clock", Some("leave"), &text)
             }
         }
     }
 
-    fn has_come_back(&mut self, from: &ImageUse, opened: &Opened) {
+    /// Writes down that the guest goes on, and begins to check the image.
+    pub(crate) fn has_come_back(&mut self, back: Back) {
+        let Back { from, clock, bytes, verified } = back;
+        self.write_event(&clock);
         let stored = from.place == ImagePlace::Store;
-        let pinned = if opened.verified { 0 } else { opened.bytes };
+        let pinned = if verified { 0 } else { bytes };
         self.row.image = stored.then(|| ImageUse { went_on: true, pinned, ..from.clone() });
         let image = self.row.image.clone();
         let state = if self.row.wanted == Wanted::Running { State::Running } else { State::Paused };
         self.change(&LiveChange { image: Some(image), ..LiveChange::default() });
         let what = if self.row.op == Some(Op::Resuming) { "resumed" } else { "restored" };
-        self.has_started(state, what, &format!("from {}", place_of(from)));
+        self.has_started(state, what, &format!("from {}", place_of(&from)));
         self.forget_earlier();
         if stored {
-            self.verifier = Some(Verifier::start(&self.paths, from, opened.verified));
+            let runs = self.pid().filter(|_| self.row.managed).map(|pid| (self.row.uuid, pid));
+            self.verifier = Some(Verifier::start(&self.paths, &from, verified, runs));
         }
     }
 }

@@ -9,6 +9,7 @@ use kxl_domain::{DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State,
 use kxl_store::image::{self, Facts, Image};
 use kxl_store::{ListRow, ManagedChange, StoreError};
 
+use crate::ahead;
 use crate::host::{Host, stored};
 use crate::resting::{Launch, Started};
 use crate::restoring::compare_disks;
@@ -88,6 +89,7 @@ impl Host {
             let text = format!("{attempt}: its record names no image");
             Failure::new(Kind::Internal, text).hint("kxl image list shows what is in the store")
         })?;
+        ahead::begin(&self.paths, row.uuid, id);
         let image = Image::open_store(&self.paths, id).map_err(|e| {
             let hint = format!("kxl image rm {} throws its state away", row.name);
             stored(&attempt, &e).hint(hint)
@@ -123,6 +125,10 @@ impl Host {
             (uuid, own.map_or(&facts.name, |config| &config.name).clone())
         });
         let attempt = format!("cannot restore domain \"{name}\"");
+        if place == ImagePlace::Store {
+            // Noted of the domain that was saved: its guest is this one.
+            ahead::begin(&self.paths, facts.uuid, facts.id);
+        }
         self.prepare()?;
         let uses = self.fit(image, place, opts, &attempt)?;
         let lock = self.resting_lock(uuid, &name, verb)?;

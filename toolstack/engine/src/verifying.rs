@@ -2,19 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use kxl_domain::Wanted;
 use kxl_domain::image::{ImagePlace, ImageUse};
-use kxl_domain::{Failure, State};
+use kxl_domain::{DomainUuid, Failure, State};
 use kxl_store::image::{self, Image};
 use kxl_store::{LiveChange, Paths, Severity, StoreError};
 use tokio::sync::oneshot;
 
+use crate::ahead;
 use crate::live::LiveDomain;
 
 /// How long the guest has the disk to itself before all of its image is read.
 const HEAD_START: Duration = Duration::from_secs(1);
+
+/// After how long what the guest has touched is what a return of it needs first.
+const FIRST_STEPS: Duration = Duration::from_millis(150);
 
 /// A check that goes on; dropping it ends it.
 #[derive(Debug)]
@@ -28,7 +33,14 @@ pub(crate) struct Verifier {
 impl Verifier {
     /// Begins to check every chunk of a store image; of one that was `verified` nothing is left
     /// to do.
-    pub(crate) fn start(paths: &Paths, from: &ImageUse, verified: bool) -> Self {
+    ///
+    /// What the guest of a managed domain touches first in the emulator `runs` is noted on the way.
+    pub(crate) fn start(
+        paths: &Paths,
+        from: &ImageUse,
+        verified: bool,
+        runs: Option<(DomainUuid, i32)>,
+    ) -> Self {
         let (tell, done) = oneshot::channel();
         let (hurry, hurried) = std::sync::mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -48,8 +60,14 @@ impl Verifier {
                 }
                 opened => opened?,
             };
-            let _over = hurried.recv_timeout(HEAD_START);
-            image.verify(&mut |_| !stopped.load(Ordering::Relaxed)).map(drop)
+            let waited = |time| hurried.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
+            if waited(FIRST_STEPS) {
+                if let Some((domain, pid)) = runs {
+                    ahead::note(&paths, domain, id, pid);
+                }
+                let _over = waited(HEAD_START);
+            }
+            image.verify_shared(&mut |_| !stopped.load(Ordering::Relaxed)).map(drop)
         };
         let thread = std::thread::Builder::new().name("verify".into());
         let started = thread.spawn(move || {
@@ -166,7 +184,7 @@ impl LiveDomain {
         let unfinished = self.row.image.as_ref().filter(|from| from.went_on && !from.done);
         match unfinished {
             Some(from) if from.place == ImagePlace::Store => {
-                self.verifier = Some(Verifier::start(&self.paths, from, false));
+                self.verifier = Some(Verifier::start(&self.paths, from, false, None));
             }
             // What came from a file was checked before it ran, and maps nothing of it.
             Some(_) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kxl_backend::{Event, Process, Watch};
 use kxl_control::{Ready, Save};
 use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict};
-use kxl_engine::{Host, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
+use kxl_engine::{Host, Launched, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
 use kxl_store::{DomainLock, Paths, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -100,6 +100,12 @@ enum End {
     Released,
 }
 
+/// How a monitor has begun.
+enum Begun {
+    Launched(Launched),
+    Adopted(Next),
+}
+
 struct Driver {
     domain: LiveDomain,
     jobs: mpsc::UnboundedReceiver<Job>,
@@ -143,7 +149,7 @@ impl Driver {
                 let launch = async {
                     let launched = self.domain.launch(&watch);
                     tokio::select! {
-                        launched = launched => launched.map(|()| Next::Relaunched),
+                        launched = launched => launched.map(Begun::Launched),
                         never = told => never,
                     }
                 };
@@ -151,11 +157,12 @@ impl Driver {
             }
             Mission::Adopt => {
                 let adopt = self.domain.adopt();
-                interruptible(&mut self.jobs, Meanwhile::Keep(&mut self.kept), adopt).await
+                let adopted = interruptible(&mut self.jobs, Meanwhile::Keep(&mut self.kept), adopt);
+                adopted.await.map(|next| next.map(Begun::Adopted))
             }
         };
-        let next = match begun {
-            Ok(Ok(next)) => next,
+        let begun = match begun {
+            Ok(Ok(begun)) => begun,
             Ok(Err(failure)) => {
                 tracing::error!(%failure, "the domain is not up");
                 ready.failed(&failure);
@@ -174,17 +181,20 @@ impl Driver {
                 return next;
             }
         };
-        let row = self.domain.row();
-        if next == Next::Over {
-            ready.say(&Ready::Settled { state: row.state, reason: row.reason });
-            return next;
+        match begun {
+            Begun::Launched(launched) => {
+                // Listened to before it is written down: what it says waits for no disk.
+                self.take_streams();
+                self.domain.is_up(launched);
+            }
+            Begun::Adopted(Next::Over) => {
+                let row = self.domain.row();
+                ready.say(&Ready::Settled { state: row.state, reason: row.reason });
+                return Next::Over;
+            }
+            Begun::Adopted(_) => drop(self.retake_streams()),
         }
-        let up = Ready::Up { domid: row.domid };
-        match mission {
-            Mission::Launch => drop(self.take_streams()),
-            Mission::Adopt => drop(self.retake_streams()),
-        }
-        ready.say(&up);
+        ready.say(&Ready::Up { domid: self.domain.row().domid });
         self.tidy();
         Next::Continue
     }

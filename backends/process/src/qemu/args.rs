@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) clock: String,
     /// Where the memory comes from, for a state that comes back.
     pub(crate) memory: Option<Memory>,
+    /// The device stream of a state that comes back.
+    pub(crate) state: Option<RawFd>,
 }
 
 /// A file that memory is mapped from.
@@ -131,7 +133,11 @@ impl Args {
             // Opened anew by QEMU, which wants to write also what it maps privately.
             let path = format!("/proc/self/fd/{number}");
             ram = ram.with("mem-path", path).switch("share", own);
-            self.push("incoming", "defer");
+        }
+        if let Some(number) = plan.state {
+            // Loaded as soon as the machine is made, without a word on the control channel, which
+            // QEMU reads byte by byte.
+            self.push("incoming", format!("fd:{number}"));
         }
         self.push("object", ram);
         self.push("smp", processors(config));

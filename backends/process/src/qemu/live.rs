@@ -112,8 +112,6 @@ pub(crate) struct Parts {
     pub(crate) process: Process,
     pub(crate) client: Client,
     pub(crate) qmp_events: mpsc::UnboundedReceiver<kxl_qmp::Event>,
-    /// Events that came before those.
-    pub(crate) early: Vec<kxl_qmp::Event>,
     pub(crate) console: Option<ConsoleEnd>,
     pub(crate) shared: Shared,
     pub(crate) facts: Facts,
@@ -135,9 +133,6 @@ impl Qemu {
             shared: Rc::clone(&shared),
             qmp: parts.qmp_events,
         };
-        for event in &parts.early {
-            watcher.tell(event);
-        }
         Self {
             process,
             client: parts.client,

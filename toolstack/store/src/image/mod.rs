@@ -11,6 +11,7 @@
 //! An image is complete or it cannot be seen: everything is on the disk before it gets its name.
 //! Nothing here knows whether a domain runs; that is the engine's.
 
+mod ahead;
 mod buffer;
 mod carry;
 mod codec;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 use kxl_domain::image::{DiskIdentity, Machine, MemoryLayout, Moment, Purpose};
 use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid, ImageId, Wanted};
 
+pub use ahead::read_ahead;
 pub use carry::{export, import};
 pub use disks::{changed, identify, identify_file};
 pub use fault::ImageFault;

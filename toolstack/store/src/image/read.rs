@@ -26,6 +26,16 @@ use crate::error::StoreError;
 /// Threads that read and hash: some hash while the others wait for the disk.
 const THREADS: usize = 4;
 
+/// How the memory of an image is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Past the page cache, by several threads: an image that is only looked at once must not push
+    /// out what others read again, and one that is not in there is read several times faster.
+    Once,
+    /// Through the page cache, by one thread: for a guest that maps it, and is going to need it.
+    Shared,
+}
+
 /// What a complete verification has looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -68,12 +78,25 @@ impl Image {
     /// `Image` naming the device stream or the first chunk of memory that is not what was written,
     /// `GivenUp`, `Io`.
     pub fn verify(&self, moved: &mut dyn FnMut(u64) -> bool) -> Result<Verified> {
+        self.verify_by(Reading::Once, moved)
+    }
+
+    /// The same without haste, for an image that a guest maps: what was read stays in the page
+    /// cache, where the guest finds it, and with it whoever saves that guest again.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_shared(&self, moved: &mut dyn FnMut(u64) -> bool) -> Result<Verified> {
+        self.verify_by(Reading::Shared, moved)
+    }
+
+    fn verify_by(&self, how: Reading, moved: &mut dyn FnMut(u64) -> bool) -> Result<Verified> {
         drop(self.device()?);
         let device = self.manifest.device.length;
         if !moved(device) {
             return Err(self.given_up());
         }
-        let memory = self.each_chunk(moved, &|_, _, _| Ok(()))?;
+        let memory = self.walk(how, moved, &|_, _, _| Ok(()))?;
         let chunks = self.manifest.memory.as_ref().map_or(0, |memory| memory.chunks.len() as u64);
         Ok(Verified { bytes: device + memory, chunks })
     }
@@ -89,12 +112,24 @@ impl Image {
         moved: &mut dyn FnMut(u64) -> bool,
         take: &(dyn Fn(u64, &Buffer, &Mask) -> io::Result<()> + Sync),
     ) -> Result<u64> {
+        self.walk(Reading::Once, moved, take)
+    }
+
+    fn walk(
+        &self,
+        how: Reading,
+        moved: &mut dyn FnMut(u64) -> bool,
+        take: &(dyn Fn(u64, &Buffer, &Mask) -> io::Result<()> + Sync),
+    ) -> Result<u64> {
         let (Some(part), Some(facts)) = (&self.memory, &self.manifest.memory) else {
             return Ok(0);
         };
         let walk = Walk {
             part,
-            direct: reopened(&part.file, OFlag::O_DIRECT, false),
+            direct: match how {
+                Reading::Once => reopened(&part.file, OFlag::O_DIRECT, false),
+                Reading::Shared => None,
+            },
             facts,
             take,
             next: AtomicU64::new(0),
@@ -104,7 +139,8 @@ impl Image {
         let (mut all, mut go_on) = (0, true);
         std::thread::scope(|scope| {
             let (progress, news) = channel();
-            for _ in 0..THREADS.min(facts.chunks.len()) {
+            let threads = if how == Reading::Once { THREADS } else { 1 };
+            for _ in 0..threads.min(facts.chunks.len()) {
                 let (walk, progress) = (&walk, progress.clone());
                 scope.spawn(move || walk.run(&progress));
             }
@@ -128,8 +164,7 @@ impl Image {
 
 struct Walk<'a> {
     part: &'a Part,
-    /// The same file past the page cache: an image that is only looked at once must not push out
-    /// what others read again, and for one that is not in there it is several times faster.
+    /// The same file past the page cache.
     direct: Option<File>,
     facts: &'a MemoryFacts,
     take: &'a (dyn Fn(u64, &Buffer, &Mask) -> io::Result<()> + Sync),

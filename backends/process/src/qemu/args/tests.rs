@@ -27,6 +27,7 @@ fn plan() -> Plan {
         run_as: None,
         clock: "utc".into(),
         memory: None,
+        state: None,
     }
 }
 

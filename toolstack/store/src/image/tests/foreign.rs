@@ -133,6 +133,8 @@ fn every_flipped_byte_of_the_memory_is_found_and_the_first_bad_chunk_named() {
             file.write_all_at(&[byte[0] ^ 1], base + at).unwrap();
             let image = open(&target, &committed);
             let error = image.verify(&mut |_| true).unwrap_err();
+            let shared = image.verify_shared(&mut |_| true).unwrap_err();
+            assert_eq!(shared.to_string(), error.to_string());
             let StoreError::Image { fault: ImageFault::Chunk { offset, .. }, .. } = error else {
                 panic!("{error}");
             };

@@ -20,6 +20,7 @@ fn facts_device_and_memory_come_back_from_both_layouts() {
         assert!(memory_of(&host, &image) == expected, "{target:?}");
         let verified = image.verify(&mut |_| true).unwrap();
         assert_eq!((verified.bytes, verified.chunks), (8 + 2 * PAGE as u64, 3));
+        assert_eq!(image.verify_shared(&mut |_| true).unwrap(), verified);
         assert_eq!(committed.size, size + 8);
         assert!(committed.bytes < MIB, "only data takes space, not {}", committed.bytes);
         if let Some(fd) = image.memory_file().unwrap() {
