@@ -106,7 +106,7 @@ fn at_the_deadline_a_save_is_given_up_and_its_guest_runs_on() {
     host.define("slow", &guest::mock("slow", &format!("memory=1M {LASTING}")));
     host.define("quick", &guest::mock("quick", "memory=1M"));
     host.ok(["start", "slow", "quick"]);
-    let output = host.kxl(["host", "save", "--json", "--deadline", "6s"]).expect(1);
+    let output = host.kxl(["host", "save", "--json", "--deadline", "12s"]).expect(1);
     assert_eq!(outcome(&output, "quick")["outcome"], "saved", "{output}");
     assert_eq!(outcome(&output, "slow")["outcome"], "not-done", "{output}");
     host.rests("slow", State::Running);
