@@ -157,8 +157,9 @@ mod tests {
 
     #[test]
     fn a_status_that_is_not_known_goes_on() {
-        assert_eq!(Status::of("setup"), Status::Active);
+        assert_eq!((Status::of("setup"), Status::of("active")), (Status::Setup, Status::Active));
         assert_eq!(Status::of("a new one"), Status::Active);
+        assert!(!Status::of("setup").over() && !Status::of("active").over());
         assert!(!Status::of("cancelling").over());
         assert!(Status::of("cancelled").over() && Status::of("none").over());
         let answer = json!({"status": "failed", "error-desc": "Broken pipe"});
