@@ -2,10 +2,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kxl_domain::image::{Machine, MemoryLayout, Moment};
+
+use crate::Local;
 
 /// Where a backend puts a domain's state. Called from one thread at a time, of the backend's
 /// choosing and never the monitor's own: every call may block for the disk.
@@ -47,8 +50,23 @@ pub struct SaveOrder {
     pub live: bool,
     /// Name of a snapshot to take of every writable disk whose format has snapshots, in the pause.
     pub snapshot: Option<String>,
+    /// The guest is to go on afterwards, and this has to be done first while it stands still. A
+    /// backend that can have the state of one moment although the guest goes on calls it and lets
+    /// the guest go on; others leave both to the caller.
+    pub go_on: Option<Pause>,
     /// Counters and the wish to stop, shared with whoever watches.
     pub watch: Arc<Watch>,
+}
+
+/// What the caller of a save does while the guest stands still, with the disks (by vdev) of which
+/// the snapshot was taken.
+#[derive(Clone)]
+pub struct Pause(pub Rc<dyn Fn(Vec<String>) -> Local<'static, ()>>);
+
+impl std::fmt::Debug for Pause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pause")
+    }
 }
 
 /// What can be seen of a save or restore while it goes on, and the way to give it up.
@@ -111,13 +129,16 @@ pub struct StateSize {
     pub device: u64,
 }
 
-/// A state that was put into its sink. The guest stands still and its disks are flushed.
+/// A state that was put into its sink. The guest stands still and its disks are flushed, unless
+/// it goes on already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedState {
     /// The machine it belongs to.
     pub machine: Machine,
     /// When it stood still, and whether it ran before.
     pub moment: Moment,
+    /// When the guest went on, if it did; milliseconds since 1970.
+    pub went_on_ms: Option<i64>,
     /// The disks (by vdev) of which the snapshot was taken.
     pub snapshots: Vec<String>,
     /// Files that the emulator has open for its guest beside the configuration's disks, such as

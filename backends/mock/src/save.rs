@@ -184,7 +184,13 @@ impl MockLive {
             return Err(BackendError::Cancelled);
         }
         let machine = state::machine(&self.config, &script);
-        Ok(SavedState { machine, moment, snapshots: Vec::new(), files: Vec::new() })
+        Ok(SavedState {
+            machine,
+            moment,
+            went_on_ms: None,
+            snapshots: Vec::new(),
+            files: Vec::new(),
+        })
     }
 
     /// [`kxl_backend::Live::go_on`].

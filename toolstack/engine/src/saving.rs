@@ -5,12 +5,14 @@
 //! (or, for a checkpoint, the domain goes on). Whoever dies in between leaves the journal in the
 //! registry, from which the next monitor tells on which side of the commit it was.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kxl_backend::{BackendError, SaveOrder, SavedState, StateSink, StateSize, Watch};
+use kxl_backend::{BackendError, Pause, SaveOrder, SavedState, StateSink, StateSize, Watch};
 use kxl_control::{After, Save, Saved};
 use kxl_domain::image::{DiskIdentity, ImageId, ImagePlace, MemoryLayout};
 use kxl_domain::lifecycle::rule_of;
@@ -82,6 +84,20 @@ impl StateSink for Sink {
     }
 }
 
+/// What looking at the disks comes to, on a thread of its own.
+type Look = io::Result<kxl_store::Result<Vec<DiskIdentity>>>;
+
+/// What the disks were while the guest stood still.
+#[derive(Clone, Default)]
+struct Seen(Rc<RefCell<Option<Look>>>);
+
+impl Seen {
+    fn take(&self) -> Look {
+        let seen = self.0.take();
+        seen.unwrap_or_else(|| Err(io::Error::other("nobody has looked at the disks")))
+    }
+}
+
 /// The name of the snapshots that belong to an image.
 fn snapshot_name(image: ImageId) -> String {
     format!("kxl-{image}")
@@ -146,7 +162,7 @@ impl LiveDomain {
         let saved = Saved {
             image: id,
             bytes,
-            still_ms: still_ms.unwrap_or_else(|| still_since(stopped_ms)),
+            still_ms: still_ms.unwrap_or_else(|| between(stopped_ms, now_ms())),
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         Ok((Some(saved), next))
@@ -227,16 +243,22 @@ impl LiveDomain {
         watch: &Arc<Watch>,
     ) -> Result<Made, Failure> {
         let run = self.row.state == State::Running;
+        let go_on = run && save.after == After::GoOn;
+        let disks = Seen::default();
         let order = SaveOrder {
             live: save.live,
             snapshot: save.snapshot.then(|| snapshot_name(id)),
+            go_on: go_on.then(|| self.look_at_disks(id, &disks)),
             watch: Arc::clone(watch),
         };
         let sink = Sink::new(writer, Arc::clone(watch));
         let streamed = self.emulator()?.save_state(order, Box::new(sink.clone())).await;
         let state = streamed.map_err(|error| self.not_streamed(save, id, error))?;
         reach(Step::Streamed, self.pid());
-        let facts = match self.facts_with_disks(save, id, &state).await {
+        if state.went_on_ms.is_none() {
+            (self.look_at_disks(id, &disks).0)(state.snapshots.clone()).await;
+        }
+        let facts = match self.facts_with_disks(save, id, &state, disks.take()).await {
             Ok(facts) => facts,
             Err(failure) => {
                 self.put_back(run).await;
@@ -245,11 +267,13 @@ impl LiveDomain {
             }
         };
         // All that the image holds is known: a guest that is to go on need not wait for the disk.
-        let went_on = match self.live.as_mut().filter(|_| run && save.after == After::GoOn) {
+        let went_on = match self.live.as_mut().filter(|_| go_on) {
+            Some(_) if state.went_on_ms.is_some() => Some(Ok(())),
             Some(live) => Some(live.go_on(true).await),
             None => None,
         };
-        let still_ms = went_on.as_ref().map(|_| still_since(state.moment.stopped_ms));
+        let until = state.went_on_ms.unwrap_or_else(now_ms);
+        let still_ms = went_on.as_ref().map(|_| between(state.moment.stopped_ms, until));
         if went_on.is_some() {
             reach(Step::WentOn, self.pid());
         }
@@ -282,18 +306,30 @@ impl LiveDomain {
         }
     }
 
-    /// What the manifest is going to say, the disks as they are at this moment included.
+    /// What is to be done while the guest stands still: to see what its disks are then.
+    fn look_at_disks(&self, id: ImageId, seen: &Seen) -> Pause {
+        let (disks, name, seen) = (self.row.config.disks.clone(), snapshot_name(id), seen.clone());
+        Pause(Rc::new(move |snapshots| {
+            let (disks, name, seen) = (disks.clone(), name.clone(), seen.clone());
+            let look = apart("disks", move || identities(&disks, &snapshots, &name));
+            Box::pin(async move {
+                seen.0.replace(Some(look.await));
+            })
+        }))
+    }
+
+    /// What the manifest is going to say, with the disks as they were seen.
     async fn facts_with_disks(
         &mut self,
         save: &Save,
         id: ImageId,
         state: &SavedState,
+        disks: Look,
     ) -> Result<Facts, Failure> {
         let mut facts = self.facts(save, id, state);
-        let (disks, snapshots) = (self.row.config.disks.clone(), state.snapshots.clone());
-        let (files, name) = (state.files.clone(), snapshot_name(id));
+        facts.disks = self.stored(save.verb, disks)?;
+        let files = state.files.clone();
         let done = apart("disks", move || {
-            facts.disks = identities(&disks, &snapshots, &name)?;
             for file in files {
                 if !facts.disks.iter().any(|disk| disk.path == file.path) {
                     facts.disks.push(image::identify_file(&file.path, file.writable)?);
@@ -497,6 +533,6 @@ fn identities(
 }
 
 /// Milliseconds since that moment.
-fn still_since(stopped_ms: i64) -> u64 {
-    u64::try_from(now_ms() - stopped_ms).unwrap_or(0)
+fn between(from_ms: i64, to_ms: i64) -> u64 {
+    u64::try_from(to_ms - from_ms).unwrap_or(0)
 }

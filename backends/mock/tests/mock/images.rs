@@ -92,7 +92,7 @@ impl StateSink for Files {
 }
 
 fn order(live: bool) -> SaveOrder {
-    SaveOrder { live, snapshot: None, watch: Arc::new(Watch::default()) }
+    SaveOrder { live, snapshot: None, go_on: None, watch: Arc::new(Watch::default()) }
 }
 
 /// Launches the domain again, from the state.

@@ -40,6 +40,12 @@ pub(crate) struct Facts {
     /// what that writes next is not noticed. Seen with 7.2.22: half of the migrations of a booting
     /// Linux held old pages. When a migration begins QEMU does tell it.
     pub(crate) one_pass: bool,
+    /// Such a guest may go on while the state of one moment is streamed, if the host lets QEMU
+    /// protect its memory from writing. (Of no use to others: they have as many passes as it takes,
+    /// and are never slowed down by a disk.)
+    pub(crate) background: bool,
+    /// The guest may write to a disk.
+    pub(crate) writes: bool,
     /// The disks that snapshots are taken of.
     pub(crate) disks: Vec<Disk>,
     /// QEMU's descriptor of the file that its memory was mapped from.
@@ -57,6 +63,7 @@ impl Facts {
     ) -> Self {
         let note = |key: &str| attachments.notes.get(key).cloned().unwrap_or_default();
         let [major, minor, micro] = version;
+        let one_pass = note(ACCEL) == Accel::Tcg.as_str() && major < 9;
         let machine = Machine {
             backend: backend.to_owned(),
             emulator: "qemu".into(),
@@ -70,7 +77,9 @@ impl Facts {
         };
         Self {
             machine,
-            one_pass: note(ACCEL) == Accel::Tcg.as_str() && major < 9,
+            one_pass,
+            background: one_pass && major >= 6,
+            writes: config.disks.iter().any(|disk| disk.readwrite && !disk.cdrom),
             memory: layout(config),
             disks: disks(config),
             memory_fd: note(MEMORY_FD).parse().ok(),

@@ -9,14 +9,10 @@
 //! [`LAST_PASS`]th, or when [`MOST_TIMES`] its memory has been written, it stands still until the
 //! rest is out.
 //!
-//! A guest of which only the first pass may be trusted ([`Facts::one_pass`]) gets just that one:
-//! with no downtime allowed QEMU looks for dirty pages only when it begins and when the guest stands
-//! still at the end. It also stands still for the beginning, some milliseconds, because translated
-//! code that runs meanwhile is told a little late.
-//!
-//! [`Facts::one_pass`]: super::machine::Facts::one_pass
+//! [`How`] tells of guests with which this does not go.
 
 mod follow;
+mod how;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,8 +25,10 @@ use super::live::{COMMAND, Qemu, Shared};
 use super::machine::Disk;
 use super::memory;
 use super::migration::{self, Told};
+use super::split::Splitter;
 use super::stream::Drain;
 use follow::Follow;
+use how::How;
 
 // The guest's clock after it came back: QEMU 7.2 has no command that sets it, without an agent in
 // the guest. `rtc-reset-reinjection` only forgets interrupts that are owed. The machine's own clock
@@ -117,6 +115,9 @@ impl Qemu {
         match self.attempt(&order, sink, ran, &mut attempt).await {
             Ok(state) => {
                 attempt.snapshot = None;
+                if state.went_on_ms.is_some() {
+                    self.shared.quiet.set(false);
+                }
                 Ok(state)
             }
             Err(error) => Err(self.undo(error, ran, attempt).await),
@@ -160,20 +161,30 @@ impl Qemu {
             return Err(BackendError::Cancelled);
         }
         let machine = self.machine_now().await?;
-        let wanted =
-            migration::capabilities(&[("events", true), ("pause-before-switchover", true)]);
-        self.command("migrate-set-capabilities", Some(wanted)).await?;
-        let live = ran && order.live;
-        let one_pass = live && self.facts.one_pass;
-        let downtime = if one_pass { 0 } else { DOWNTIME_MS };
+        let how = self.how(ran, order).await?;
+        let downtime = if how == How::OnePass { 0 } else { DOWNTIME_MS };
         let limits = json!({"max-bandwidth": NO_LIMIT_BYTES, "downtime-limit": downtime});
         self.command("migrate-set-parameters", Some(limits)).await?;
         let size = self.state_needs().await?;
         order.watch.expect(order.watch.progress().0 + size.touched + size.device);
-        if ran && (!live || one_pass) {
+        let stop = match how {
+            How::Still => ran,
+            How::Passes => false,
+            How::OnePass => true,
+            How::Background => self.facts.writes,
+        };
+        if stop {
             self.command("stop", None).await?;
         }
-        let (drain, to) = Drain::start(&self.facts.memory.id, sink, order.watch.clone())
+        let mut splitter = Splitter::new(&self.facts.memory.id);
+        if how == How::Background {
+            splitter = splitter.endless();
+            self.snapshots(order, &mut attempt.snapshot, &mut attempt.taken).await?;
+            if let Some(pause) = &order.go_on {
+                (pause.0)(vdevs(&attempt.taken)).await;
+            }
+        }
+        let (drain, to) = Drain::start(splitter, sink, order.watch.clone())
             .map_err(|error| BackendError::io("cannot read the state", error))?;
         let drain = attempt.drain.insert(drain);
         let heard = self.shared.ear.listen();
@@ -187,12 +198,14 @@ impl Qemu {
             qemu: self,
             order,
             heard,
-            one_pass,
+            how,
             completed: false,
+            went_on_ms: None,
             named: None,
             begun: drain.flow.dry(),
         };
-        let named = follow.watched(drain, &mut attempt.snapshot, &mut attempt.taken).await?;
+        let (named, went_on_ms) =
+            follow.watched(drain, &mut attempt.snapshot, &mut attempt.taken).await?;
         if named != machine.machine {
             let why = format!("the stream is of a {named}, the domain of a {}", machine.machine);
             return Err(BackendError::Control { command: "migrate".into(), why });
@@ -201,7 +214,8 @@ impl Qemu {
         Ok(SavedState {
             machine,
             moment: Moment { stopped_ms, running: ran },
-            snapshots: attempt.taken.iter().map(|disk| disk.vdev.clone()).collect(),
+            went_on_ms,
+            snapshots: vdevs(&attempt.taken),
             files: Vec::new(),
         })
     }
@@ -339,6 +353,10 @@ impl Qemu {
             let _nobody_listens = self.shared.events.send(Event::Note(text));
         }
     }
+}
+
+fn vdevs(disks: &[Disk]) -> Vec<String> {
+    disks.iter().map(|disk| disk.vdev.clone()).collect()
 }
 
 fn late(what: &str) -> BackendError {

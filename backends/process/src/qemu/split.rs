@@ -118,6 +118,8 @@ pub struct Splitter {
     /// Offset in the stream of `start`.
     at: u64,
     place: Place,
+    /// The stream of a guest that goes on: its memory has no last section.
+    endless: bool,
     /// The memory's section.
     section: Option<u32>,
     machine: String,
@@ -151,6 +153,7 @@ impl Splitter {
             end: 0,
             at: 0,
             place: Place::Head,
+            endless: false,
             section: None,
             machine: String::new(),
             blocks: Vec::new(),
@@ -160,6 +163,13 @@ impl Splitter {
             data: Vec::with_capacity(RUN),
             kept: Vec::with_capacity(2 * KEPT),
         }
+    }
+
+    /// The same for a snapshot that is taken in the background: the devices follow where another
+    /// memory section could.
+    #[must_use]
+    pub fn endless(self) -> Self {
+        Self { endless: true, ..self }
     }
 
     /// Where to put the next bytes of the stream; never empty.
@@ -229,7 +239,7 @@ impl Splitter {
         match self.place {
             Place::Head => self.head(),
             Place::Configuration => self.configuration(),
-            Place::Section => self.section(),
+            Place::Section => self.section(sink),
             Place::Records { first, last } => self.records(first, last, sink),
             Place::Footer { last } => self.footer(last, sink),
             Place::Devices => match self.input[self.start] {
@@ -281,7 +291,12 @@ impl Splitter {
         }
     }
 
-    fn section(&mut self) -> Result<Item, SplitError> {
+    fn section(&mut self, sink: &mut dyn StateSink) -> Result<Item, SplitError> {
+        if self.endless && self.main_index.is_some() && self.input[self.start] == FULL {
+            self.flush_run(sink)?;
+            self.place = Place::Rest;
+            return Ok(Item::Whole(0));
+        }
         let mut reader = self.reader();
         let (Some(kind), Some(number)) = (reader.byte(), reader.u32()) else {
             return Ok(Item::Cut);

@@ -52,7 +52,7 @@ impl Drain {
     /// Starts the thread; returns the end of the pipe that the emulator is to write into. The sink
     /// is dropped when the thread ends.
     pub(super) fn start(
-        main: &str,
+        mut splitter: Splitter,
         mut sink: Box<dyn StateSink>,
         watch: Arc<Watch>,
     ) -> io::Result<(Self, OwnedFd)> {
@@ -63,7 +63,6 @@ impl Drain {
         let (stopped, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let (told, outcome) = oneshot::channel();
         let flow = Arc::new(Flow::default());
-        let mut splitter = Splitter::new(main);
         let shared = Arc::clone(&flow);
         let thread = std::thread::Builder::new().name("save".into()).spawn(move || {
             let outcome =

@@ -87,7 +87,7 @@ impl Terminal {
         if watch.is_cancelled() {
             return Err(BackendError::Cancelled);
         }
-        Ok(SavedState { machine, moment, snapshots: Vec::new(), files })
+        Ok(SavedState { machine, moment, went_on_ms: None, snapshots: Vec::new(), files })
     }
 
     /// Has disks written that the emulator keeps in its memory. They are detached for that, and the

@@ -60,7 +60,7 @@ impl Kept {
 }
 
 pub(super) fn order() -> SaveOrder {
-    SaveOrder { live: false, snapshot: None, watch: Arc::default() }
+    SaveOrder { live: false, snapshot: None, go_on: None, watch: Arc::default() }
 }
 
 pub(super) async fn save(live: &mut Box<dyn Live>) -> (SavedState, Kept) {

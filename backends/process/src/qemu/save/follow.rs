@@ -12,7 +12,8 @@ use super::super::machine::Disk;
 use super::super::migration::{self, Status, Told};
 use super::super::split::SplitError;
 use super::super::stream::{Drain, Outcome};
-use super::{DOWNTIME_MS, LAST_PASS, MOST_TIMES, NO_LIMIT_MS, PATIENCE, late};
+use super::how::How;
+use super::{DOWNTIME_MS, LAST_PASS, MOST_TIMES, NO_LIMIT_MS, PATIENCE, late, now_ms};
 
 /// How long the stream may dry up while nothing keeps it back.
 const DRY: Duration = Duration::from_secs(60);
@@ -25,9 +26,10 @@ pub(super) struct Follow<'a> {
     pub(super) qemu: &'a Qemu,
     pub(super) order: &'a SaveOrder,
     pub(super) heard: mpsc::UnboundedReceiver<Told>,
-    /// The guest stands still for the beginning, and there are no more live passes than one.
-    pub(super) one_pass: bool,
+    pub(super) how: How,
     pub(super) completed: bool,
+    /// When the guest went on before the end.
+    pub(super) went_on_ms: Option<i64>,
     /// The machine by the stream, once the thread is through with it.
     pub(super) named: Option<String>,
     /// Bytes when the stream was last seen to dry up.
@@ -35,13 +37,13 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    /// Returns the machine's name in the stream.
+    /// Returns the machine's name in the stream, and when the guest went on if it did.
     pub(super) async fn watched(
         mut self,
         drain: &mut Drain,
         snapshot: &mut Option<String>,
         taken: &mut Vec<Disk>,
-    ) -> Result<String> {
+    ) -> Result<(String, Option<i64>)> {
         let (mut exit, watch) = (self.qemu.exit.clone(), self.order.watch.clone());
         let mut switching = std::pin::pin!(Switch::default());
         let mut dry_since = Instant::now();
@@ -49,25 +51,30 @@ impl Follow<'_> {
             if self.completed
                 && let Some(named) = self.named.take()
             {
-                return Ok(named);
+                return Ok((named, self.went_on_ms));
             }
             tokio::select! {
                 biased;
                 told = self.heard.recv() => match told {
                     Some(Told::Status(Status::PreSwitchover)) => {
-                        self.snapshots(snapshot, taken).await?;
+                        self.qemu.snapshots(self.order, snapshot, taken).await?;
                         switching.set(Switch::go(self.qemu));
                     }
                     Some(Told::Status(Status::Failed)) => return Err(self.failed(drain).await),
                     Some(Told::Status(Status::Completed)) => self.completed = true,
-                    Some(Told::Status(Status::Active)) if self.one_pass => {
+                    Some(Told::Status(Status::Active)) if self.how == How::OnePass => {
                         let run = self.qemu.command("cont", None).await;
                         // So little memory that the one pass is over.
                         if !migration::not_finalized(&run) {
                             run?;
                         }
                     }
-                    Some(Told::Pass(number)) if !self.one_pass => self.pass(number).await?,
+                    Some(Told::Pass(number)) if self.how == How::Passes => {
+                        self.pass(number).await?;
+                    }
+                    Some(Told::Resumed) if self.how == How::Background => {
+                        self.went_on_ms = Some(now_ms());
+                    }
                     Some(Told::GuestEnded) => return Err(BackendError::Control {
                         command: "migrate".into(),
                         why: "the guest came to its end meanwhile".into(),
@@ -125,18 +132,6 @@ impl Follow<'_> {
         qemu.command("migrate-set-parameters", Some(limit)).await.map(drop)
     }
 
-    /// Takes the snapshots; the guest stands still and its disks are still ours.
-    async fn snapshots(&self, name: &mut Option<String>, taken: &mut Vec<Disk>) -> Result<()> {
-        let Some(wanted) = &self.order.snapshot else { return Ok(()) };
-        *name = Some(wanted.clone());
-        for disk in &self.qemu.facts.disks {
-            let arguments = json!({"device": disk.node, "name": wanted});
-            self.qemu.command("blockdev-snapshot-internal-sync", Some(arguments)).await?;
-            taken.push(disk.clone());
-        }
-        Ok(())
-    }
-
     /// The stream broke off on our side: why.
     async fn cut(&self, error: SplitError) -> BackendError {
         let error = match error {
@@ -164,6 +159,25 @@ impl Follow<'_> {
             Ok(answer) => migration::failed("migrate", migration::progress(&answer).1),
             Err(error) => error,
         }
+    }
+}
+
+impl Qemu {
+    /// Takes the snapshots; the guest stands still and its disks are still its own.
+    pub(super) async fn snapshots(
+        &self,
+        order: &SaveOrder,
+        name: &mut Option<String>,
+        taken: &mut Vec<Disk>,
+    ) -> Result<()> {
+        let Some(wanted) = &order.snapshot else { return Ok(()) };
+        *name = Some(wanted.clone());
+        for disk in &self.facts.disks {
+            let arguments = json!({"device": disk.node, "name": wanted});
+            self.command("blockdev-snapshot-internal-sync", Some(arguments)).await?;
+            taken.push(disk.clone());
+        }
+        Ok(())
     }
 }
 

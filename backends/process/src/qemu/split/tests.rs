@@ -136,7 +136,15 @@ impl StateSink for Out {
 
 /// Feeds the stream in pieces of these lengths, over and over.
 fn split(stream: &[u8], pieces: &[usize]) -> Result<(Out, String), SplitError> {
-    let (mut splitter, mut out) = (Splitter::new("ram0"), Out::default());
+    split_by(Splitter::new("ram0"), stream, pieces)
+}
+
+fn split_by(
+    mut splitter: Splitter,
+    stream: &[u8],
+    pieces: &[usize],
+) -> Result<(Out, String), SplitError> {
+    let mut out = Out::default();
     let (mut rest, mut lengths) = (stream, pieces.iter().cycle());
     while !rest.is_empty() {
         let room = splitter.room();
@@ -201,6 +209,26 @@ fn neighbouring_pages_go_in_few_calls_and_the_last_copy_counts() {
     let (out, _) = split(&model.stream, &[4096]).unwrap();
     assert_eq!(out.runs, [(0, 40 * PAGE), (0, 40 * PAGE), (7 * PAGE, PAGE)]);
     assert_eq!(out.memory, model.memory);
+}
+
+#[test]
+fn a_memory_without_a_last_section_is_one_of_a_guest_that_goes_on() {
+    let mut model =
+        model(false, &[vec![(0, 1, 1), (1, 2, 3)], vec![(0, 2, 5), (0, 1, 0)]], b"rest");
+    for bytes in [&mut model.stream, &mut model.device] {
+        let at = bytes.windows(5).rposition(|bytes| bytes == [END, 0, 0, 0, 2]).unwrap();
+        bytes[at] = PART;
+    }
+    for piece in [1, 7, 5000] {
+        let (out, _) = split_by(Splitter::new("ram0").endless(), &model.stream, &[piece]).unwrap();
+        assert_eq!((&out.memory, &out.device), (&model.memory, &model.device), "{piece}");
+    }
+    let error = split(&model.stream, &[5000]).unwrap_err().to_string();
+    assert!(error.contains("of kind 4 in the memory"), "{error}");
+    // Devices that come before any memory.
+    let head = model.stream.windows(4).position(|bytes| bytes == b"\x03ram").unwrap() - 5;
+    let early = [&model.stream[..head], &[FULL, 0, 0, 0, 9]].concat();
+    split_by(Splitter::new("ram0").endless(), &early, &[5000]).unwrap_err();
 }
 
 #[test]

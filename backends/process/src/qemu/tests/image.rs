@@ -1,9 +1,11 @@
 //! States of real guests: saved, and brought back.
 
+use std::cell::Cell;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use kxl_backend::{MemorySource, SaveOrder, SavedState, StateSource, Watch};
+use kxl_backend::{MemorySource, Pause, SaveOrder, SavedState, StateSource, Watch};
 
 use super::*;
 use crate::testing::{Basket, Kept};
@@ -22,7 +24,7 @@ fn filled(spec: &mut LaunchSpec) -> bool {
 }
 
 fn order(live: bool) -> SaveOrder {
-    SaveOrder { live, snapshot: None, watch: Arc::new(Watch::default()) }
+    SaveOrder { live, snapshot: None, go_on: None, watch: Arc::new(Watch::default()) }
 }
 
 /// Saves; what came is given back with it.
@@ -376,6 +378,60 @@ fn a_live_save_holds_exactly_the_memory_of_a_guest_that_boots_or_writes() {
             assert_eq!(different(identity.pid, &kept), Vec::<u64>::new(), "round {round}");
             live.go_on(true).await.unwrap();
         }
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn a_guest_that_is_to_go_on_does_so_at_once_and_its_state_is_that_of_one_moment() {
+    let scratch = Scratch::new("qemu");
+    let mut spec = scratch.spec();
+    if !filled(&mut spec) {
+        return;
+    }
+    monitor(async {
+        let (mut live, ..) = launched(&spec).await;
+        let mut events = live.events().unwrap();
+        let mut console = Typist::new(live.console().unwrap());
+        console.until("READY").await;
+        assert_eq!(next(&mut events).await, Event::Resumed);
+        console.send(&"w".repeat(20)).await;
+        let looked = Rc::new(Cell::new(0));
+        let count = Rc::clone(&looked);
+        let pause = Pause(Rc::new(move |_| {
+            count.set(count.get() + 1);
+            Box::pin(std::future::ready(()))
+        }));
+        let goes_on = || SaveOrder { go_on: Some(pause.clone()), ..order(true) };
+        let (state, kept) = saved(&mut live, goes_on()).await;
+        assert_eq!(looked.get(), 1);
+        let went_on = state.went_on_ms.expect("a host that lets QEMU protect memory");
+        assert!(state.moment.running && went_on >= state.moment.stopped_ms);
+        assert_eq!(live.query().await.unwrap().state, State::Running);
+        console.until("W OK").await;
+        check(&mut console).await;
+        // Saved again in every other way.
+        saved(&mut live, order(false)).await;
+        live.go_on(true).await.unwrap();
+        saved(&mut live, order(true)).await;
+        live.go_on(true).await.unwrap();
+        check(&mut console).await;
+        events.try_recv().expect_err("nobody was told of the pauses");
+        live.destroy().await.unwrap();
+
+        let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
+        let mut console = Typist::new(live.console().unwrap());
+        live.unpause().await.unwrap();
+        // The rewriting that was under way comes to its end, and all fits together.
+        console.until("W OK").await;
+        check(&mut console).await;
+        // Memory that was mapped from a file may be one that cannot be protected.
+        let (state, _) = saved(&mut live, goes_on()).await;
+        if state.went_on_ms.is_none() {
+            assert_eq!(live.query().await.unwrap().state, State::Paused);
+            live.go_on(true).await.unwrap();
+        }
+        check(&mut console).await;
         live.destroy().await.unwrap();
     });
 }
