@@ -5,22 +5,23 @@
 //! (or, for a checkpoint, the domain goes on). Whoever dies in between leaves the journal in the
 //! registry, from which the next monitor tells on which side of the commit it was.
 
-use std::cell::RefCell;
+mod disks;
+
 use std::io;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kxl_backend::{BackendError, Pause, SaveOrder, SavedState, StateSink, StateSize, Watch};
+use kxl_backend::{BackendError, SaveOrder, SavedState, StateSink, StateSize, Watch};
 use kxl_control::{After, Save, Saved};
-use kxl_domain::image::{DiskIdentity, ImageId, ImagePlace, MemoryLayout};
+use kxl_domain::image::{ImageId, ImagePlace, MemoryLayout};
 use kxl_domain::lifecycle::rule_of;
 use kxl_domain::state::Status;
 use kxl_domain::{Failure, Kind, Op, Reason, State, Verb, Verdict, Wanted, decide};
 use kxl_store::image::{self, Committed, Facts, Need, Target, Writer};
 use kxl_store::{ImageOp, LiveChange, Severity, StoreError, now_ms};
 
+use self::disks::{Look, Seen};
 use crate::error::denied;
 use crate::live::{LiveDomain, Next};
 use crate::steps::{Step, reach};
@@ -81,20 +82,6 @@ impl StateSink for Sink {
 
     fn device(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.put(|writer| writer.device(bytes))
-    }
-}
-
-/// What looking at the disks comes to, on a thread of its own.
-type Look = io::Result<kxl_store::Result<Vec<DiskIdentity>>>;
-
-/// What the disks were while the guest stood still.
-#[derive(Clone, Default)]
-struct Seen(Rc<RefCell<Option<Look>>>);
-
-impl Seen {
-    fn take(&self) -> Look {
-        let seen = self.0.take();
-        seen.unwrap_or_else(|| Err(io::Error::other("nobody has looked at the disks")))
     }
 }
 
@@ -306,18 +293,6 @@ impl LiveDomain {
         }
     }
 
-    /// What is to be done while the guest stands still: to see what its disks are then.
-    fn look_at_disks(&self, id: ImageId, seen: &Seen) -> Pause {
-        let (disks, name, seen) = (self.row.config.disks.clone(), snapshot_name(id), seen.clone());
-        Pause(Rc::new(move |snapshots| {
-            let (disks, name, seen) = (disks.clone(), name.clone(), seen.clone());
-            let look = apart("disks", move || identities(&disks, &snapshots, &name));
-            Box::pin(async move {
-                seen.0.replace(Some(look.await));
-            })
-        }))
-    }
-
     /// What the manifest is going to say, with the disks as they were seen.
     async fn facts_with_disks(
         &mut self,
@@ -512,24 +487,6 @@ impl LiveDomain {
         );
         Err(Failure::new(Kind::Denied, text).hint(hint))
     }
-}
-
-/// What the disks are at this moment, in the order of the configuration.
-fn identities(
-    disks: &[kxl_domain::config::model::Disk],
-    snapshots: &[String],
-    name: &str,
-) -> kxl_store::Result<Vec<DiskIdentity>> {
-    let with_medium = disks.iter().filter(|disk| disk.target.is_some());
-    with_medium
-        .map(|disk| {
-            let mut identity = image::identify(disk)?;
-            if snapshots.contains(&disk.vdev) {
-                identity.snapshot = Some(name.to_owned());
-            }
-            Ok(identity)
-        })
-        .collect()
 }
 
 /// Milliseconds since that moment.
