@@ -54,8 +54,12 @@ impl Image {
         if !path.is_dir() {
             return Err(StoreError::NoImage { id });
         }
-        let opened = Self::read_store(&path, id);
-        opened.map_err(|problem| problem.of(path))
+        match Self::read_store(&path, id) {
+            Ok(image) => Ok(image),
+            // Removed while it was opened: that a part is missing is no damage.
+            Err(_) if !path.is_dir() => Err(StoreError::NoImage { id }),
+            Err(problem) => Err(problem.of(path)),
+        }
     }
 
     fn read_store(path: &Path, id: ImageId) -> Result<Self, Problem> {

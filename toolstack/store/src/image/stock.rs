@@ -26,8 +26,8 @@ pub fn list(paths: &Paths) -> Result<Vec<Result<Listed, (ImageId, StoreError)>>>
     for name in names(&paths.image_store())? {
         let Ok(id) = name.parse::<ImageId>() else { continue };
         match listed(paths, id) {
-            // Removed since the directory was read.
-            Err(StoreError::NoImage { .. }) => {}
+            // Removed since the directory was read, or while it was looked at.
+            Err(_) if !paths.image_dir(id).is_dir() => {}
             Ok(listed) => found.push(Ok(listed)),
             Err(error) => found.push(Err((id, error))),
         }

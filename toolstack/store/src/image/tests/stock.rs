@@ -51,6 +51,25 @@ fn a_removed_image_is_gone_and_removing_it_again_says_so() {
 }
 
 #[test]
+fn whoever_looks_at_an_image_that_is_being_removed_finds_it_whole_or_not_at_all() {
+    let host = Host::new();
+    for _ in 0..40 {
+        let committed = in_store(&host);
+        std::thread::scope(|scope| {
+            let removal = scope.spawn(|| remove(&host.paths, committed.id).unwrap());
+            while !removal.is_finished() {
+                let found = list(&host.paths).unwrap();
+                assert!(found.iter().all(Result::is_ok), "{found:?}");
+                match Image::open_store(&host.paths, committed.id) {
+                    Ok(_) | Err(StoreError::NoImage { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
 fn a_removal_that_was_cut_off_is_ended_by_the_next_one_or_a_sweep() {
     let host = Host::new();
     for sweeping in [false, true] {
