@@ -45,6 +45,21 @@ impl LiveDomain {
         CutOff { seen, image, journalled, from }
     }
 
+    /// The emulator of a domain that is an image by now was killed, and took longer to end than a
+    /// save waits: nothing has crashed.
+    pub(crate) fn ended_as_image(&mut self) -> Option<Next> {
+        let suspended = match self.row.op {
+            Some(Op::Suspending) => true,
+            Some(Op::Saving) => false,
+            _ => return None,
+        };
+        let cut = self.cut_off_image();
+        let image = cut.image.filter(|_| cut.seen == ImageSeen::Complete)?;
+        self.event(Severity::Info, "settled", None, "its image is complete");
+        self.journalled.clone_from(&cut.journalled);
+        Some(self.settle_as_image(suspended, image))
+    }
+
     pub(crate) fn has_gone_on(&self) -> bool {
         self.row.image.as_ref().is_some_and(|from| from.went_on)
     }

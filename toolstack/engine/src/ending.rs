@@ -102,6 +102,9 @@ impl LiveDomain {
         }
         self.live = None;
         self.row.process = None;
+        if let Some(next) = self.ended_as_image() {
+            return Ok(next);
+        }
         if self.row.state == State::Shutdown {
             // It was kept for inspection and somebody ended it.
             let reason = self.row.reason.unwrap_or(Reason::Unknown);

@@ -397,7 +397,10 @@ impl LiveDomain {
         verb: Verb,
         image: ImageId,
     ) -> Result<Next, Failure> {
-        self.end_emulator(verb).await?;
+        self.end_emulator(verb).await.map_err(|failure| {
+            failure
+                .hint("the image is complete, and is the domain as soon as its emulator has ended")
+        })?;
         self.finish_check().await;
         Ok(self.settle_as_image(verb == Verb::Suspend, image))
     }

@@ -197,3 +197,26 @@ fn a_start_and_a_delete_of_a_suspended_domain_are_refused() {
     world.goes_on_from(count, "refused");
     world.clear("refused");
 }
+
+/// The image is complete, and the emulator did not end when it was told to.
+fn ends_late(verb: Verb, back: Verb, state: State, reason: &str) {
+    let world = World::mock(Kind::Managed, "refuse=destroy", "on_crash = \"restart\"\n");
+    let count = world.up();
+    let emulator = world.host.emulator_of(&world.host.domain("web"));
+    let output = world.act(verb);
+    assert_ne!(output.code(), Some(0), "{output}");
+    assert!(output.stderr.contains("the image is complete"), "{output}");
+    emulator.kill();
+    let after = world.host.rests("web", state);
+    assert_eq!(after.reason(), Some(reason), "{verb}: nothing has crashed");
+    world.act(back).expect(0);
+    world.goes_on_from(count, "an emulator that ended late");
+    world.host.script("web", "ok=destroy");
+    world.clear("an emulator that ended late");
+}
+
+#[test]
+fn an_emulator_that_ends_late_leaves_the_image_and_no_crash() {
+    ends_late(Verb::Save, Verb::Restore, State::Halted, "saved");
+    ends_late(Verb::Suspend, Verb::Resume, State::Suspended, "suspended");
+}
