@@ -185,7 +185,7 @@ impl Live for MockLive {
     }
 
     fn state_size(&mut self) -> Local<'_, Result<StateSize>> {
-        Box::pin(self.size(QUERY))
+        Box::pin(self.size(COMMAND))
     }
 
     fn save_state(
