@@ -16,6 +16,8 @@
 pub mod process;
 #[allow(unsafe_code, reason = "fork, exec and pidfd system calls")]
 pub mod spawn;
+#[allow(unsafe_code, reason = "ioctls of userfaultfd and pagemap")]
+pub mod tracking;
 
 pub mod console;
 pub mod error;

@@ -22,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::process::{Identity, Process, RunState};
+use crate::tracking;
 
 mod filter;
 
@@ -31,6 +32,9 @@ const EXEC_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a child may take to end by itself, and again after a KILL.
 const END_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a child says in the pipe of errors when it is going to stop at its exec.
+const TRACED: &[u8] = b"t";
 
 /// A process to be made.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ pub struct Command {
     dir: CString,
     cgroups: Vec<CString>,
     filter: Option<filter::Filter>,
+    track_writes: bool,
 }
 
 impl Command {
@@ -67,6 +72,7 @@ impl Command {
             dir: c"/".to_owned(),
             cgroups: Vec::new(),
             filter: None,
+            track_writes: false,
         })
     }
 
@@ -136,6 +142,13 @@ impl Command {
         Ok(self)
     }
 
+    /// Has the kernel ready to tell which pages of its memory the program writes; see
+    /// [`crate::tracking`]. Best effort: what the host does not let us have is done without.
+    pub fn track_writes(&mut self) -> &mut Self {
+        self.track_writes = tracking::CAN_LEND;
+        self
+    }
+
     /// Working directory.
     ///
     /// # Errors
@@ -191,12 +204,35 @@ impl Gated {
         if !readable(self.errors.as_fd(), deadline)? {
             return Err(self.late(deadline));
         }
-        let mut errno = [0u8; 4];
-        let n = nix::unistd::read(&self.errors, &mut errno)?;
-        if n == 4 {
-            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
+        let mut word = [0u8; 4];
+        let mut length = nix::unistd::read(&self.errors, &mut word)?;
+        let traced = word[..length].starts_with(TRACED);
+        if traced {
+            // Its exec, or its failure, is still to come.
+            word.rotate_left(TRACED.len());
+            length -= TRACED.len();
+            while length < word.len() {
+                match nix::unistd::read(&self.errors, &mut word[length..])? {
+                    0 => break,
+                    more => length += more,
+                }
+            }
         }
-        self.process.take().ok_or_else(unborn)
+        if length == word.len() {
+            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(word)));
+        }
+        let process = self.process.take().ok_or_else(unborn)?;
+        if traced {
+            match tracking::lend(&process) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "what it writes is not noted"),
+                Err(error) => {
+                    kill(&process);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(process)
     }
 
     /// Opens the gate.
@@ -401,6 +437,8 @@ impl<'a> Prepared<'a> {
             self.filtered();
             if go == b's' {
                 libc::kill(libc::getpid(), libc::SIGSTOP);
+            } else if self.command.track_writes {
+                self.traced();
             }
             libc::execve(self.command.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
             self.fail()
@@ -433,6 +471,16 @@ impl<'a> Prepared<'a> {
                     libc::write(fd, c"0".as_ptr().cast(), 1);
                     libc::close(fd);
                 }
+            }
+        }
+    }
+
+    /// Asks to be stopped at exec, and tells it where that is granted.
+    unsafe fn traced(&self) {
+        // SAFETY: system calls on constants.
+        unsafe {
+            if libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) == 0 {
+                libc::write(self.errors, TRACED.as_ptr().cast(), TRACED.len());
             }
         }
     }

@@ -2,13 +2,13 @@
 
 use kxl_backend::{Attachments, BackendError, LaunchSpec, Result};
 use kxl_domain::DomainConfig;
-use kxl_domain::config::model::DiskFormat;
+use kxl_domain::config::model::{Arch, DiskFormat};
 use kxl_domain::image::{Machine, MemoryLayout};
 use serde_json::{Value, json};
 use std::os::fd::RawFd;
 
 use super::args::{self, Plan};
-use super::binary::Accel;
+use super::binary::{self, Accel};
 use super::devices;
 use super::live::Qemu;
 
@@ -19,6 +19,7 @@ pub(super) const MEMORY: &str = "ram0";
 const DEVICES: &str = "devices";
 const ACCEL: &str = "accel";
 const MEMORY_FD: &str = "memory-fd";
+const MEMORY_OWN: &str = "memory-own";
 
 /// A disk that can have a snapshot inside itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,13 @@ pub(crate) struct Facts {
     pub(crate) disks: Vec<Disk>,
     /// QEMU's descriptor of the file that its memory was mapped from.
     pub(crate) memory_fd: Option<RawFd>,
+    /// That file is the guest's own: what it writes is in there.
+    pub(crate) memory_own: bool,
+    /// Its memory may be read past QEMU while it runs: every write of a translated guest goes
+    /// through QEMU's own mapping, where the kernel sees it. Not tried on KVM.
+    pub(crate) direct: bool,
+    /// That a page has 4 KiB is part of the state.
+    pub(crate) page_bits: bool,
 }
 
 impl Facts {
@@ -83,6 +91,9 @@ impl Facts {
             memory: layout(config),
             disks: disks(config),
             memory_fd: note(MEMORY_FD).parse().ok(),
+            memory_own: !note(MEMORY_OWN).is_empty(),
+            direct: note(ACCEL) == Accel::Tcg.as_str(),
+            page_bits: binary::arch(config).is_ok_and(|arch| arch == Arch::Aarch64),
         }
     }
 }
@@ -98,6 +109,9 @@ pub(super) fn note(
     attachments.notes.insert(ACCEL.into(), plan.accel.as_str().into());
     if let Some(memory) = &plan.memory {
         attachments.notes.insert(MEMORY_FD.into(), memory.number.to_string());
+        if memory.own {
+            attachments.notes.insert(MEMORY_OWN.into(), "yes".into());
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod foreign;
 mod incoming;
 mod live;
 mod machine;
+mod maps;
 mod memory;
 mod migration;
 mod options;
@@ -72,11 +73,13 @@ const LOG_OFFSET: &str = "log-offset";
 #[derive(Debug)]
 pub(crate) struct Driver {
     profile: Profile,
+    /// Emulators are made so that their guests' memory can be read past them.
+    direct: bool,
 }
 
 impl Driver {
     pub(crate) const fn new(profile: Profile) -> Self {
-        Self { profile }
+        Self { profile, direct: true }
     }
 
     /// Resolves what the configuration leaves open. Descriptors are numbered, not opened.
@@ -159,7 +162,10 @@ impl Driver {
             firmware::prepare(spec, plan.arch, &flash.1)?;
         }
         let program = emulator.path.display().to_string();
-        let (command, opened) = command(spec, &emulator, &plan)?;
+        let (mut command, opened) = command(spec, &emulator, &plan)?;
+        if self.direct {
+            command.track_writes();
+        }
         tracing::info!(command = command.line(), "launch");
         let failed = |error: std::io::Error| BackendError::Launch {
             program: program.clone(),

@@ -9,8 +9,10 @@
 //! [`LAST_PASS`]th, or when [`MOST_TIMES`] its memory has been written, it stands still until the
 //! rest is out.
 //!
-//! [`How`] tells of guests with which this does not go.
+//! [`How`] tells of guests with which this does not go. Where the host and the machine allow it, all
+//! of it is done without that stream: see [`direct`].
 
+mod direct;
 mod follow;
 mod how;
 
@@ -27,6 +29,7 @@ use super::memory;
 use super::migration::{self, Told};
 use super::split::Splitter;
 use super::stream::Drain;
+use direct::Copying;
 use follow::Follow;
 use how::How;
 
@@ -68,6 +71,7 @@ const PIPE_NAME: &str = "image";
 struct Attempt<'a> {
     shared: &'a Shared,
     drain: Option<Drain>,
+    copying: Option<Copying>,
     snapshot: Option<String>,
     /// Disks of which it was taken.
     taken: Vec<Disk>,
@@ -110,8 +114,13 @@ impl Qemu {
                 return Err(error);
             }
         };
-        let mut attempt =
-            Attempt { shared: &self.shared, drain: None, snapshot: None, taken: Vec::new() };
+        let mut attempt = Attempt {
+            shared: &self.shared,
+            drain: None,
+            copying: None,
+            snapshot: None,
+            taken: Vec::new(),
+        };
         match self.attempt(&order, sink, ran, &mut attempt).await {
             Ok(state) => {
                 attempt.snapshot = None;
@@ -161,12 +170,38 @@ impl Qemu {
             return Err(BackendError::Cancelled);
         }
         let machine = self.machine_now().await?;
+        let size = self.state_needs().await?;
+        order.watch.expect(order.watch.progress().0 + size.touched + size.device);
+        let went_on_ms = match self.source().await? {
+            Some(source) => {
+                let to = (source, sink);
+                self.save_directly(order, ran, &machine.machine, to, attempt).await?
+            }
+            None => self.stream(order, ran, &machine.machine, sink, attempt).await?,
+        };
+        let stopped_ms = self.shared.stopped_ms.get().unwrap_or_else(now_ms);
+        Ok(SavedState {
+            machine,
+            moment: Moment { stopped_ms, running: ran },
+            went_on_ms,
+            snapshots: vdevs(&attempt.taken),
+            files: Vec::new(),
+        })
+    }
+
+    /// Has QEMU stream the state. Returns when the guest went on, if it did.
+    async fn stream(
+        &self,
+        order: &SaveOrder,
+        ran: bool,
+        machine: &str,
+        sink: Box<dyn StateSink>,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Option<i64>> {
         let how = self.how(ran, order).await?;
         let downtime = if how == How::OnePass { 0 } else { DOWNTIME_MS };
         let limits = json!({"max-bandwidth": NO_LIMIT_BYTES, "downtime-limit": downtime});
         self.command("migrate-set-parameters", Some(limits)).await?;
-        let size = self.state_needs().await?;
-        order.watch.expect(order.watch.progress().0 + size.touched + size.device);
         let stop = match how {
             How::Still => ran,
             How::Passes => false,
@@ -206,24 +241,20 @@ impl Qemu {
         };
         let (named, went_on_ms) =
             follow.watched(drain, &mut attempt.snapshot, &mut attempt.taken).await?;
-        if named != machine.machine {
-            let why = format!("the stream is of a {named}, the domain of a {}", machine.machine);
+        if named != machine {
+            let why = format!("the stream is of a {named}, the domain of a {machine}");
             return Err(BackendError::Control { command: "migrate".into(), why });
         }
-        let stopped_ms = self.shared.stopped_ms.get().unwrap_or_else(now_ms);
-        Ok(SavedState {
-            machine,
-            moment: Moment { stopped_ms, running: ran },
-            went_on_ms,
-            snapshots: vdevs(&attempt.taken),
-            files: Vec::new(),
-        })
+        Ok(went_on_ms)
     }
 
     /// Takes back what an attempt has done, and returns why it came to nothing.
     async fn undo(&self, error: BackendError, ran: bool, mut attempt: Attempt<'_>) -> BackendError {
         if let Some(drain) = &mut attempt.drain {
             drain.give_up();
+        }
+        if let Some(copying) = &mut attempt.copying {
+            copying.give_up();
         }
         let back = self.back(ran).await;
         let name = attempt.snapshot.take();
@@ -232,6 +263,9 @@ impl Qemu {
         }
         if let Some(mut drain) = attempt.drain.take() {
             let _why = drain.ended().await;
+        }
+        if let Some(mut copying) = attempt.copying.take() {
+            let _why = copying.ended().await;
         }
         self.shared.quiet.set(false);
         match back {

@@ -9,6 +9,7 @@
 //! devices: no compression, no postcopy, no second channel. Anything else is an error, never a
 //! guess; nothing of a stream that was not understood to its end may be kept.
 
+pub(crate) mod compose;
 mod reader;
 
 use std::io;
@@ -27,7 +28,7 @@ const INPUT: usize = 1 << 20;
 const KEPT: usize = 64 << 10;
 
 /// [`PAGE`] for slices.
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 
 /// `QEVM` and the version.
 const HEAD: &[u8] = b"QEVM\x00\x00\x00\x03";

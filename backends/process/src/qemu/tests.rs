@@ -1,5 +1,6 @@
 //! Real emulators.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use kxl_backend::{Event, Exit};
@@ -13,7 +14,23 @@ use crate::testing::{Record, Scratch, Typist, monitor, next, report};
 mod image;
 
 fn driver() -> Driver {
-    Driver::new(Profile::load("qemu", Path::new("/nonexistent")).unwrap())
+    let profile = Profile::load("qemu", Path::new("/nonexistent")).unwrap();
+    Driver { direct: DIRECT.get(), ..Driver::new(profile) }
+}
+
+thread_local! {
+    /// What the drivers of a test are like.
+    static DIRECT: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs a test with guests whose memory is read past QEMU (where this host lets us), and with guests
+/// whose memory QEMU streams.
+fn both_ways(mut test: impl FnMut()) {
+    for direct in [true, false] {
+        DIRECT.set(direct);
+        test();
+    }
+    DIRECT.set(true);
 }
 
 /// The architectures whose emulator is installed; says what is skipped.

@@ -3,11 +3,11 @@
 use kxl_domain::image::PAGE;
 
 /// Kinds of section.
-const SUBSECTION: u8 = 5;
-const CONFIGURATION: u8 = 7;
+pub(super) const SUBSECTION: u8 = 5;
+pub(super) const CONFIGURATION: u8 = 7;
 
 /// The part of the configuration that is known.
-const PAGE_BITS: &str = "configuration/target-page-bits";
+pub(super) const PAGE_BITS: &str = "configuration/target-page-bits";
 
 /// Big-endian values off the front of a piece; `None` where it is cut.
 pub(super) struct Reader<'a> {

@@ -1,6 +1,5 @@
 //! States of real guests: saved, and brought back.
 
-use std::cell::Cell;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -71,41 +70,43 @@ async fn check(console: &mut Typist) {
 
 #[test]
 fn a_guest_is_saved_comes_back_and_is_saved_again_for_generations() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    monitor(async {
-        let (mut live, ..) = launched(&spec).await;
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        for generation in 0..3 {
-            if generation == 2 {
-                // All of it differs from what the image holds.
-                console.send("w").await;
-                console.until("W OK").await;
-            }
-            let before = counter(&mut console).await;
-            let size = live.state_size().await.unwrap();
-            let (state, kept) = saved(&mut live, order(generation == 1)).await;
-            assert!(state.moment.running);
-            assert!(size.device >= kept.lock().unwrap().device.len() as u64);
-            let whole = size.memory.as_ref().unwrap().size;
-            assert!((TOUCHED << 20..=whole).contains(&size.touched), "{size:?}");
-            live.destroy().await.unwrap();
-            spec = back(&spec, &state, &kept);
-            let sum = digest(&kept);
-            let (again, ..) = launched(&spec).await;
-            live = again;
-            assert_eq!(report(&mut live).await.state, State::Paused);
-            console = Typist::new(live.console().unwrap());
-            live.unpause().await.unwrap();
-            assert!(counter(&mut console).await > before);
-            check(&mut console).await;
-            assert_eq!(digest(&kept), sum, "the image is as it was");
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
         }
-        live.destroy().await.unwrap();
+        monitor(async {
+            let (mut live, ..) = launched(&spec).await;
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            for generation in 0..3 {
+                if generation == 2 {
+                    // All of it differs from what the image holds.
+                    console.send("w").await;
+                    console.until("W OK").await;
+                }
+                let before = counter(&mut console).await;
+                let size = live.state_size().await.unwrap();
+                let (state, kept) = saved(&mut live, order(generation == 1)).await;
+                assert!(state.moment.running);
+                assert!(size.device >= kept.lock().unwrap().device.len() as u64);
+                let whole = size.memory.as_ref().unwrap().size;
+                assert!((TOUCHED << 20..=whole).contains(&size.touched), "{size:?}");
+                live.destroy().await.unwrap();
+                spec = back(&spec, &state, &kept);
+                let sum = digest(&kept);
+                let (again, ..) = launched(&spec).await;
+                live = again;
+                assert_eq!(report(&mut live).await.state, State::Paused);
+                console = Typist::new(live.console().unwrap());
+                live.unpause().await.unwrap();
+                assert!(counter(&mut console).await > before);
+                check(&mut console).await;
+                assert_eq!(digest(&kept), sum, "the image is as it was");
+            }
+            live.destroy().await.unwrap();
+        });
     });
 }
 
@@ -126,39 +127,41 @@ fn digest(kept: &Mutex<Kept>) -> u64 {
 
 #[test]
 fn a_guest_that_goes_on_after_its_save_was_not_hurt_and_nobody_is_told_of_the_pause() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    monitor(async {
-        let (mut live, ..) = launched(&spec).await;
-        let mut events = live.events().unwrap();
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        assert_eq!(next(&mut events).await, Event::Resumed);
-        for alive in [false, true, true] {
-            saved(&mut live, order(alive)).await;
-            assert_eq!(report(&mut live).await.state, State::Paused);
-            live.go_on(true).await.unwrap();
-            live.go_on(true).await.unwrap();
-            assert_eq!(report(&mut live).await.state, State::Running);
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
+        }
+        monitor(async {
+            let (mut live, ..) = launched(&spec).await;
+            let mut events = live.events().unwrap();
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            for alive in [false, true, true] {
+                saved(&mut live, order(alive)).await;
+                assert_eq!(report(&mut live).await.state, State::Paused);
+                live.go_on(true).await.unwrap();
+                live.go_on(true).await.unwrap();
+                assert_eq!(report(&mut live).await.state, State::Running);
+                check(&mut console).await;
+            }
+            // One that stands still stays so, and can be saved again and again.
+            live.pause().await.unwrap();
+            assert_eq!(next(&mut events).await, Event::Stopped);
+            for _ in 0..2 {
+                let (state, _) = saved(&mut live, order(true)).await;
+                assert!(!state.moment.running);
+                live.go_on(false).await.unwrap();
+                assert_eq!(report(&mut live).await.state, State::Paused);
+            }
+            live.unpause().await.unwrap();
+            assert_eq!(next(&mut events).await, Event::Resumed);
             check(&mut console).await;
-        }
-        // One that stands still stays so, and can be saved again and again.
-        live.pause().await.unwrap();
-        assert_eq!(next(&mut events).await, Event::Stopped);
-        for _ in 0..2 {
-            let (state, _) = saved(&mut live, order(true)).await;
-            assert!(!state.moment.running);
-            live.go_on(false).await.unwrap();
-            assert_eq!(report(&mut live).await.state, State::Paused);
-        }
-        live.unpause().await.unwrap();
-        assert_eq!(next(&mut events).await, Event::Resumed);
-        check(&mut console).await;
-        events.try_recv().expect_err("nothing else was told");
-        live.destroy().await.unwrap();
+            events.try_recv().expect_err("nothing else was told");
+            live.destroy().await.unwrap();
+        });
     });
 }
 
@@ -186,145 +189,154 @@ async fn moved(watch: &Watch, bytes: u64) {
 
 #[test]
 fn a_save_that_is_given_up_or_cannot_be_written_leaves_the_guest_as_it_was() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    let slow = || Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
-    let full = || Basket { full_at: Some(20 << 20), ..Basket::default() };
-    monitor(async {
-        let (mut live, ..) = launched(&spec).await;
-        let mut events = live.events().unwrap();
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        assert_eq!(next(&mut events).await, Event::Resumed);
-        for run in [true, false] {
-            if !run {
-                live.pause().await.unwrap();
-                assert_eq!(next(&mut events).await, Event::Stopped);
-            }
-            for alive in [true, false] {
-                let order = order(alive);
-                let watch = Arc::clone(&order.watch);
-                let cancel = async {
-                    moved(&watch, 10 << 20).await;
-                    watch.cancel();
-                };
-                let error = hindered(&mut live, slow(), cancel, order.clone()).await;
-                assert!(matches!(error, BackendError::Cancelled), "{error}");
-                let error = hindered(&mut live, full(), async {}, super::image::order(alive)).await;
-                let BackendError::Sink(error) = error else { panic!("{error}") };
-                assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-                let error = hindered(&mut live, slow(), async {}, order).await;
-                assert!(matches!(error, BackendError::Cancelled), "cancelled before it began");
-                let state = if run { State::Running } else { State::Paused };
-                assert_eq!(report(&mut live).await.state, state);
-                if run {
-                    check(&mut console).await;
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
+        }
+        let slow = || Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
+        let full = || Basket { full_at: Some(20 << 20), ..Basket::default() };
+        monitor(async {
+            let (mut live, ..) = launched(&spec).await;
+            let mut events = live.events().unwrap();
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            for run in [true, false] {
+                if !run {
+                    live.pause().await.unwrap();
+                    assert_eq!(next(&mut events).await, Event::Stopped);
+                }
+                for alive in [true, false] {
+                    let order = order(alive);
+                    let watch = Arc::clone(&order.watch);
+                    let cancel = async {
+                        moved(&watch, 10 << 20).await;
+                        watch.cancel();
+                    };
+                    let error = hindered(&mut live, slow(), cancel, order.clone()).await;
+                    assert!(matches!(error, BackendError::Cancelled), "{error}");
+                    let error =
+                        hindered(&mut live, full(), async {}, super::image::order(alive)).await;
+                    let BackendError::Sink(error) = error else { panic!("{error}") };
+                    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+                    let error = hindered(&mut live, slow(), async {}, order).await;
+                    assert!(matches!(error, BackendError::Cancelled), "cancelled before it began");
+                    let state = if run { State::Running } else { State::Paused };
+                    assert_eq!(report(&mut live).await.state, state);
+                    if run {
+                        check(&mut console).await;
+                    }
                 }
             }
-        }
-        saved(&mut live, order(true)).await;
-        live.unpause().await.unwrap();
-        assert_eq!(next(&mut events).await, Event::Resumed);
-        check(&mut console).await;
-        events.try_recv().expect_err("nothing else was told");
-        live.destroy().await.unwrap();
+            saved(&mut live, order(true)).await;
+            live.unpause().await.unwrap();
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            check(&mut console).await;
+            events.try_recv().expect_err("nothing else was told");
+            live.destroy().await.unwrap();
+        });
     });
 }
 
 #[test]
 fn a_save_that_is_dropped_is_taken_back_by_going_on_also_by_a_later_monitor() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    monitor(async {
-        let (mut live, identity, attachments) = launched(&spec).await;
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        for (alive, later) in [(true, false), (false, false), (true, true), (false, true)] {
-            let order = order(alive);
-            let watch = Arc::clone(&order.watch);
-            let sink = Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
-            tokio::select! {
-                _ = live.save_state(order, Box::new(sink)) => panic!("it is slow"),
-                () = moved(&watch, 10 << 20) => {}
-            }
-            if later {
-                drop((live, console));
-                live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
-                console = Typist::new(live.console().unwrap());
-            }
-            live.go_on(true).await.unwrap();
-            assert_eq!(report(&mut live).await.state, State::Running);
-            check(&mut console).await;
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
         }
-        // Saved, and the monitor dies before anything follows.
-        let (state, _) = saved(&mut live, order(true)).await;
-        drop((live, console));
-        let mut live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
-        assert_eq!(report(&mut live).await.state, State::Paused);
-        live.go_on(true).await.unwrap();
-        let mut console = Typist::new(live.console().unwrap());
-        check(&mut console).await;
-        let (again, _) = saved(&mut live, order(true)).await;
-        assert_eq!(again.machine, state.machine, "as it was told by the first monitor");
-        live.destroy().await.unwrap();
+        monitor(async {
+            let (mut live, identity, attachments) = launched(&spec).await;
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            for (alive, later) in [(true, false), (false, false), (true, true), (false, true)] {
+                let order = order(alive);
+                let watch = Arc::clone(&order.watch);
+                let sink = Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
+                tokio::select! {
+                    _ = live.save_state(order, Box::new(sink)) => panic!("it is slow"),
+                    () = moved(&watch, 10 << 20) => {}
+                }
+                if later {
+                    drop((live, console));
+                    live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
+                    console = Typist::new(live.console().unwrap());
+                }
+                live.go_on(true).await.unwrap();
+                assert_eq!(report(&mut live).await.state, State::Running);
+                check(&mut console).await;
+            }
+            // Saved, and the monitor dies before anything follows.
+            let (state, _) = saved(&mut live, order(true)).await;
+            drop((live, console));
+            let mut live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
+            assert_eq!(report(&mut live).await.state, State::Paused);
+            live.go_on(true).await.unwrap();
+            let mut console = Typist::new(live.console().unwrap());
+            check(&mut console).await;
+            let (again, _) = saved(&mut live, order(true)).await;
+            assert_eq!(again.machine, state.machine, "as it was told by the first monitor");
+            live.destroy().await.unwrap();
+        });
     });
 }
 
 #[test]
 fn an_emulator_that_dies_while_it_is_saved_is_told_as_ended() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    monitor(async {
-        let (mut live, identity, _) = launched(&spec).await;
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        let order = order(true);
-        let watch = Arc::clone(&order.watch);
-        let process = Process::open(identity).unwrap();
-        let kill = async {
-            moved(&watch, 10 << 20).await;
-            process.signal(Signal::SIGKILL).unwrap();
-        };
-        let sink = Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
-        let error = hindered(&mut live, sink, kill, order.clone()).await;
-        assert!(matches!(error, BackendError::Exited { .. }), "{error}");
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
+        }
+        monitor(async {
+            let (mut live, identity, _) = launched(&spec).await;
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            let order = order(true);
+            let watch = Arc::clone(&order.watch);
+            let process = Process::open(identity).unwrap();
+            let kill = async {
+                moved(&watch, 10 << 20).await;
+                process.signal(Signal::SIGKILL).unwrap();
+            };
+            let sink = Basket { slow: Some(Duration::from_millis(20)), ..Basket::default() };
+            let error = hindered(&mut live, sink, kill, order.clone()).await;
+            assert!(matches!(error, BackendError::Exited { .. }), "{error}");
+        });
     });
 }
 
 #[test]
 fn a_guest_that_never_stops_writing_is_saved_all_the_same() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    monitor(async {
-        let (mut live, ..) = launched(&spec).await;
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        // Enough rewriting for the whole save, through a sink slower than the guest.
-        console.send(&"w".repeat(200)).await;
-        let sink = Basket { slow: Some(Duration::from_millis(10)), ..Basket::default() };
-        let kept = Arc::clone(&sink.kept);
-        let state = live.save_state(order(true), Box::new(sink)).await.unwrap();
-        let bytes = kept.lock().unwrap().bytes;
-        assert!(bytes > TOUCHED << 20 && bytes < (6 * MEMORY) << 20, "{bytes}");
-        live.destroy().await.unwrap();
-        let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
-        let mut console = Typist::new(live.console().unwrap());
-        live.unpause().await.unwrap();
-        // The rewriting that was under way comes to its end.
-        console.until("W OK").await;
-        live.destroy().await.unwrap();
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
+        }
+        monitor(async {
+            let (mut live, ..) = launched(&spec).await;
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            // Enough rewriting for the whole save, through a sink slower than the guest.
+            console.send(&"w".repeat(200)).await;
+            let sink = Basket { slow: Some(Duration::from_millis(10)), ..Basket::default() };
+            let kept = Arc::clone(&sink.kept);
+            let state = live.save_state(order(true), Box::new(sink)).await.unwrap();
+            let bytes = kept.lock().unwrap().bytes;
+            assert!(bytes > TOUCHED << 20 && bytes < (6 * MEMORY) << 20, "{bytes}");
+            live.destroy().await.unwrap();
+            let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
+            let mut console = Typist::new(live.console().unwrap());
+            live.unpause().await.unwrap();
+            // The rewriting that was under way comes to its end.
+            console.until("W OK").await;
+            live.destroy().await.unwrap();
+        });
     });
 }
 
@@ -338,7 +350,7 @@ fn different(pid: i32, kept: &Mutex<Kept>) -> Vec<u64> {
         let (start, rest) = line.split_once('-')?;
         let (end, rest) = rest.split_once(' ')?;
         let [start, end] = [start, end].map(|hex| u64::from_str_radix(hex, 16).unwrap());
-        (end - start == size && rest.starts_with("rw-p")).then_some(start)
+        (end - start == size && rest.starts_with("rw-")).then_some(start)
     });
     let starts: Vec<u64> = starts.collect();
     assert_eq!(starts.len(), 1, "one mapping of {size} bytes: {maps}");
@@ -357,81 +369,143 @@ fn different(pid: i32, kept: &Mutex<Kept>) -> Vec<u64> {
 
 #[test]
 fn a_live_save_holds_exactly_the_memory_of_a_guest_that_boots_or_writes() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    monitor(async {
-        let (mut live, identity, _) = launched(&spec).await;
-        let mut console = Typist::new(live.console().unwrap());
-        for round in 0..8 {
-            // The first saves fall into the boot, the last ones into the rewriting.
-            if round == 4 {
-                console.until("READY").await;
-                console.send(&"w".repeat(100)).await;
-            }
-            // The guest gets somewhere in between; where, does not matter.
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let (_, kept) = saved(&mut live, order(true)).await;
-            assert_eq!(different(identity.pid, &kept), Vec::<u64>::new(), "round {round}");
-            live.go_on(true).await.unwrap();
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
         }
-        live.destroy().await.unwrap();
+        // During the boot some of it is given back.
+        spec.config.memory_mib = MEMORY - 8;
+        monitor(async {
+            let (mut live, identity, _) = launched(&spec).await;
+            let mut console = Typist::new(live.console().unwrap());
+            for round in 0..10 {
+                // The first saves fall into the boot, the last ones into the rewriting.
+                if round == 6 {
+                    console.until("READY").await;
+                    console.send(&"w".repeat(100)).await;
+                }
+                // The guest gets somewhere in between; where, does not matter.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let (_, kept) = saved(&mut live, order(true)).await;
+                assert_eq!(different(identity.pid, &kept), Vec::<u64>::new(), "round {round}");
+                live.go_on(true).await.unwrap();
+            }
+            let (state, kept) = saved(&mut live, order(true)).await;
+            live.destroy().await.unwrap();
+            for own in [false, true] {
+                let mut spec = back(&spec, &state, &kept);
+                spec.image.as_mut().unwrap().memory.as_mut().unwrap().own = own;
+                let (mut live, identity, _) = launched(&spec).await;
+                live.unpause().await.unwrap();
+                for round in 0..3 {
+                    let (_, kept) = saved(&mut live, order(true)).await;
+                    let found = different(identity.pid, &kept);
+                    assert_eq!(found, Vec::<u64>::new(), "own {own}, round {round}");
+                    live.go_on(true).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                live.destroy().await.unwrap();
+            }
+        });
     });
+}
+
+/// What a stream begins with, up to the memory, and its blocks.
+fn beginning(stream: &[u8]) -> (Vec<u8>, Vec<(String, u64)>) {
+    let ram = stream.windows(4).position(|word| word == b"\x03ram").unwrap();
+    let (head, table) = (&stream[..ram - 5], &stream[ram + 4 + 8..]);
+    let word = |bytes: &[u8]| u64::from_be_bytes(bytes[..8].try_into().unwrap());
+    let (total, mut rest, mut blocks) = (word(table) & !0xfff, &table[8..], Vec::new());
+    while blocks.iter().map(|(_, used)| used).sum::<u64>() < total {
+        let (name, behind) = rest[1..].split_at(rest[0].into());
+        blocks.push((String::from_utf8(name.to_vec()).unwrap(), word(behind)));
+        rest = &behind[8..];
+    }
+    blocks.sort();
+    (head.to_vec(), blocks)
+}
+
+#[test]
+fn a_stream_of_ours_begins_as_one_of_qemus_and_holds_the_same_blocks() {
+    for arch in installed() {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        (spec.config.arch, spec.paused) = (Some(arch), true);
+        (spec.config.memory_mib, spec.config.maxmem_mib) = (96, 96);
+        spec.config.nics = vec![Nic { user: true, ..Nic::default() }];
+        let mut streams = Vec::new();
+        both_ways(|| {
+            monitor(async {
+                let (mut live, ..) = launched(&spec).await;
+                let (_, kept) = saved(&mut live, order(true)).await;
+                live.destroy().await.unwrap();
+                streams.push(kept.lock().unwrap().device.clone());
+            });
+        });
+        let [ours, theirs] = &streams[..] else { panic!("two ways") };
+        if !ours.ends_with(b"{}") {
+            println!("skipped: memory cannot be read past QEMU for {arch} on this host");
+            continue;
+        }
+        assert_eq!(beginning(ours), beginning(theirs), "{arch}");
+    }
 }
 
 #[test]
 fn a_guest_that_is_to_go_on_does_so_at_once_and_its_state_is_that_of_one_moment() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    if !filled(&mut spec) {
-        return;
-    }
-    monitor(async {
-        let (mut live, ..) = launched(&spec).await;
-        let mut events = live.events().unwrap();
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        assert_eq!(next(&mut events).await, Event::Resumed);
-        console.send(&"w".repeat(20)).await;
-        let looked = Rc::new(Cell::new(0));
-        let count = Rc::clone(&looked);
-        let pause = Pause(Rc::new(move |_| {
-            count.set(count.get() + 1);
-            Box::pin(std::future::ready(()))
-        }));
-        let goes_on = || SaveOrder { go_on: Some(pause.clone()), ..order(true) };
-        let (state, kept) = saved(&mut live, goes_on()).await;
-        assert_eq!(looked.get(), 1);
-        let went_on = state.went_on_ms.expect("a host that lets QEMU protect memory");
-        assert!(state.moment.running && went_on >= state.moment.stopped_ms);
-        assert_eq!(live.query().await.unwrap().state, State::Running);
-        console.until("W OK").await;
-        check(&mut console).await;
-        // Saved again in every other way.
-        saved(&mut live, order(false)).await;
-        live.go_on(true).await.unwrap();
-        saved(&mut live, order(true)).await;
-        live.go_on(true).await.unwrap();
-        check(&mut console).await;
-        events.try_recv().expect_err("nobody was told of the pauses");
-        live.destroy().await.unwrap();
-
-        let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
-        let mut console = Typist::new(live.console().unwrap());
-        live.unpause().await.unwrap();
-        // The rewriting that was under way comes to its end, and all fits together.
-        console.until("W OK").await;
-        check(&mut console).await;
-        // Memory that was mapped from a file may be one that cannot be protected.
-        let (state, _) = saved(&mut live, goes_on()).await;
-        if state.went_on_ms.is_none() {
-            assert_eq!(live.query().await.unwrap().state, State::Paused);
-            live.go_on(true).await.unwrap();
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        if !filled(&mut spec) {
+            return;
         }
-        check(&mut console).await;
-        live.destroy().await.unwrap();
+        monitor(async {
+            let (mut live, ..) = launched(&spec).await;
+            let mut events = live.events().unwrap();
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            assert_eq!(next(&mut events).await, Event::Resumed);
+            console.send(&"w".repeat(20)).await;
+            let looked = Rc::new(Cell::new(0));
+            let count = Rc::clone(&looked);
+            let pause = Pause(Rc::new(move |_| {
+                count.set(count.get() + 1);
+                Box::pin(std::future::ready(()))
+            }));
+            let goes_on = || SaveOrder { go_on: Some(pause.clone()), ..order(true) };
+            let (state, kept) = saved(&mut live, goes_on()).await;
+            assert_eq!(looked.get(), 1);
+            let went_on = state.went_on_ms.expect("a host that lets us or QEMU track memory");
+            assert!(state.moment.running && went_on >= state.moment.stopped_ms);
+            assert_eq!(live.query().await.unwrap().state, State::Running);
+            console.until("W OK").await;
+            check(&mut console).await;
+            // Saved again in every other way.
+            saved(&mut live, order(false)).await;
+            live.go_on(true).await.unwrap();
+            saved(&mut live, order(true)).await;
+            live.go_on(true).await.unwrap();
+            check(&mut console).await;
+            events.try_recv().expect_err("nobody was told of the pauses");
+            live.destroy().await.unwrap();
+
+            let (mut live, ..) = launched(&back(&spec, &state, &kept)).await;
+            let mut console = Typist::new(live.console().unwrap());
+            live.unpause().await.unwrap();
+            // The rewriting that was under way comes to its end, and all fits together.
+            console.until("W OK").await;
+            check(&mut console).await;
+            // Memory that was mapped from a file may be one that cannot be protected.
+            let (state, _) = saved(&mut live, goes_on()).await;
+            if state.went_on_ms.is_none() {
+                assert_eq!(live.query().await.unwrap().state, State::Paused);
+                live.go_on(true).await.unwrap();
+            }
+            check(&mut console).await;
+            live.destroy().await.unwrap();
+        });
     });
 }
 
@@ -592,50 +666,54 @@ fn snapshots(path: &Path) -> String {
 
 #[test]
 fn disks_are_snapshotted_in_the_same_pause_and_only_for_a_save_that_succeeds() {
-    let scratch = Scratch::new("qemu");
-    let mut spec = scratch.spec();
-    let (image, raw) = (scratch.0.join("a.qcow2"), scratch.0.join("b.raw"));
-    if !guest(&mut spec) || !qcow2(&image) {
-        return;
-    }
-    File::create(&raw).unwrap().set_len(1 << 20).unwrap();
-    let mut first = disk(Some(&image), "xvda", DiskBus::Virtio, 0, false);
-    first.format = DiskFormat::Qcow2;
-    spec.config.disks = vec![first, disk(Some(&raw), "xvdb", DiskBus::Virtio, 1, false)];
-    spec.config.boot.cmdline = Some("console=ttyS0 quiet tick=50 touch=32".into());
-    let named = |name: &str| SaveOrder { snapshot: Some(name.into()), ..order(true) };
-    monitor(async {
-        let (mut live, ..) = launched(&spec).await;
-        let mut console = Typist::new(live.console().unwrap());
-        console.until("READY").await;
-        let (state, _) = saved(&mut live, named("one")).await;
-        assert_eq!(state.snapshots, ["xvda"], "the other has no place for one");
-        live.go_on(true).await.unwrap();
-        console.send("d").await;
-        console.until("D OK").await;
-        assert!(snapshots(&image).contains("one"), "{}", snapshots(&image));
-        // QEMU refuses a second one of that name: the save comes to nothing.
-        let error = hindered(&mut live, Basket::default(), async {}, named("one")).await;
-        assert!(error.to_string().starts_with("blockdev-snapshot-internal-sync: "), "{error}");
-        // The disk of the sink is full in the last pass, behind the snapshot.
-        let full = Basket { deaf: true, ..Basket::default() };
-        let error = hindered(&mut live, full, async {}, named("two")).await;
-        assert!(matches!(error, BackendError::Sink(_)), "{error}");
-        assert_eq!(report(&mut live).await.state, State::Running);
-        let (one, two) = (snapshots(&image).contains("one"), snapshots(&image).contains("two"));
-        assert!(one && !two, "{}", snapshots(&image));
-        // Its image was not kept, after all.
-        live.forget_snapshots("one").await;
-        live.forget_snapshots("none").await;
-        assert!(!snapshots(&image).contains("one"), "{}", snapshots(&image));
-        console.send("d").await;
-        console.until("D OK").await;
-        live.destroy().await.unwrap();
+    both_ways(|| {
+        let scratch = Scratch::new("qemu");
+        let mut spec = scratch.spec();
+        let (image, raw) = (scratch.0.join("a.qcow2"), scratch.0.join("b.raw"));
+        if !guest(&mut spec) || !qcow2(&image) {
+            return;
+        }
+        File::create(&raw).unwrap().set_len(1 << 20).unwrap();
+        let mut first = disk(Some(&image), "xvda", DiskBus::Virtio, 0, false);
+        first.format = DiskFormat::Qcow2;
+        spec.config.disks = vec![first, disk(Some(&raw), "xvdb", DiskBus::Virtio, 1, false)];
+        spec.config.boot.cmdline = Some("console=ttyS0 quiet tick=50 touch=32".into());
+        let named = |name: &str| SaveOrder { snapshot: Some(name.into()), ..order(true) };
+        monitor(async {
+            let (mut live, ..) = launched(&spec).await;
+            let mut console = Typist::new(live.console().unwrap());
+            console.until("READY").await;
+            let (state, _) = saved(&mut live, named("one")).await;
+            assert_eq!(state.snapshots, ["xvda"], "the other has no place for one");
+            live.go_on(true).await.unwrap();
+            console.send("d").await;
+            console.until("D OK").await;
+            assert!(snapshots(&image).contains("one"), "{}", snapshots(&image));
+            // QEMU refuses a second one of that name: the save comes to nothing.
+            let error = hindered(&mut live, Basket::default(), async {}, named("one")).await;
+            assert!(error.to_string().starts_with("blockdev-snapshot-internal-sync: "), "{error}");
+            // The disk of the sink is full in the last pass, behind the snapshot.
+            let full = Basket { deaf: true, ..Basket::default() };
+            let error = hindered(&mut live, full, async {}, named("two")).await;
+            assert!(matches!(error, BackendError::Sink(_)), "{error}");
+            assert_eq!(report(&mut live).await.state, State::Running);
+            let (one, two) = (snapshots(&image).contains("one"), snapshots(&image).contains("two"));
+            assert!(one && !two, "{}", snapshots(&image));
+            // Its image was not kept, after all.
+            live.forget_snapshots("one").await;
+            live.forget_snapshots("none").await;
+            assert!(!snapshots(&image).contains("one"), "{}", snapshots(&image));
+            console.send("d").await;
+            console.until("D OK").await;
+            live.destroy().await.unwrap();
+        });
     });
 }
 
 #[test]
 fn a_machine_of_every_kind_comes_back_also_for_another_user() {
+    // Every kind of machine can be read past QEMU, or none on this host.
+    let mut past_qemu = None;
     for arch in installed() {
         let machines: &[&str] = if arch == Arch::X86_64 { &["pc", "q35"] } else { &["virt"] };
         for machine in machines {
@@ -643,7 +721,7 @@ fn a_machine_of_every_kind_comes_back_also_for_another_user() {
             let mut spec = scratch.spec();
             let config = &mut spec.config;
             (config.arch, config.machine) = (Some(arch), Some((*machine).into()));
-            (config.memory_mib, config.maxmem_mib) = (64, 64);
+            (config.memory_mib, config.maxmem_mib) = (96, 96);
             config.kind = GuestKind::Hvm;
             config.display.vncdisplay = Some(3617);
             config.usb.devices = vec!["tablet".into()];
@@ -658,6 +736,8 @@ fn a_machine_of_every_kind_comes_back_also_for_another_user() {
                 let (state, kept) = saved(&mut live, order(true)).await;
                 assert!(state.machine.machine.contains('-'), "a versioned one");
                 assert!(!state.machine.devices.is_empty());
+                let direct = kept.lock().unwrap().device.ends_with(b"{}");
+                assert_eq!(*past_qemu.get_or_insert(direct), direct, "{arch} {machine}");
                 live.destroy().await.unwrap();
                 for own in [false, true] {
                     let mut spec = back(&spec, &state, &kept);
