@@ -8,7 +8,7 @@ use kxl_domain::State;
 use super::course::SLACK;
 use super::drive::{Drive, Kept};
 use super::exact;
-use super::steps::{Step, Victim};
+use super::steps::{Fell, Step, Victim};
 use crate::console::Said;
 use crate::error::BenchError;
 use crate::typist::Typist;
@@ -32,10 +32,8 @@ pub(super) struct Did {
 
 /// What a step may come to.
 struct Expect {
-    states: Vec<State>,
-    /// The guest may boot.
-    boots: bool,
-    /// It has to.
+    then: State,
+    /// The guest has to boot.
     anew: bool,
     counts: (u64, u64),
 }
@@ -49,7 +47,7 @@ impl Drive<'_> {
     ) -> Result<Did, BenchError> {
         match step {
             Step::Rewrite => return self.rewrite(),
-            Step::KillMonitor | Step::KillEmulator | Step::KillBoth => return self.kill(step),
+            Step::KillMonitor | Step::KillEmulator | Step::KillBoth => return self.strike(step),
             Step::Verify => {
                 let took = self.ok(&["image", "verify", &self.name])?.took;
                 return Ok(Did { hit: false, took, note: String::new() });
@@ -60,44 +58,54 @@ impl Drive<'_> {
         }
         let from = self.begin_here();
         let before = self.state;
-        let (mut words, expect) = self.plain(step, victim);
+        let (mut words, expect) = self.plain(step);
         let name = self.name.clone();
         words.push(&name);
-        let (hit, took) = self.do_it(step, &words, victim)?;
-        self.settle(&expect.states, hit)?;
+        let (fell, took) = self.do_it(step, &words, victim)?;
+        self.settle(&fell.allowed(before, expect.then), fell)?;
         if step == Step::Suspend && self.state == State::Suspended {
             self.back = before;
         }
         self.hear_the_rest();
-        let note = self.healthy(from, expect.boots, expect.counts)?;
-        if expect.anew && !note.starts_with("booted") {
-            return Err(BenchError::wrong(format!("it has to boot, and it {note}")));
-        }
-        Ok(Did { hit, took, note })
+        let crash = fell.emulator.is_some();
+        let note = self.healthy(from, expect.anew || crash, expect.counts)?;
+        self.boots(expect.anew || crash, &note)?;
+        Ok(Did { hit: fell.anybody(), took, note })
     }
 
-    /// Runs the command, and kills somebody in the middle of it.
+    /// Refuses a guest that has to have booted and goes on.
+    fn boots(&self, has_to: bool, note: &str) -> Result<(), BenchError> {
+        if has_to && self.state == State::Running && !note.starts_with("booted") {
+            return Err(BenchError::wrong(format!("it has to boot, and it {note}")));
+        }
+        Ok(())
+    }
+
+    /// Runs the command, and kills somebody in the middle of it. Where nobody was there to be killed
+    /// it has to succeed.
     fn do_it(
         &mut self,
         step: Step,
         args: &[&str],
         victim: Option<Victim>,
-    ) -> Result<(bool, Duration), BenchError> {
+    ) -> Result<(Fell, Duration), BenchError> {
         let typical = self.typical.get(step.name()).copied().unwrap_or(GUESS);
         let fault = victim.map(|victim| (victim, self.dice.moment(typical.mul_f32(1.1))));
-        let (ended, hit) = self.run(args, fault)?;
-        if victim.is_none() {
+        let (ended, fell) = self.run(args, fault)?;
+        if !fell.anybody() {
             let took = ended.succeeded()?.took;
-            self.typical.insert(step.name(), took);
-            return Ok((false, took));
+            if victim.is_none() {
+                self.typical.insert(step.name(), took);
+            }
+            return Ok((fell, took));
         }
         // A monitor that is gone, or an emulator, is heard of no more for a while.
-        self.deaf |= hit && victim != Some(Victim::Command);
-        Ok((hit, ended.took))
+        self.deaf |= victim != Some(Victim::Command);
+        Ok((fell, ended.took))
     }
 
     /// The words of a step that needs only the name, and what it may come to.
-    fn plain(&self, step: Step, victim: Option<Victim>) -> (Vec<&'static str>, Expect) {
+    fn plain(&self, step: Step) -> (Vec<&'static str>, Expect) {
         let (args, then): (&[&str], State) = match step {
             Step::Suspend => (&["suspend"], State::Suspended),
             Step::Resume => (&["resume"], self.back),
@@ -110,14 +118,6 @@ impl Drive<'_> {
             Step::Destroy => (&["destroy"], State::Halted),
             _ => (&["list"], self.state),
         };
-        let mut states = vec![then];
-        if let Some(victim) = victim {
-            states.push(self.state);
-            if victim.is_a_crash() {
-                states.push(State::Running);
-            }
-        }
-        let crash = victim.is_some_and(Victim::is_a_crash);
         let anew = matches!(step, Step::Reboot | Step::Reset | Step::Start);
         // No count is that high: the guest has to boot.
         let counts = if anew && !matches!(step, Step::Reboot | Step::Reset) {
@@ -125,7 +125,7 @@ impl Drive<'_> {
         } else {
             (self.count + 1, self.count + SLACK)
         };
-        (args.to_vec(), Expect { states, boots: crash || anew, counts, anew })
+        (args.to_vec(), Expect { then, counts, anew })
     }
 
     /// What the guest said last may still be on its way through the log.
@@ -151,29 +151,21 @@ impl Drive<'_> {
         Ok(Did { hit: false, took: start.elapsed(), note: format!("under way at line {place}") })
     }
 
-    fn kill(&mut self, step: Step) -> Result<Did, BenchError> {
+    fn strike(&mut self, step: Step) -> Result<Did, BenchError> {
         let from = self.begin_here();
         let start = Instant::now();
         let before = self.state;
-        let mut hit = false;
-        if step != Step::KillEmulator {
-            hit |= self.kill_monitor();
-        }
-        if step != Step::KillMonitor {
-            hit |= self.kill_emulator();
-        }
-        if !hit {
+        let fell = self.kill(step != Step::KillEmulator, step != Step::KillMonitor);
+        let crash = step != Step::KillMonitor;
+        if !fell.anybody() || crash != fell.emulator.is_some() {
             return Err(BenchError::wrong("there was nobody to kill"));
         }
         self.deaf |= step != Step::KillEmulator;
-        let crash = step != Step::KillMonitor;
         let state = if crash { State::Running } else { before };
-        self.settle(&[state], step != Step::KillEmulator)?;
+        self.settle(&[state], fell)?;
         let note = self.healthy(from, crash, (self.count + 1, self.count + SLACK))?;
-        if crash && !note.starts_with("booted") {
-            return Err(BenchError::wrong(format!("its emulator was killed, and it {note}")));
-        }
-        Ok(Did { hit, took: start.elapsed(), note })
+        self.boots(crash, &note)?;
+        Ok(Did { hit: true, took: start.elapsed(), note })
     }
 
     fn save(&mut self, step: Step, victim: Option<Victim>) -> Result<Did, BenchError> {
@@ -192,27 +184,25 @@ impl Drive<'_> {
             _ => &[],
         });
         words.extend([name.as_str(), file.as_str()]);
-        let (hit, took) = self.do_it(step, &words, victim)?;
+        let (fell, took) = self.do_it(step, &words, victim)?;
         let then = match step {
             Step::SaveOn => before,
             Step::SavePaused => State::Paused,
             _ => State::Halted,
         };
-        let crash = victim.is_some_and(Victim::is_a_crash);
-        let mut states = vec![then];
-        states.extend(victim.map(|_| before));
-        states.extend(crash.then_some(State::Running));
-        self.settle(&states, hit)?;
+        let crash = fell.emulator.is_some();
+        self.settle(&fell.allowed(before, then), fell)?;
         self.hear_the_rest();
         let high = self.latest();
         let note = self.healthy(from, crash, (low + 1, low + SLACK))?;
+        self.boots(crash, &note)?;
         let booted = note.starts_with("booted");
         let saved = path.exists();
         if step == Step::SaveAway && saved != (self.state == State::Halted) {
             let text = format!("it is {} and the file is {}", self.state, there(saved));
             return Err(BenchError::wrong(text));
         }
-        if victim.is_none() && !saved {
+        if !fell.anybody() && !saved {
             return Err(BenchError::wrong("the file is not there"));
         }
         if saved {
@@ -223,7 +213,8 @@ impl Drive<'_> {
             let counts = if booted { (low, u64::MAX) } else { (low, high.max(low)) };
             self.keep(path, counts, before == State::Paused)?;
         }
-        Ok(Did { hit, took, note: format!("{note}; file {}", there(saved)) })
+        let note = format!("{note}; file {}", there(saved));
+        Ok(Did { hit: fell.anybody(), took, note })
     }
 
     /// The memory in the file is the memory of the emulator, which stands still.
@@ -265,12 +256,9 @@ impl Drive<'_> {
         let kept = kept.ok_or_else(|| BenchError::wrong("there is no file to restore"))?;
         let file = kept.path.to_string_lossy().into_owned();
         let then = if kept.paused { State::Paused } else { State::Running };
-        let (hit, took) = self.do_it(Step::Restore, &["restore", &file], victim)?;
-        let crash = victim.is_some_and(Victim::is_a_crash);
-        let mut states = vec![then];
-        states.extend(victim.map(|_| self.state));
-        states.extend(crash.then_some(State::Running));
-        self.settle(&states, hit)?;
+        let (fell, took) = self.do_it(Step::Restore, &["restore", &file], victim)?;
+        let crash = fell.emulator.is_some();
+        self.settle(&fell.allowed(self.state, then), fell)?;
         let (low, high) = kept.counts;
         if self.state.is_live() {
             self.boot = from;
@@ -279,6 +267,7 @@ impl Drive<'_> {
         // What it says first was counted after the file's moment, and some lines may be cut.
         let at = (low + 1, high.saturating_add(SLACK));
         let note = self.healthy(from, crash, at)?;
+        self.boots(crash, &note)?;
         if self.state == State::Paused {
             // The first count after it is unpaused is that of the file.
             self.deaf = true;
@@ -287,7 +276,7 @@ impl Drive<'_> {
         if mark(&kept.path)? != kept.mark {
             return Err(BenchError::wrong(format!("{file} was changed by its restore")));
         }
-        Ok(Did { hit, took, note })
+        Ok(Did { hit: fell.anybody(), took, note })
     }
 }
 

@@ -10,11 +10,12 @@ use kxl_store::{Paths, Store};
 
 use super::course::Course;
 use super::dice::Dice;
+use super::excuse::Excused;
 use super::guest::Kind;
 use super::journal::Journal;
 use super::run::{Ended, Going};
-use super::steps::Victim;
-use super::watch::{self, Shown};
+use super::steps::{Fell, Victim};
+use super::watch::{self, Look, Shown};
 use crate::console::{Said, Transcript};
 use crate::error::BenchError;
 use crate::host::Host;
@@ -32,6 +33,9 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// How long a verified image may take to go.
 const REMOVAL: Duration = Duration::from_secs(60);
+
+/// How long until the next look.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A file that a state was saved to.
 #[derive(Clone, Debug)]
@@ -84,24 +88,23 @@ impl Drive<'_> {
         &self,
         args: &[&str],
         fault: Option<(Victim, Duration)>,
-    ) -> Result<(Ended, bool), BenchError> {
+    ) -> Result<(Ended, Fell), BenchError> {
         crate::interrupt::check()?;
         let scratch = self.host.root.join(format!("{}.last", self.name));
         let mut going = Going::start(self.host.command(args), &scratch)?;
-        let mut hit = false;
+        let mut fell = Fell::default();
         if let Some((victim, after)) = fault {
             std::thread::sleep(after);
             if !going.over() {
-                hit = match victim {
-                    Victim::Command => going.kill(),
-                    Victim::Monitor => self.kill_monitor(),
-                    Victim::Emulator => self.kill_emulator(),
-                    // Both of them, also where there was only one.
-                    Victim::Both => self.kill_monitor() | self.kill_emulator(),
+                fell = match victim {
+                    Victim::Command => Fell { toolstack: going.kill(), emulator: None },
+                    Victim::Monitor => self.kill(true, false),
+                    Victim::Emulator => self.kill(false, true),
+                    Victim::Both => self.kill(true, true),
                 };
             }
         }
-        Ok((going.end()?, hit))
+        Ok((going.end()?, fell))
     }
 
     /// Runs `kxl`, which has to succeed.
@@ -109,20 +112,23 @@ impl Drive<'_> {
         self.run(args, None)?.0.succeeded()
     }
 
-    pub(super) fn kill_monitor(&self) -> bool {
+    /// Kills the monitor and then the emulator, or one of them: whoever of them is there.
+    pub(super) fn kill(&self, monitor: bool, emulator: bool) -> Fell {
+        let toolstack = monitor && self.kill_monitor();
+        Fell { toolstack, emulator: if emulator { self.kill_emulator() } else { None } }
+    }
+
+    fn kill_monitor(&self) -> bool {
         let all = watch::monitors(&self.host.root, self.uuid);
         all.into_iter().filter(|one| watch::kill(one.clone())).count() > 0
     }
 
-    pub(super) fn kill_emulator(&self) -> bool {
-        let row = self.store.find(&self.name).ok().flatten().and_then(|row| row.process);
-        row.is_some_and(|row| {
-            watch::kill(kxl_backend::Identity {
-                pid: row.pid,
-                start_time: row.start_time,
-                boot_id: row.boot_id,
-            })
-        })
+    fn kill_emulator(&self) -> Option<i32> {
+        let row = self.store.find(&self.name).ok().flatten().and_then(|row| row.process)?;
+        let pid = row.pid;
+        let identity =
+            kxl_backend::Identity { pid, start_time: row.start_time, boot_id: row.boot_id };
+        watch::kill(identity).then_some(pid)
     }
 
     /// What the list shows.
@@ -130,27 +136,59 @@ impl Drive<'_> {
         Shown::among(&self.ok(&["list", "--json"])?.stdout, &self.name)
     }
 
-    /// Waits until the domain rests in one of these states, and remembers it.
-    pub(super) fn settle(&mut self, allowed: &[State], recover: bool) -> Result<(), BenchError> {
+    /// Waits until the domain rests in one of these states, and remembers it. An emulator's end is
+    /// settled by its monitor; where that or the command fell, everybody is asked to recover.
+    pub(super) fn settle(&mut self, allowed: &[State], fell: Fell) -> Result<(), BenchError> {
         let until = Instant::now() + SETTLE;
         let mut next_recover = Instant::now();
+        let mut excused = Excused::default();
         loop {
             let shown = self.shown()?;
-            if shown.settled() && allowed.contains(&shown.state) {
-                self.state = shown.state;
-                return Ok(());
+            match shown.look(allowed, fell.emulator) {
+                Look::Rests => {
+                    self.state = shown.state;
+                    self.journal.excused(&excused.lasted());
+                    return Ok(());
+                }
+                Look::Excused(excuse) => excused
+                    .once_more(excuse, Instant::now())
+                    .map_err(|why| BenchError::Wrong(format!("{why}: {shown:?}")))?,
+                Look::Elsewhere => {}
             }
             if Instant::now() > until {
                 return Err(BenchError::wrong(format!(
                     "after {SETTLE:?} it is {shown:?}, and not {allowed:?}"
                 )));
             }
-            if recover && Instant::now() > next_recover {
+            if fell.toolstack && Instant::now() > next_recover {
                 self.ok(&["recover"])?;
                 next_recover = Instant::now() + Duration::from_secs(2);
             }
             // Nothing tells when another process has come to rest.
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// It is where it came to rest, at every look that counts.
+    fn stays(&self) -> Result<(), BenchError> {
+        let mut excused = Excused::default();
+        loop {
+            let shown = self.shown()?;
+            match shown.look(&[self.state], None) {
+                Look::Rests => {
+                    self.journal.excused(&excused.lasted());
+                    return Ok(());
+                }
+                Look::Excused(excuse) => excused
+                    .once_more(excuse, Instant::now())
+                    .map_err(|why| BenchError::Wrong(format!("{why}: {shown:?}")))?,
+                Look::Elsewhere => {
+                    let text = format!("it was {}, and a moment later {shown:?}", self.state);
+                    return Err(BenchError::wrong(text));
+                }
+            }
+            // Whoever is to answer is busy.
+            std::thread::sleep(AGAIN);
         }
     }
 
@@ -174,11 +212,7 @@ impl Drive<'_> {
         }
         self.processes()?;
         self.images()?;
-        let shown = self.shown()?;
-        if !shown.settled() || shown.state != self.state {
-            let text = format!("it was {}, and a moment later {shown:?}", self.state);
-            return Err(BenchError::wrong(text));
-        }
+        self.stays()?;
         Ok(note)
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::excuse::Excuse;
 use crate::error::BenchError;
 
 /// The journal of one soak, shared by its drivers.
@@ -23,6 +24,7 @@ struct Inner {
     file: File,
     odd: Vec<String>,
     tally: BTreeMap<String, Tally>,
+    excused: BTreeMap<Excuse, Vec<Duration>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -43,7 +45,8 @@ impl Journal {
         let path = dir.join("soak.log");
         let file = File::create(&path);
         let file = file.map_err(BenchError::io(format!("make {}", path.display())))?;
-        let inner = Inner { file, odd: Vec::new(), tally: BTreeMap::new() };
+        let (tally, excused) = (BTreeMap::new(), BTreeMap::new());
+        let inner = Inner { file, odd: Vec::new(), tally, excused };
         Ok(Self { start: Instant::now(), dir, inner: Mutex::new(inner) })
     }
 
@@ -66,6 +69,15 @@ impl Journal {
         tally.times += 1;
         tally.took.push(took);
         *tally.ends.entry(end.to_owned()).or_default() += 1;
+    }
+
+    /// Looks that did not count, and how long they lasted.
+    pub(super) fn excused(&self, excused: &[(Excuse, Duration)]) {
+        for (excuse, lasted) in excused {
+            self.line(&format!("excused for {} ms: {}", lasted.as_millis(), excuse.name()));
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.excused.entry(*excuse).or_default().push(*lasted);
+        }
     }
 
     /// A step that went wrong; `evidence` is written into a file of its own.
@@ -121,6 +133,19 @@ impl Journal {
                 at(100),
                 ends.join(", ")
             );
+        }
+        for (excuse, lasted) in &inner.excused {
+            let _never_fails = writeln!(
+                text,
+                "excused {} times, longest {} ms of {} s: {}",
+                lasted.len(),
+                lasted.iter().max().map_or(0, Duration::as_millis),
+                excuse.within().as_secs(),
+                excuse.name()
+            );
+        }
+        if inner.excused.is_empty() {
+            text.push_str("excused: nothing\n");
         }
         for (number, odd) in inner.odd.iter().enumerate() {
             let _never_fails = writeln!(text, "oddity {}: {odd}", number + 1);

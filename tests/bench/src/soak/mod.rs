@@ -8,12 +8,16 @@
 //!   run ──► Drive (a thread each) ──► steps: what next, by dice    action: do it, expect
 //!                                       watch: what the host shows   course: how the guest counts
 //! ```
+//!
+//! A look that a busy host may be to blame for, or at a domain whose emulator was killed at that
+//! moment, is repeated for some seconds (`excuse`); the summary says how often and for how long.
 
 mod action;
 mod course;
 mod dice;
 mod drive;
 mod exact;
+mod excuse;
 mod guest;
 mod journal;
 mod run;

@@ -145,9 +145,59 @@ impl Victim {
             Self::Both => "monitor and emulator",
         }
     }
+}
 
-    /// Whether the guest's memory dies with it: then its end is a crash, and the guest boots anew.
-    pub(crate) const fn is_a_crash(self) -> bool {
-        matches!(self, Self::Emulator | Self::Both)
+/// Who was killed in the middle of a step: not everybody who should is there at that moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fell {
+    /// The command or the monitor: nobody may be left who settles what became of it.
+    pub(crate) toolstack: bool,
+    /// The emulator with this pid was. The guest's memory dies with it: its end is a crash, after
+    /// which the guest boots anew.
+    pub(crate) emulator: Option<i32>,
+}
+
+impl Fell {
+    /// Whether somebody was killed at all.
+    pub(crate) const fn anybody(self) -> bool {
+        self.toolstack || self.emulator.is_some()
+    }
+
+    /// Where a step that was to lead from `before` to `then` may have led.
+    pub(crate) fn allowed(self, before: State, then: State) -> Vec<State> {
+        if self.emulator.is_some() {
+            // On one side of its point of no return the domain is at rest, and nowhere is there a
+            // guest that goes on.
+            let mut states = vec![State::Running];
+            states.extend([then, before].into_iter().filter(|state| !state.is_live()));
+            return states;
+        }
+        if self.toolstack { vec![then, before] } else { vec![then] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use State::{Halted, Paused, Running, Suspended};
+
+    use super::*;
+
+    #[test]
+    fn a_step_in_which_nobody_fell_leads_where_it_has_to() {
+        assert_eq!(Fell::default().allowed(Running, Suspended), [Suspended]);
+        let command = Fell { toolstack: true, emulator: None };
+        assert_eq!(command.allowed(Paused, Suspended), [Suspended, Paused]);
+        assert_eq!(command.allowed(Suspended, Paused), [Paused, Suspended]);
+    }
+
+    #[test]
+    fn a_guest_whose_emulator_was_killed_boots_or_rests_and_never_stays_paused() {
+        for toolstack in [false, true] {
+            let emulator = Fell { toolstack, emulator: Some(40) };
+            assert_eq!(emulator.allowed(Paused, Suspended), [Running, Suspended]);
+            assert_eq!(emulator.allowed(Paused, Halted), [Running, Halted]);
+            assert_eq!(emulator.allowed(Suspended, Paused), [Running, Suspended]);
+            assert_eq!(emulator.allowed(Running, Running), [Running]);
+        }
     }
 }

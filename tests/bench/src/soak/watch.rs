@@ -10,6 +10,7 @@ use kxl_store::image::Image;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::excuse::Excuse;
 use crate::error::BenchError;
 
 /// A domain as `kxl list --json` shows it.
@@ -23,12 +24,48 @@ pub(super) struct Shown {
     pub(super) pid: Option<i32>,
     pub(super) monitor: Option<i32>,
     pub(super) reason: Option<String>,
+    /// Why it does not answer.
+    silent_because: Option<String>,
 }
 
+/// What a look at a domain means for one who waits until it rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It rests where it may.
+    Rests,
+    /// It does not, for a reason that may pass within so long.
+    Excused(Excuse),
+    /// It is somewhere else, or something is being done to it, or somebody of it is missing.
+    Elsewhere,
+}
+
+/// The reasons not to answer that a busy host may be to blame for.
+const BUSY: [&str; 3] = [
+    "its monitor does not answer",
+    "its emulator does not answer",
+    "its emulator is frozen or waits for a device",
+];
+
 impl Shown {
-    /// Nothing is being done to it and it is there.
-    pub(super) fn settled(&self) -> bool {
-        self.op.is_none() && self.answering != Some(false)
+    /// What this look means where one of `allowed` is waited for; `killed` is the emulator that was
+    /// killed meanwhile, and with which the domain cannot rest anywhere.
+    pub(super) fn look(&self, allowed: &[State], killed: Option<i32>) -> Look {
+        if self.op.is_some() || !allowed.contains(&self.state) {
+            return Look::Elsewhere;
+        }
+        if self.pid.is_some() && self.pid == killed {
+            let shown = self.answering == Some(true);
+            return Look::Excused(if shown { Excuse::Dying } else { Excuse::Ended });
+        }
+        if self.answering != Some(false) {
+            return Look::Rests;
+        }
+        let busy = self.silent_because.as_deref().is_some_and(|why| BUSY.contains(&why));
+        if busy && self.pid.is_some() && self.monitor.is_some() {
+            Look::Excused(Excuse::Late)
+        } else {
+            Look::Elsewhere
+        }
     }
 
     /// The only domain of that name.
@@ -50,6 +87,7 @@ impl Shown {
             pid: number("pid"),
             monitor: number("monitor_pid"),
             reason: text("reason"),
+            silent_because: text("silent_because"),
         })
     }
 }
@@ -139,4 +177,73 @@ pub(super) fn images(paths: &Paths, uuid: DomainUuid) -> Result<Images, BenchErr
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(change: &Value) -> Shown {
+        let mut one = json!({
+            "name": "web", "state": "paused", "answering": true, "pid": 40, "monitor_pid": 50,
+        });
+        for (key, value) in change.as_object().unwrap() {
+            one[key] = value.clone();
+        }
+        Shown::among(&json!([one]).to_string(), "web").unwrap()
+    }
+
+    fn look(change: &Value, killed: Option<i32>) -> Look {
+        shown(change).look(&[State::Paused], killed)
+    }
+
+    #[test]
+    fn a_domain_rests_where_it_may_and_answers() {
+        assert_eq!(look(&json!({}), None), Look::Rests);
+        assert_eq!(look(&json!({"state": "running"}), None), Look::Elsewhere);
+        assert_eq!(look(&json!({"operation": "saving"}), None), Look::Elsewhere);
+        let gone = json!({"state": "halted", "pid": null, "monitor_pid": null, "answering": null});
+        assert_eq!(shown(&gone).look(&[State::Halted], Some(40)), Look::Rests);
+    }
+
+    #[test]
+    fn only_an_answer_that_a_busy_host_may_delay_is_waited_for_again() {
+        let silent = |why: &str| json!({"answering": false, "silent_because": why});
+        for why in BUSY {
+            assert_eq!(look(&silent(why), None), Look::Excused(Excuse::Late), "{why}");
+        }
+        for why in ["its emulator is stopped by a signal", "its emulator has just ended"] {
+            assert_eq!(look(&silent(why), None), Look::Elsewhere, "{why}");
+        }
+        for missing in ["pid", "monitor_pid"] {
+            let mut one = silent(BUSY[0]);
+            one[missing] = Value::Null;
+            assert_eq!(look(&one, None), Look::Elsewhere, "without {missing}");
+        }
+        let mut busy = silent(BUSY[0]);
+        busy["operation"] = "saving".into();
+        assert_eq!(look(&busy, None), Look::Elsewhere);
+        busy = silent(BUSY[0]);
+        busy["state"] = "running".into();
+        assert_eq!(look(&busy, None), Look::Elsewhere);
+    }
+
+    #[test]
+    fn nothing_rests_with_an_emulator_that_was_killed() {
+        assert_eq!(look(&json!({}), Some(40)), Look::Excused(Excuse::Dying));
+        let ended = json!({"answering": false, "silent_because": "its emulator has just ended"});
+        assert_eq!(look(&ended, Some(40)), Look::Excused(Excuse::Ended));
+        assert_eq!(look(&json!({}), Some(41)), Look::Rests, "it has another one");
+        assert_eq!(look(&json!({"state": "running"}), Some(40)), Look::Elsewhere);
+    }
+
+    #[test]
+    fn a_domain_that_is_lost_or_there_twice_is_told() {
+        Shown::among("[]", "web").unwrap_err();
+        Shown::among(r#"[{"name": "web", "state": "paused"}, {"name": "web"}]"#, "web")
+            .unwrap_err();
+        Shown::among(r#"[{"name": "web", "state": "asleep?"}]"#, "web").unwrap_err();
+    }
 }
