@@ -18,6 +18,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::recorder::identity_of;
 
+/// Why a domain does not answer whose emulator is dead and whose record does not say so yet.
+const JUST_ENDED: &str = "its emulator has just ended";
+
 /// Whether a live domain can be talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answering {
@@ -135,6 +138,8 @@ fn a_thread_runs(process: Option<&kxl_store::ProcessRow>) -> bool {
 struct Asked {
     index: usize,
     client: Client,
+    /// `/proc` has shown no living emulator before the monitor was asked.
+    emulator_gone: bool,
 }
 
 /// Asks every monitor at once and takes the answers as they come.
@@ -145,11 +150,12 @@ fn ask_monitors(paths: &Paths, seen: &mut [Seen], budget: Duration) {
         if domain.domid.is_none() {
             continue;
         }
+        let emulator_gone = domain.answering == Answering::Lost;
         match ask(paths, &domain.row, budget) {
             Ok(client) => {
                 domain.answering = Answering::No("its monitor does not answer");
                 domain.monitor = socket::peer_pid(client.stream()).ok();
-                asked.push(Asked { index, client });
+                asked.push(Asked { index, client, emulator_gone });
             }
             Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
                 domain.answering = Answering::No("kxl has no descriptor left to ask it");
@@ -201,7 +207,7 @@ fn heard(one: &mut Asked, seen: &mut [Seen]) -> bool {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
         Ok(Some(reply)) => {
             if let Body::Done(Answer::Status(status)) = reply.body {
-                take(domain, &status);
+                take(domain, &status, one.emulator_gone);
             }
             true
         }
@@ -213,13 +219,21 @@ fn heard(one: &mut Asked, seen: &mut [Seen]) -> bool {
     }
 }
 
-fn take(domain: &mut Seen, status: &MonitorStatus) {
+fn take(domain: &mut Seen, status: &MonitorStatus, emulator_gone: bool) {
+    // Of an emulator that is not its child a monitor learns only after the reaper how it ended,
+    // and shows until then what was. One that has another emulator by now, or is about to, knows.
+    let unnoticed = emulator_gone
+        && status.op.is_none()
+        && status.pid.is_some()
+        && status.pid == domain.row.process.as_ref().map(|process| process.pid);
     domain.status = status.status();
     domain.reason = status.reason;
     domain.domid = Some(status.domid);
     domain.memory_mib = status.memory_mib;
     domain.vcpus = status.vcpus;
-    domain.answering = if status.answering == Some(false) {
+    domain.answering = if unnoticed {
+        Answering::No(JUST_ENDED)
+    } else if status.answering == Some(false) {
         Answering::No(why_silent(domain))
     } else {
         Answering::Yes
@@ -231,7 +245,77 @@ fn why_silent(domain: &Seen) -> &'static str {
     match pid.and_then(|pid| Stat::read(pid).ok()).map(|stat| stat.state) {
         Some(RunState::Stopped) => "its emulator is stopped by a signal",
         Some(RunState::Waiting) => "its emulator is frozen or waits for a device",
-        Some(RunState::Dead) | None => "its emulator has just ended",
+        Some(RunState::Dead) | None => JUST_ENDED,
         Some(RunState::Running | RunState::Sleeping) => "its emulator does not answer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kxl_domain::{DomainName, DomainUuid, Op, Wanted};
+    use kxl_store::ProcessRow;
+
+    use super::*;
+
+    fn paused(pid: i32) -> (Seen, MonitorStatus) {
+        let uuid: DomainUuid = "00000001-0000-4000-8000-000000000000".parse().unwrap();
+        let name = DomainName::new("web").unwrap();
+        // Of no boot that ever was: no process is this one.
+        let process = ProcessRow { pid, start_time: 1, boot_id: "another".into() };
+        let row = ListRow {
+            uuid,
+            name: name.clone(),
+            domid: Some(DomId(4)),
+            managed: true,
+            backend: "simh".into(),
+            memory_mib: 4,
+            vcpus: 1,
+            wanted: Wanted::Paused,
+            state: State::Paused,
+            reason: None,
+            detail: String::new(),
+            op: None,
+            process: Some(process),
+            started_ms: Some(1_000),
+        };
+        let status = MonitorStatus {
+            uuid,
+            name,
+            domid: DomId(4),
+            wanted: Wanted::Paused,
+            state: State::Paused,
+            op: None,
+            reason: None,
+            pid: Some(pid),
+            answering: Some(true),
+            memory_mib: 4,
+            vcpus: 1,
+            started_ms: 1_000,
+            vnc: None,
+        };
+        (from_host(row), status)
+    }
+
+    fn taken(change: impl FnOnce(&mut MonitorStatus)) -> Answering {
+        let (mut seen, mut status) = paused(1);
+        assert_eq!(seen.answering, Answering::Lost, "its emulator is not there");
+        change(&mut status);
+        take(&mut seen, &status, true);
+        seen.answering
+    }
+
+    #[test]
+    fn a_dead_emulator_does_not_answer_though_its_monitor_has_not_noticed() {
+        assert_eq!(taken(|_| {}), Answering::No(JUST_ENDED));
+    }
+
+    #[test]
+    fn a_monitor_that_has_another_emulator_or_is_about_to_is_believed() {
+        assert_eq!(taken(|status| status.pid = Some(2)), Answering::Yes);
+        assert_eq!(taken(|status| status.pid = None), Answering::Yes);
+        assert_eq!(taken(|status| status.op = Some(Op::Starting)), Answering::Yes);
+        let (mut seen, status) = paused(1);
+        take(&mut seen, &status, false);
+        assert_eq!(seen.answering, Answering::Yes);
     }
 }

@@ -180,6 +180,26 @@ fn an_emulator_that_dies_unwatched_is_started_again_where_the_policy_says_so() {
 }
 
 #[test]
+fn an_emulator_that_dies_after_its_adoption_is_never_shown_as_answering() {
+    let host = Host::new();
+    host.define("web", &guest::mock("web", ""));
+    host.ok(["start", "web"]);
+    lose_monitor(&host, "web", Signal::SIGKILL);
+    host.ok(["recover"]);
+    let emulator = host.emulator_of(&host.domain("web"));
+    // Its monitor learns how it ended when somebody else has reaped it: at once or after seconds.
+    emulator.kill();
+    wait::eventually("the crash is recorded", || {
+        let domain = host.domain("web");
+        let answers = domain.rests() == Some(Running) && domain.0["answering"] == true;
+        assert!(!answers, "{domain:?}");
+        domain.rests() == Some(Halted)
+    });
+    assert_eq!(host.domain("web").reason(), Some("crash"));
+    host.quiet();
+}
+
+#[test]
 fn a_guest_that_ends_unwatched_gets_its_policy_from_the_next_monitor() {
     let ends = [("poweroff", "on_poweroff"), ("crash", "on_crash"), ("watchdog", "on_watchdog")];
     let hosts = ends.map(|(event, key)| {
