@@ -230,6 +230,8 @@ impl Db {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let path = &in_real_directory(path)
+            .map_err(|error| StoreError::io("look at the directory of", path, error))?;
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(busy(self.patience))?;
@@ -330,6 +332,16 @@ fn remove_files(db: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The same file with the links on the way to it resolved. SQLite refuses a link anywhere in the
+/// path; only one in the place of the database is none of ours. A directory may be a link: somebody
+/// has put the state on another disk, and [`Paths::check`] has looked at what it leads to.
+fn in_real_directory(path: &Path) -> std::io::Result<PathBuf> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(path.to_path_buf());
+    };
+    Ok(dir.canonicalize()?.join(name))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use rusqlite::Connection;
@@ -21,6 +21,30 @@ fn furnished() -> Host {
     managed(&store, "a", 1);
     store.event(&Event::new(Severity::Info, "tested")).unwrap();
     host
+}
+
+#[test]
+fn directories_may_be_links_to_another_disk_and_a_database_may_not_be_one() {
+    let host = Host::new();
+    let links = [host.state_dir(), host.run_dir(), host.log_dir()];
+    for (number, dir) in links.iter().enumerate() {
+        let elsewhere = host.root().join(format!("disk-{number}"));
+        fs::create_dir(&elsewhere).unwrap();
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir_all(dir.parent().unwrap()).unwrap();
+        symlink(&elsewhere, dir).unwrap();
+    }
+    let store = host.store();
+    managed(&store, "a", 1);
+    store.event(&Event::new(Severity::Info, "tested")).unwrap();
+    assert_eq!(host.store().list().unwrap().len(), 1);
+
+    let registry = host.registry_db();
+    let other = host.root().join("other.db");
+    fs::rename(&registry, &other).unwrap();
+    symlink(&other, &registry).unwrap();
+    let text = host.store().list().unwrap_err().to_string();
+    assert!(text.contains(&registry.display().to_string()), "{text}");
 }
 
 #[test]
