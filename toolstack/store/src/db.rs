@@ -65,7 +65,8 @@ pub(crate) struct Db {
 struct Open {
     connection: Connection,
     queue: File,
-    /// It keeps everybody else out, and is closed after one use.
+    /// It keeps everybody else out, holds the queue from before it was opened, and is closed after
+    /// one use.
     alone: bool,
 }
 
@@ -88,7 +89,11 @@ impl Db {
 
     /// Closes the connection; the next use opens it again. Does not wait for the disk.
     pub(crate) fn close(&mut self) {
-        self.open = None;
+        let Some(Open { connection, queue, alone }) = self.open.take() else { return };
+        drop(connection);
+        if alone {
+            leave(&queue);
+        }
     }
 
     /// Removes the database. Only for one that nobody can use any more.
@@ -114,14 +119,16 @@ impl Db {
         let (spec, path) = (self.spec, &self.path);
         let fault = |fault| explain(spec, path, attempt, fault);
         let open = self.open.as_mut().expect("opened above");
-        let transaction = open
+        let result = open
             .connection
             .transaction_with_behavior(TransactionBehavior::Deferred)
-            .map_err(|error| fault(error.into()))?;
-        let result = f(&transaction).map_err(fault);
-        let finished = transaction.finish().map_err(|error| fault(error.into()));
+            .map_err(|error| fault(error.into()))
+            .and_then(|transaction| {
+                let result = f(&transaction).map_err(fault);
+                transaction.finish().map_err(|error| fault(error.into())).and(result)
+            });
         self.close_if_alone();
-        finished.and(result).map(Some)
+        result.map(Some)
     }
 
     fn close_if_alone(&mut self) {
@@ -144,6 +151,7 @@ impl Db {
         let (spec, path) = (self.spec, &self.path);
         let fault = |fault| explain(spec, path, attempt, fault);
         let open = self.open.as_mut().expect("opened above");
+        // One who is alone has the queue already, which is no wait.
         let turn = Turn::take(&open.queue, path, self.patience)?;
         let result = open
             .connection
@@ -179,16 +187,37 @@ impl Db {
             let connection = self.connect(&self.path, self.spec.synchronous, sharing)?;
             Ok((self.version(&connection)?, connection))
         };
-        let (alone, (version, mut connection)) = match look(Sharing::Shared) {
-            Err(StoreError::NoSpace { .. }) => (true, look(Sharing::Alone)?),
-            looked => (false, looked?),
+        let shared = look(Sharing::Shared);
+        let alone = matches!(shared, Err(StoreError::NoSpace { .. }));
+        let (looked, queue) = if alone {
+            // Two who each have begun to read and want the other one out would wait for each other
+            // until their patience ends: SQLite lets go of nothing on its way to being alone.
+            let handed = lock::wait_for(&queue, &queue_path, self.patience)?;
+            (look(Sharing::Alone), handed.unwrap_or(queue))
+        } else {
+            (shared, queue)
         };
-        if version < self.newest() {
-            let _turn = Turn::take(&queue, &self.path, self.patience)?;
-            self.migrate(&mut connection)?;
+        let opened = looked.and_then(|(version, mut connection)| {
+            if version < self.newest() {
+                let turn =
+                    if alone { None } else { Some(Turn::take(&queue, &self.path, self.patience)?) };
+                self.migrate(&mut connection)?;
+                drop(turn);
+            }
+            Ok(connection)
+        });
+        match opened {
+            Ok(connection) => {
+                self.open = Some(Open { connection, queue, alone });
+                Ok(())
+            }
+            Err(error) => {
+                if alone {
+                    leave(&queue);
+                }
+                Err(error)
+            }
         }
-        self.open = Some(Open { connection, queue, alone });
-        Ok(())
     }
 
     /// Makes the database under another name and renames it: whoever sees it sees all of it.
@@ -348,6 +377,14 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// Lets the next one of the queue come, also where a child that was forked meanwhile has a copy of
+/// the descriptor.
+fn leave(queue: &File) {
+    if let Err(error) = queue.unlock() {
+        tracing::warn!(%error, "cannot leave the queue; it is left when the file is closed");
+    }
 }
 
 /// A writer's turn. Unlocked, not merely closed, at its end: a child forked meanwhile may hold a

@@ -114,3 +114,29 @@ fn on_a_full_disk_starts_are_refused_with_the_reason_and_ends_go_on() {
     kxl(&["start", "kept"]).expect(0);
     kxl(&["destroy", "late", "kept"]).expect(0);
 }
+
+#[test]
+fn on_a_full_disk_commands_at_the_same_time_wait_for_each_other_and_all_answer() {
+    let host = Host::new();
+    let small = match Small::make(&host.root) {
+        Ok(small) => small,
+        Err(reason) => return skip("a full disk", &reason),
+    };
+    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
+    let file = host.file("web.cfg", &guest::mock("web", "tick=0")).display().to_string();
+    kxl(&["new", &file]).expect(0);
+    kxl(&["start", "web"]).expect(0);
+    let fill = format!("cat /dev/zero > {}/fill; sync", host.root.display());
+    drop(small.run(&host, &["sh", "-c", &fill]));
+    // There is no room for what lets several use a database, so each has it alone.
+    for _ in 0..4 {
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..8).map(|_| scope.spawn(|| kxl(&["list"]))).collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        for answer in answers {
+            assert!(answer.expect(0).stdout.contains("web"));
+        }
+    }
+    kxl(&["destroy", "web"]).expect(0);
+}
