@@ -84,6 +84,7 @@ fn on_a_full_disk_starts_are_refused_with_the_reason_and_ends_go_on() {
     kxl(&["start", "kept"]).expect(0);
     kxl(&["create", &file("asked")]).expect(0);
     kxl(&["create", &file("ended")]).expect(0);
+    kxl(&["create", &file("last")]).expect(0);
 
     let fill = format!("cat /dev/zero > {}/fill; sync", host.root.display());
     drop(small.run(&host, &["sh", "-c", &fill]));
@@ -100,6 +101,9 @@ fn on_a_full_disk_starts_are_refused_with_the_reason_and_ends_go_on() {
     kxl(&["shutdown", "-ww", "asked"]).expect(0);
     kxl(&["destroy", "ended"]).expect(0);
     kxl(&["destroy", "kept"]).expect(0);
+    let status = kxl(&["host", "status"]).expect(0);
+    assert!(!status.stdout.contains("lock"), "{status}");
+    kxl(&["host", "shutdown"]).expect(0);
     wait::eventually("every emulator has ended", || host.emulators().is_empty());
 
     let empty = format!("rm {}/fill", host.root.display());
@@ -109,6 +113,7 @@ fn on_a_full_disk_starts_are_refused_with_the_reason_and_ends_go_on() {
         listed("kept").is_some_and(|kept| kept["state"] == "halted")
             && listed("asked").is_none()
             && listed("ended").is_none()
+            && listed("last").is_none()
     });
     kxl(&["create", &file("late")]).expect(0);
     kxl(&["start", "kept"]).expect(0);

@@ -9,6 +9,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kxl_domain::image::ImagePlace;
 use kxl_domain::{DomainConfig, DomainName, DomainUuid, Failure, ImageId, Kind, State, Wanted};
@@ -157,8 +159,12 @@ pub struct MaintenanceLock {
     _file: File,
 }
 
+/// How long somebody who only looks may be in the way.
+const LOOKED_AT: Duration = Duration::from_millis(500);
+
 impl MaintenanceLock {
-    /// Takes it, or says who has it.
+    /// Takes it, or says who has it. A full disk keeps nobody from it: a host is to be shut down
+    /// whatever its disks are like.
     ///
     /// # Errors
     /// [`Kind::Denied`] when another command is at it.
@@ -167,38 +173,69 @@ impl MaintenanceLock {
             Failure::because(Kind::Failed, "cannot use this host's places", &error)
         })?;
         let path = paths.maintenance_lock();
-        let failed = |error: &io::Error| {
-            Failure::because(Kind::Failed, format!("cannot lock {}", path.display()), error)
-        };
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
-            .open(&path)
-            .map_err(|error| failed(&error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let pid = fs::read_to_string(&path).unwrap_or_default();
-                let who = pid
-                    .trim()
-                    .parse::<u32>()
-                    .map_or_else(|_| String::new(), |pid| format!(" (pid {pid})"));
-                let text = format!("another host save, restore or shutdown is at work{who}");
-                return Err(Failure::new(Kind::Denied, text)
-                    .hint("kxl host status shows how far it is; run this again when it is over"));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        let mut file = match options().write(true).create(true).truncate(false).open(&path) {
+            // No room for one more file: then its directory is what everybody locks.
+            Err(error) if is_full(&error) => path.parent().map_or(Err(error), File::open),
+            opened => opened,
         }
-        // Whoever is refused reads who it is.
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(|error| failed(&error))?;
+        .map_err(|error| failed(&path, &error))?;
+        let until = Instant::now() + LOOKED_AT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    // One who looks has it for microseconds, and nothing tells of its end.
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => return Err(taken(&path)),
+                Err(TryLockError::Error(error)) => return Err(failed(&path, &error)),
+            }
+        }
+        // Whoever is refused reads who it is; that is a help and no condition.
+        let told = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = told {
+            tracing::debug!(%error, "who has the lock is not written down");
+        }
         Ok(Self { _file: file })
     }
+
+    /// Whether somebody has it, and who; writes nothing.
+    #[must_use]
+    pub fn holder(paths: &Paths) -> Option<Failure> {
+        let path = paths.maintenance_lock();
+        let look = match options().open(&path) {
+            Ok(file) => file.try_lock_shared(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => Err(TryLockError::Error(error)),
+        };
+        match look {
+            Ok(()) => None,
+            Err(TryLockError::WouldBlock) => Some(taken(&path)),
+            Err(TryLockError::Error(error)) => Some(failed(&path, &error)),
+        }
+    }
+}
+
+fn options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.read(true).mode(0o600).custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
+    options
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+fn failed(path: &Path, error: &io::Error) -> Failure {
+    Failure::because(Kind::Failed, format!("cannot lock {}", path.display()), error)
+}
+
+fn taken(path: &Path) -> Failure {
+    let pid = fs::read_to_string(path).unwrap_or_default();
+    let who = pid.trim().parse::<u32>();
+    let who = who.map_or_else(|_| String::new(), |pid| format!(" (pid {pid})"));
+    Failure::new(Kind::Denied, format!("another host save, restore or shutdown is at work{who}"))
+        .hint("kxl host status shows how far it is; run this again when it is over")
 }
 
 #[cfg(test)]
@@ -271,11 +308,32 @@ mod tests {
     fn only_one_command_at_a_time_empties_a_host() {
         let tree = Tree::new("maintenance-lock");
         let paths = tree.paths();
+        assert!(MaintenanceLock::holder(&paths).is_none(), "nobody was ever at it");
         let held = MaintenanceLock::take(&paths).unwrap();
         let refused = MaintenanceLock::take(&paths).unwrap_err();
         assert_eq!(refused.kind, Kind::Denied);
         assert!(refused.text.contains(&format!("pid {}", std::process::id())), "{refused}");
+        assert_eq!(MaintenanceLock::holder(&paths).unwrap().text, refused.text);
         drop(held);
+        assert!(MaintenanceLock::holder(&paths).is_none());
         MaintenanceLock::take(&paths).unwrap();
+    }
+
+    #[test]
+    fn one_who_looks_who_empties_the_host_is_in_nobodys_way() {
+        let tree = Tree::new("maintenance-look");
+        let paths = tree.paths();
+        drop(MaintenanceLock::take(&paths).unwrap());
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    drop(MaintenanceLock::holder(&paths));
+                }
+            });
+            let taken: Vec<_> = (0..50).map(|_| MaintenanceLock::take(&paths).is_ok()).collect();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(taken, [true; 50]);
+        });
     }
 }

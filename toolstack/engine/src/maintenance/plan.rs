@@ -192,8 +192,8 @@ pub fn plan(members: &[Member], disk: Disk, request: &Request) -> Result<Plan, C
         if task.ways.first() == Some(&Way::Save) {
             let takes = duration(task.bytes, disk.bandwidth) + LEAST;
             let refusal = if task.bytes > left {
-                let (need, left) = (mib(task.bytes), mib(left));
-                Some(format!("its image needs {need}, and {left} are left"))
+                let (need, left, spare) = (mib(task.bytes), mib(left), mib(SPARE));
+                Some(format!("its image needs {need}, and {left} are left beside {spare} to spare"))
             } else if time.is_some_and(|time| takes > time) {
                 Some(format!(
                     "saving it takes {:.1} s, and the deadline leaves {:.1} s",

@@ -58,7 +58,10 @@ fn space_goes_to_those_that_start_first_and_the_others_are_shut_down() {
     let plan = plan(&members, disk(SPARE + 150 * MIB), &request(SOFT)).unwrap();
     assert_eq!(plan.tasks[1].ways, SOFT);
     assert_eq!(plan.tasks[0].ways, [Way::Shutdown]);
-    assert_eq!(plan.tasks[0].why, "its image needs 108 MiB, and 42 MiB are left");
+    assert_eq!(
+        plan.tasks[0].why,
+        "its image needs 108 MiB, and 42 MiB are left beside 64 MiB to spare"
+    );
     assert!(!plan.tasks[0].stuck);
 }
 

@@ -13,7 +13,7 @@ use crate::text::add;
 /// Tells what would be saved, what waits to come back, and what starts with the host.
 pub(crate) fn status(args: &Status) -> Exit {
     let mut host = Host::open()?;
-    let busy = MaintenanceLock::take(&host.paths).err();
+    let busy = MaintenanceLock::holder(&host.paths);
     let members = host.members(Scope::All, &abilities()?)?;
     let settings = Settings { restoring: true, starting: true, ..Settings::default() };
     let (items, failures) = host.left(&settings)?;
@@ -21,7 +21,7 @@ pub(crate) fn status(args: &Status) -> Exit {
     let bytes: u64 = members.iter().filter(|one| one.can_save).map(|one| one.touched).sum();
     if args.json {
         out::print_json(&json!({
-            "busy": busy.as_ref().map(|failure| failure.text.clone()),
+            "busy": busy.as_ref().map(ToString::to_string),
             "live": members.iter().map(live_json).collect::<Vec<_>>(),
             "bytes": bytes,
             "back": items
@@ -43,7 +43,7 @@ pub(crate) fn status(args: &Status) -> Exit {
     }
     let mut text = String::new();
     if let Some(failure) = &busy {
-        add(&mut text, format_args!("{}\n\n", failure.text));
+        add(&mut text, format_args!("{failure}\n\n"));
     }
     put_live(&mut text, &members, bytes);
     add(&mut text, format_args!("\n{:<20} {:<10} {}\n", "WAITS", "BY", "FROM"));
