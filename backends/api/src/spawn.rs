@@ -143,9 +143,10 @@ impl Command {
     }
 
     /// Has the kernel ready to tell which pages of its memory the program writes; see
-    /// [`crate::tracking`]. Best effort: what the host does not let us have is done without.
+    /// [`crate::tracking`]. Best effort: what the host does not let us have is done without. So is
+    /// a program whose file gives it rights, which it would not get while it is traced.
     pub fn track_writes(&mut self) -> &mut Self {
-        self.track_writes = tracking::CAN_LEND;
+        self.track_writes = tracking::CAN_LEND && !gives_rights(&self.program);
         self
     }
 
@@ -166,6 +167,18 @@ impl Command {
         self.cgroups.push(c(dir.join("cgroup.procs").as_os_str())?);
         Ok(self)
     }
+}
+
+/// Whether a program's file gives it another user, another group or capabilities.
+fn gives_rights(program: &CString) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let path = Path::new(OsStr::from_bytes(program.as_bytes()));
+    let mode = std::fs::metadata(path).map_or(0, |meta| meta.permissions().mode());
+    // SAFETY: two strings; nothing is written.
+    let length = unsafe {
+        libc::getxattr(program.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0)
+    };
+    mode & (libc::S_ISUID | libc::S_ISGID) != 0 || length > 0
 }
 
 fn c(text: &OsStr) -> io::Result<CString> {

@@ -111,3 +111,17 @@ fn a_child_that_must_not_punch_holes_cannot_and_may_do_everything_else() {
     assert_eq!(std::fs::read(&file).unwrap()[..4096], [1; 4096]);
     std::fs::remove_file(&file).unwrap();
 }
+
+#[test]
+fn a_program_whose_file_gives_it_rights_is_told_from_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = std::env::temp_dir().join(format!("kxl-rights-{}", std::process::id()));
+    std::fs::write(&path, "").unwrap();
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+    for (mode, gives) in [(0o755, false), (0o2755, true), (0o4755, true)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(gives_rights(&name), gives, "{mode:o}");
+    }
+    std::fs::remove_file(path).unwrap();
+    assert!(!gives_rights(&name), "there is none");
+}

@@ -53,8 +53,10 @@ pub(crate) struct Facts {
     pub(crate) memory_fd: Option<RawFd>,
     /// That file is the guest's own: what it writes is in there.
     pub(crate) memory_own: bool,
-    /// Its memory may be read past QEMU while it runs: every write of a translated guest goes
-    /// through QEMU's own mapping, where the kernel sees it. Not tried on KVM.
+    /// Its memory may be read past QEMU while it runs: every write goes through QEMU's own mapping,
+    /// where the kernel sees it. So it is with a guest that is translated and with the devices that
+    /// we give it, but for disks past the page cache: for these the hardware writes, and what is on
+    /// its way while the kernel is asked would be missed. KVM was not tried.
     pub(crate) direct: bool,
     /// That a page has 4 KiB is part of the state.
     pub(crate) page_bits: bool,
@@ -92,7 +94,9 @@ impl Facts {
             disks: disks(config),
             memory_fd: note(MEMORY_FD).parse().ok(),
             memory_own: !note(MEMORY_OWN).is_empty(),
-            direct: note(ACCEL) == Accel::Tcg.as_str(),
+            direct: note(ACCEL) == Accel::Tcg.as_str()
+                && config.emulator_args.is_empty()
+                && !config.disks.iter().any(|disk| disk.direct_io_safe),
             page_bits: binary::arch(config).is_ok_and(|arch| arch == Arch::Aarch64),
         }
     }
@@ -208,7 +212,44 @@ pub(super) fn features(answer: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use kxl_domain::config::model::{self, DiskBus};
+
     use super::*;
+
+    fn past_the_cache() -> model::Disk {
+        model::Disk {
+            target: Some("/dev/sda".into()),
+            format: DiskFormat::Raw,
+            vdev: "xvda".into(),
+            bus: DiskBus::Virtio,
+            index: 0,
+            vdev_number: 0,
+            readwrite: true,
+            cdrom: false,
+            discard: None,
+            direct_io_safe: true,
+            backendtype: None,
+            script: None,
+        }
+    }
+
+    #[test]
+    fn memory_is_read_past_qemu_only_where_every_write_is_seen() {
+        let facts = |accel: &str, config: &DomainConfig| {
+            let mut attachments = Attachments::default();
+            attachments.notes.insert(ACCEL.into(), accel.into());
+            Facts::of("qemu", config, &attachments, [7, 2, 22]).direct
+        };
+        let plain = DomainConfig::new("guest".parse().unwrap());
+        assert!(facts("tcg", &plain));
+        assert!(!facts("kvm", &plain));
+        let mut own = plain.clone();
+        own.emulator_args = vec!["-device".into(), "x".into()];
+        assert!(!facts("tcg", &own), "what it does is not known");
+        let mut disk = plain;
+        disk.disks = vec![past_the_cache()];
+        assert!(!facts("tcg", &disk), "the hardware writes");
+    }
 
     #[test]
     fn features_are_sorted_and_named_once() {

@@ -20,6 +20,9 @@ struct Seen {
     still: Series,
     resume: Series,
     returns: Series,
+    /// Those of a guest that has only just booted: what it touches is noted for the later ones.
+    first_resume: Series,
+    first_suspend: Series,
 }
 
 /// One size after the other; in each round everybody once.
@@ -44,6 +47,8 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
         let what = format!("resume to the guest's next line, cold, {}", seen.size.name());
         table.add(Figure::new(what, seen.resume.clone(), Goal::AtMost(120.0)));
         table.add(Figure::new("  the command returns", seen.returns.clone(), Goal::Reported));
+        let what = "  of it the first after a boot";
+        table.add(Figure::new(what, seen.first_resume.clone(), Goal::Reported));
     }
     let what = "resume, 2 GiB";
     table.add(
@@ -57,6 +62,8 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
     table.add(figure.beside("virsh save", save));
     let figure = Figure::new(&what, middle.suspend.clone(), Goal::Within(2.0));
     table.add(figure.beside("O_DIRECT write of as much", direct));
+    let what = "  of it the first after a boot";
+    table.add(Figure::new(what, middle.first_suspend.clone(), Goal::Reported));
     table.add(Figure::new("  of it the monitor's part", middle.took.clone(), Goal::Reported));
     table.add(Figure::new("  of it the guest stands still", middle.still.clone(), Goal::Reported));
     let what = format!("suspend until durable, {}", large.size.name());
@@ -83,12 +90,16 @@ fn one(
         Some(peer) => Some(Peer::start(peer, guest, size, &subject)?),
         None => None,
     };
-    let [suspend, took, still, resume, returns] = times();
-    let mut seen = Seen { size, suspend, took, still, resume, returns };
-    for _ in 0..lab.rounds.of(9, 2) {
+    let [suspend, took, still, resume, returns, first_resume, first_suspend] = times();
+    let mut seen =
+        Seen { size, suspend, took, still, resume, returns, first_resume, first_suspend };
+    for round in 0..lab.rounds.of(9, 2) {
         subject.counts()?;
         let away = subject.suspend()?;
         seen.suspend.push_time(away.wall);
+        if round == 0 {
+            seen.first_suspend.push_time(away.wall);
+        }
         seen.took.push_time(away.took);
         seen.still.push_time(away.still);
         let bytes = disk::taken(&away.image)?;
@@ -99,6 +110,9 @@ fn one(
         disk::cool(&away.image)?;
         let (heard, returned) = subject.resume()?;
         seen.resume.push_time(heard);
+        if round == 0 {
+            seen.first_resume.push_time(heard);
+        }
         seen.returns.push_time(returned);
         subject.alone()?;
     }
