@@ -10,8 +10,8 @@ use kxl_backend::Process;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
     pub(super) addresses: Range<u64>,
-    /// Bytes that are resident.
-    pub(super) resident: u64,
+    /// Bytes that are the process's own, in memory or swapped out, and not those of a file.
+    pub(super) own: u64,
     /// No child inherits it: QEMU says so of every memory block of its guest, and of nothing else
     /// that is of the size of one.
     pub(super) guest: bool,
@@ -44,10 +44,11 @@ pub(super) fn parsed(smaps: &str) -> Vec<Mapping> {
     let mut found: Vec<Mapping> = Vec::new();
     for line in smaps.lines() {
         if let Some(addresses) = head(line) {
-            found.push(Mapping { addresses, resident: 0, guest: false });
+            found.push(Mapping { addresses, own: 0, guest: false });
         } else if let Some(last) = found.last_mut() {
-            if let Some(bytes) = kilobytes(line, "Rss:") {
-                last.resident = bytes;
+            if let Some(bytes) = kilobytes(line, "Anonymous:").or_else(|| kilobytes(line, "Swap:"))
+            {
+                last.own += bytes;
             } else if let Some(flags) = line.strip_prefix("VmFlags:") {
                 last.guest = flags.split_whitespace().any(|flag| flag == "dc");
             }
@@ -99,6 +100,7 @@ mod tests {
                          VmFlags: rd ex mr mw me\n\
                          7f0000000000-7f0010000000 rw-p 0 0:0 0\nSize:             262144 kB\n\
                          KernelPageSize: 4 kB\nRss:              120000 kB\nPss: 1 kB\n\
+                         Anonymous:        100000 kB\nSwap:             5000 kB\n\
                          VmFlags: rd wr mr mw me dc ac hg mg\n";
 
     #[test]
@@ -107,7 +109,7 @@ mod tests {
         assert_eq!(mappings.len(), 2);
         let found = only(&mappings, 256 << 20).unwrap();
         assert_eq!(found.addresses, 0x7f00_0000_0000..0x7f00_1000_0000);
-        assert_eq!(found.resident, 120_000 << 10);
+        assert_eq!(found.own, 105_000 << 10);
         assert_eq!(only(&mappings, 8192), None, "not a guest's");
         assert_eq!(only(&parsed(&SMAPS.repeat(2)), 256 << 20), None, "which of the two?");
     }

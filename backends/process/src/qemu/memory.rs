@@ -15,23 +15,24 @@ const DEVICES: u64 = 4 << 20;
 /// The memory blocks of a machine with every kind of screen, where QEMU does not tell.
 const UNKNOWN: u64 = 192 << 20;
 
-/// Bytes of the main memory block that the guest has touched, at most `size`: what is resident of
-/// it, and for one that was mapped from an image (`file` is QEMU's descriptor of it) what that holds.
+/// Bytes of the main memory block that the guest has touched, at most `size`: what its emulator has
+/// of its own, and for one that was mapped from an image (`file` is QEMU's descriptor of it) what
+/// that holds.
 pub(super) fn touched(process: &Process, size: u64, file: Option<RawFd>) -> u64 {
     let proc = Path::new("/proc").join(process.identity().pid.to_string());
-    let resident = resident(process, &proc, size).unwrap_or(size);
+    let own = own(process, &proc, size).unwrap_or(size);
     let image = file.map_or(0, |number| {
         let file = proc.join("fd").join(number.to_string());
         // It is 0 for a file that is gone, whose data has become the guest's own by then.
         fs::metadata(file).map_or(size, |meta| meta.blocks().saturating_mul(512))
     });
-    resident.saturating_add(image).min(size)
+    own.saturating_add(image).min(size)
 }
 
-/// What is resident of the mapping of this size, else of the whole process.
-fn resident(process: &Process, proc: &Path, size: u64) -> Option<u64> {
+/// What of the mapping of this size is the process's own, else what of the whole process is resident.
+fn own(process: &Process, proc: &Path, size: u64) -> Option<u64> {
     let mappings = maps::of(process).ok()?;
-    maps::only(&mappings, size).map(|mapping| mapping.resident).or_else(|| {
+    maps::only(&mappings, size).map(|mapping| mapping.own).or_else(|| {
         let all = fs::read_to_string(proc.join("smaps_rollup")).ok()?;
         all.lines().find_map(|line| maps::kilobytes(line, "Rss:"))
     })
