@@ -38,7 +38,8 @@ pub use console::ConsoleEnd;
 pub use error::BackendError;
 pub use process::{Identity, Process};
 pub use state::{
-    MemorySource, OpenFile, Pause, SaveOrder, SavedState, StateSink, StateSize, StateSource, Watch,
+    MemorySource, OpenFile, Pause, ReadPages, SaveOrder, SavedState, StateSink, StateSize,
+    StateSource, Watch,
 };
 
 /// A future that stays on the monitor's one thread.

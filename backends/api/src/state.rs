@@ -29,6 +29,18 @@ pub trait StateSink: Send {
     /// No space, a size or offset outside the block, or the system's refusal.
     fn pages(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Pages like [`pages`](Self::pages), put by `read` to where the sink wants them: it is called
+    /// with an offset of the block and room for whole pages, in ascending order until all of the
+    /// range was read. For sources that can read to anywhere, which saves a copy.
+    ///
+    /// # Errors
+    /// As `pages`; the first error of `read`.
+    fn read(&mut self, offset: u64, length: u64, read: &mut ReadPages<'_>) -> io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        read(offset, &mut bytes)?;
+        self.pages(offset, &bytes)
+    }
+
     /// Pages of zeros.
     ///
     /// # Errors
@@ -41,6 +53,9 @@ pub trait StateSink: Send {
     /// No space, or the system's refusal.
     fn device(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
+
+/// Reads pages at an offset of the memory block.
+pub type ReadPages<'a> = dyn FnMut(u64, &mut [u8]) -> io::Result<()> + 'a;
 
 /// How a state is to be saved.
 #[derive(Clone, Debug)]

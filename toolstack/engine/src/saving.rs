@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kxl_backend::{BackendError, SaveOrder, SavedState, StateSink, StateSize, Watch};
+use kxl_backend::{BackendError, ReadPages, SaveOrder, SavedState, StateSink, StateSize, Watch};
 use kxl_control::{After, Save, Saved};
 use kxl_domain::image::{ImageId, ImagePlace, MemoryLayout};
 use kxl_domain::lifecycle::rule_of;
@@ -74,6 +74,10 @@ impl StateSink for Sink {
 
     fn pages(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.put(|writer| writer.pages(offset, bytes))
+    }
+
+    fn read(&mut self, offset: u64, length: u64, read: &mut ReadPages<'_>) -> io::Result<()> {
+        self.put(|writer| writer.read(offset, length, read))
     }
 
     fn zeros(&mut self, offset: u64, length: u64) -> io::Result<()> {

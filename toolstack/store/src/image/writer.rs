@@ -124,6 +124,28 @@ impl Writer {
         Ok(())
     }
 
+    /// Whole pages that `read` puts into the room that it is given for each part of the range, in
+    /// ascending order: for whoever can read to anywhere, one copy less than [`pages`](Self::pages).
+    ///
+    /// # Errors
+    /// As `pages`; the first error of `read`.
+    pub fn read(
+        &mut self,
+        offset: u64,
+        length: u64,
+        read: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let memory = announced(&mut self.memory)?;
+        memory.check(offset, length)?;
+        let (mut offset, end) = (offset, offset + length);
+        while offset < end {
+            let next = (offset - offset % CHUNK + CHUNK).min(end);
+            memory.read(offset, next - offset, read)?;
+            offset = next;
+        }
+        Ok(())
+    }
+
     /// Pages of zeros. Costs nothing where nothing was written before.
     ///
     /// # Errors
@@ -222,6 +244,30 @@ impl Memory {
                 job.buffer.pages_mut(pages.clone()).copy_from_slice(bytes);
                 job.zero.take(pages.clone());
                 job.data.add(pages);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages within one chunk, read to their place.
+    fn read(
+        &mut self,
+        offset: u64,
+        length: u64,
+        read: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let first = index(offset % CHUNK) / PAGE_LEN;
+        let job = self.job(offset / CHUNK)?;
+        let pages = first..first + index(length) / PAGE_LEN;
+        read(offset, job.buffer.pages_mut(pages.clone()))?;
+        for page in pages {
+            let page = page..page + 1;
+            if is_zero(job.buffer.pages(page.clone())) {
+                job.data.take(page.clone());
+                job.zero.add(page);
+            } else {
+                job.zero.take(page.clone());
+                job.data.add(page);
             }
         }
         Ok(())

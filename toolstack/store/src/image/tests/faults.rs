@@ -219,6 +219,11 @@ fn what_a_backend_does_wrong_is_refused() {
         assert_eq!(kind(writer.pages(MIB, &page(1))), wrong, "behind the end");
         assert_eq!(kind(writer.pages(12, &page(1))), wrong, "no page");
         assert_eq!(kind(writer.pages(0, &page(1)[1..])), wrong, "part of a page");
+        let mut never = |_: u64, _: &mut [u8]| panic!("nothing is to be read");
+        assert_eq!(kind(writer.read(MIB, PAGE as u64, &mut never)), wrong, "behind the end");
+        let mut gone = |_: u64, _: &mut [u8]| Err(std::io::ErrorKind::NotFound.into());
+        let failed = kind(writer.read(0, PAGE as u64, &mut gone));
+        assert_eq!(failed, std::io::ErrorKind::NotFound, "the reader's own error");
         assert_eq!(kind(writer.zeros(u64::MAX - 4095, 4096)), wrong, "beyond all");
         drop(writer);
         let mut writer = Writer::begin(&target, id, &need(MIB)).unwrap();

@@ -56,8 +56,25 @@ fn the_last_word_for_a_page_counts_whatever_the_order() {
                 writer.zeros(from, to - from).unwrap();
                 expected[range].fill(0);
             } else {
-                let bytes: Vec<u8> = (0..count).flat_map(|n| page(turn * 1000 + n)).collect();
-                writer.pages(from, &bytes).unwrap();
+                // Some of them are zero.
+                let bytes = (0..count).flat_map(|n| match random(8) {
+                    0 => vec![0; PAGE],
+                    _ => page(turn * 1000 + n),
+                });
+                let bytes: Vec<u8> = bytes.collect();
+                if turn % 3 == 1 {
+                    writer.pages(from, &bytes).unwrap();
+                } else {
+                    let mut next = from;
+                    let mut read = |offset: u64, room: &mut [u8]| {
+                        assert_eq!(offset, next, "in ascending order");
+                        next += room.len() as u64;
+                        room.copy_from_slice(&bytes[index(offset - from)..index(next - from)]);
+                        Ok(())
+                    };
+                    writer.read(from, to - from, &mut read).unwrap();
+                    assert_eq!(next, to);
+                }
                 expected[range].copy_from_slice(&bytes);
             }
         }

@@ -82,7 +82,6 @@ impl Copying {
             sink,
             watch,
             given_up: Arc::clone(&given_up),
-            buffer: vec![0; index(PIECE)],
             saved: vec![0; pages.div_ceil(64)],
             held: Vec::new(),
             holds: 0,
@@ -146,7 +145,6 @@ struct Copier {
     sink: Box<dyn StateSink>,
     watch: Arc<Watch>,
     given_up: Arc<AtomicBool>,
-    buffer: Vec<u8>,
     /// Pages that were copied out of the emulator, one bit each.
     saved: Vec<u64>,
     /// Pages of the last pass, by offset.
@@ -241,9 +239,14 @@ impl Copier {
         while offset < end {
             let length = PIECE.min(end - offset);
             self.go_on()?;
-            let bytes = &mut self.buffer[..index(length)];
-            self.source.fetch(offset, run.own, bytes).map_err(CopyError::Memory)?;
-            self.sink.pages(offset, bytes).map_err(CopyError::Sink)?;
+            let (source, mut unread) = (&self.source, None);
+            let put = self.sink.read(offset, length, &mut |offset, bytes| {
+                source.fetch(offset, run.own, bytes).map_err(|error| {
+                    unread = Some(error);
+                    io::ErrorKind::Other.into()
+                })
+            });
+            put.map_err(|error| unread.map_or(CopyError::Sink(error), CopyError::Memory))?;
             self.watch.moved(length);
             offset += length;
         }
