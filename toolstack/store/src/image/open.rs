@@ -223,6 +223,7 @@ impl Image {
 
     /// The memory file of an image in the store, at its start, with a position of its own: open for
     /// writing, because an emulator that maps it privately asks for that, but never to be written.
+    /// `None` also where it cannot be mapped safely: then its memory has to be copied.
     ///
     /// # Errors
     /// `Io`.
@@ -233,12 +234,20 @@ impl Image {
         let file = reopened(&part.file, OFlag::empty(), true)
             .map_or_else(|| open_part(&self.path.join(MEMORY_FILE), true), Ok)
             .map_err(|error| self.failed("open the memory of", error))?;
-        Ok(Some(file.into()))
+        let safely =
+            holes_are_free(&file).map_err(|error| self.failed("look at the disk of", error))?;
+        Ok(safely.then(|| file.into()))
     }
 
     pub(super) fn failed(&self, attempt: &'static str, error: io::Error) -> StoreError {
         StoreError::io(attempt, &self.path, error)
     }
+}
+
+/// Whether a hole that is read through a mapping takes no space. A tmpfs makes a page of it, and
+/// kills the reader when it has no room for one: a guest would die of what others write there.
+fn holes_are_free(file: &File) -> io::Result<bool> {
+    Ok(nix::sys::statfs::fstatfs(file)?.filesystem_type() != nix::sys::statfs::TMPFS_MAGIC)
 }
 
 struct Beginning {

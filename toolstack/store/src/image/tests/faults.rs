@@ -193,7 +193,7 @@ fn many_writers_at_once_do_not_meet() {
             let (number, committed) = thread.join().unwrap();
             let image = Image::open_store(&host.paths, committed.id).unwrap();
             image.verify(&mut |_| true).unwrap();
-            let bytes = read_all(image.memory_file().unwrap().unwrap());
+            let bytes = memory_of(&host, &image);
             assert!(bytes[5 * PAGE..6 * PAGE] == page(number * 1000 + 1));
         }
     });

@@ -30,6 +30,36 @@ fn facts_device_and_memory_come_back_from_both_layouts() {
 }
 
 #[test]
+fn memory_on_a_tmpfs_is_copied_and_not_mapped() {
+    use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+
+    struct Tree(std::path::PathBuf);
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    let shm = std::path::Path::new("/dev/shm");
+    // As the kernel's documentation has it; where it is none, the other half is what is tested.
+    let tmpfs = statfs(shm).unwrap().filesystem_type() == TMPFS_MAGIC;
+    let tree = Tree(shm.join(format!("kxl-image-{}", std::process::id())));
+    std::fs::create_dir(&tree.0).unwrap();
+    let target = Target::Store(crate::Paths::under(&tree.0));
+    let image = open_in(&tree.0, write_small(&target, MIB).id);
+    assert_eq!(image.memory_file().unwrap().is_none(), tmpfs);
+    let host = Host::new();
+    assert_eq!(memory_of(&host, &image)[PAGE..2 * PAGE], page(1));
+    let disk = statfs(host.root()).unwrap().filesystem_type();
+    let image = open_in(host.root(), write_small(&targets(&host)[0], MIB).id);
+    assert_eq!(image.memory_file().unwrap().is_none(), disk == TMPFS_MAGIC);
+}
+
+fn open_in(root: &std::path::Path, id: ImageId) -> Image {
+    Image::open_store(&crate::Paths::under(root), id).unwrap()
+}
+
+#[test]
 fn the_last_word_for_a_page_counts_whatever_the_order() {
     let host = Host::new();
     for target in targets(&host) {
