@@ -157,10 +157,19 @@ impl Host {
     fn image_of(&self, row: &ListRow) -> Result<ImageId, Failure> {
         let attempt = format!("cannot read domain \"{}\"", row.name);
         let managed = self.store.managed(row.uuid).map_err(|e| stored(attempt, &e))?;
-        managed.and_then(|row| row.image).ok_or_else(|| {
-            let text = format!("domain \"{}\" is {} and no image", row.name, row.state);
-            Failure::new(Kind::Denied, text).hint(format!("kxl suspend {} makes it one", row.name))
-        })
+        if let Some(id) = managed.and_then(|row| row.image) {
+            return Ok(id);
+        }
+        let text = format!("domain \"{}\" is {} and no image", row.name, row.state);
+        let made = self.images_made_of(&row.uuid.to_string())?;
+        let hint = if let Some(last) = made.last() {
+            format!("the last image that was made of it is {last}; kxl image list shows them all")
+        } else if matches!(row.state, State::Running | State::Paused) {
+            format!("kxl suspend {} makes it one", row.name)
+        } else {
+            "kxl image list shows what there is".to_owned()
+        };
+        Err(Failure::new(Kind::Denied, text).hint(hint))
     }
 
     /// Opens an image of the store.

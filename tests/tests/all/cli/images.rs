@@ -8,7 +8,7 @@ use kxl_domain::State;
 use serde_json::Value;
 
 use crate::support::guest::{Counter, program};
-use crate::support::skip::skip;
+use crate::support::skip::{skip, skipped};
 use crate::support::{Console, Host, guest, wait};
 
 fn json(text: &str) -> Value {
@@ -248,6 +248,38 @@ fn a_machine_whose_command_file_names_its_disks_is_not_cloned_by_accident() {
     assert!(output.stderr.contains("machine.ini"), "{output}");
     assert!(host.find("two").is_none());
     host.ok(["image", "clone", "--force-disks", "web", "two"]);
+}
+
+#[test]
+fn a_clone_names_the_disks_that_a_command_file_has_attached() {
+    let config = guest::simh("pdp11", "web");
+    if skipped("image clone of a simh machine with a disk", &config) {
+        return;
+    }
+    let host = Host::new();
+    let config = config.unwrap();
+    let old = config.split('"').find(|word| word.ends_with(".ini")).unwrap();
+    let disk = host.scratch().join("rl0.dsk");
+    // Of its full size, or it asks whether it may write the bad block table.
+    fs::File::create(&disk).unwrap().set_len(10_485_760).unwrap();
+    let commands = format!(
+        "{}set rl enable\nset rl0 rl02\nattach rl0 {}\n",
+        fs::read_to_string(old).unwrap(),
+        disk.display()
+    );
+    let ini = host.file("machine.ini", &commands);
+    host.define("web", &config.replace(old, &ini.display().to_string()));
+    host.ok(["start", "web"]);
+    let id = checkpoint(&host);
+    let disk = disk.display().to_string();
+    let refused = host.refused(4, &["image", "clone", &id, "two"]);
+    assert!(refused.stderr.contains(&disk) && refused.stderr.contains("machine.ini"), "{refused}");
+    // A domain that runs is no image, but it has one.
+    let refused = host.refused(4, &["image", "clone", "web", "two"]);
+    assert!(refused.stderr.contains(&id), "{refused}");
+    host.ok(["destroy", "web"]);
+    let told = host.kxl(["image", "clone", "-q", "--force-disks", &id, "two"]).expect(0);
+    assert!(told.stderr.contains(&disk), "{told}");
 }
 
 #[test]

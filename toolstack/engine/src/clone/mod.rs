@@ -71,6 +71,8 @@ pub struct Cloned {
     pub uuid: DomainUuid,
     /// Its disks.
     pub disks: Vec<MadeDisk>,
+    /// Files that its state has attached for writing, and so has every other machine of it.
+    pub shared: Vec<PathBuf>,
     managed: bool,
     kept: bool,
 }
@@ -106,8 +108,9 @@ impl Host {
         let image = Image::open_store(&self.paths, id).map_err(|e| stored(&attempt, &e))?;
         let facts = image.facts();
         self.name_is_free(&attempt, &opts.name)?;
+        let shared = attached(facts);
         if !opts.force_disks {
-            knows_its_disks(&facts.config).map_err(|failure| under(&attempt, failure))?;
+            knows_its_disks(&facts.config, &shared).map_err(|failure| under(&attempt, failure))?;
         }
         let uuid = DomainUuid::random();
         let mut cloned = Cloned {
@@ -115,6 +118,7 @@ impl Host {
             config: own_config(facts, &opts.name, uuid),
             uuid,
             disks: Vec::new(),
+            shared,
             managed: opts.managed,
             kept: false,
         };
@@ -230,13 +234,32 @@ fn own_config(facts: &Facts, name: &DomainName, uuid: DomainUuid) -> DomainConfi
     config
 }
 
+/// Files that the emulator had open for writing beside the disks of the configuration: those that a
+/// simulator attaches by its own commands.
+fn attached(facts: &Facts) -> Vec<PathBuf> {
+    let own = |disk: &DiskIdentity| facts.config.disks.iter().any(|one| one.vdev == disk.vdev);
+    let files = facts.disks.iter().filter(|disk| disk.writable && !own(disk));
+    files.map(|disk| disk.path.clone()).collect()
+}
+
 /// Refuses a machine that is set up by a command file: what that attaches is in the state as well,
 /// and a clone would write to the very same disks.
-fn knows_its_disks(config: &DomainConfig) -> Result<(), Failure> {
+fn knows_its_disks(config: &DomainConfig, attached: &[PathBuf]) -> Result<(), Failure> {
     let Some(ini) = &config.ini else { return Ok(()) };
-    let text =
-        format!("its disks are those that {} attaches, and cannot be changed", ini.display());
-    let hint = "--force-disks clones it all the same: for a machine that has no disks";
+    let ini = ini.display();
+    let (text, hint) = if attached.is_empty() {
+        (
+            format!("its disks are those that {ini} attaches, and cannot be changed"),
+            "--force-disks clones it all the same: for a machine that has no disks",
+        )
+    } else {
+        let files: Vec<_> = attached.iter().map(|path| path.display().to_string()).collect();
+        let files = files.join(", ");
+        (
+            format!("it would write to {files} as the old one does: {ini} attaches that"),
+            "--force-disks clones it all the same: never let two of them run, or they ruin it",
+        )
+    };
     Err(Failure::new(Kind::Denied, text).hint(hint))
 }
 

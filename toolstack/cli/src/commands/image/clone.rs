@@ -32,6 +32,13 @@ pub(super) fn clone(args: &args::Clone) -> Exit {
     let what = format!("copy the disks of {}", short(id));
     let cloned = moving::here_of(&what, quiet, |moved| host.prepare_clone(id, &opts, moved))?;
     let made: Vec<_> = cloned.disks.clone();
+    // Also where little is to be said: two that write to it ruin it.
+    for path in &cloned.shared {
+        report::note(&format!(
+            "\"{name}\" writes to {} like every other machine of this image: let only one of them run",
+            path.display()
+        ));
+    }
     if !quiet {
         for disk in &made {
             report::note(&format!(
