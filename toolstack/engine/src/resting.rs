@@ -7,8 +7,8 @@ use kxl_control::{Moved, Ready};
 use kxl_domain::image::ImageUse;
 use kxl_domain::state::Status;
 use kxl_domain::{
-    DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Verdict, Wanted,
-    decide,
+    Denied, DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Verdict,
+    Wanted, decide,
 };
 use kxl_store::{Claim, DomainLock, ListRow, ManagedChange, Severity};
 
@@ -183,6 +183,18 @@ impl Host {
         name: &DomainName,
         verb: Verb,
     ) -> Result<DomainLock, Failure> {
+        self.resting_lock_or(uuid, name, verb, &|reason| denied(name, reason))
+    }
+
+    /// The same for what is not a verb of its own and goes where `verb` does; `refused` says what
+    /// could not be done.
+    pub(crate) fn resting_lock_or(
+        &mut self,
+        uuid: DomainUuid,
+        name: &DomainName,
+        verb: Verb,
+        refused: &dyn Fn(Denied) -> Failure,
+    ) -> Result<DomainLock, Failure> {
         let until = Instant::now() + LOCK_DEADLINE;
         let unreadable = |e: &_| stored(format!("cannot read domain \"{name}\""), e);
         loop {
@@ -200,7 +212,7 @@ impl Host {
                     reach(Step::Locked, None);
                     return Ok(lock);
                 }
-                (_, _, Verdict::Denied(reason)) => return Err(denied(name, reason)),
+                (_, _, Verdict::Denied(reason)) => return Err(refused(reason)),
                 (Some(_), None, Verdict::Already) => {
                     return Err(Failure::new(
                         Kind::Internal,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use kxl_control::Moved;
 use kxl_domain::image::{ImagePlace, ImageUse, Purpose};
-use kxl_domain::{DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Wanted};
+use kxl_domain::{
+    Denied, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Wanted,
+};
 use kxl_store::image::{self, Facts, Image};
 use kxl_store::{ListRow, ManagedChange, StoreError};
 
@@ -190,7 +192,11 @@ impl Host {
     /// [`Kind::Denied`] when it is not suspended.
     pub fn discard(&mut self, row: &ListRow) -> Result<(), Failure> {
         let attempt = format!("cannot throw the state of domain \"{}\" away", row.name);
-        let _lock = self.resting_lock(row.uuid, &row.name, Verb::Resume)?;
+        let refused = |reason: Denied| {
+            let failure = Failure::new(Kind::Denied, format!("{attempt}: {reason}"));
+            failure.hint(format!("kxl list {} shows where it stands", row.name))
+        };
+        let _lock = self.resting_lock_or(row.uuid, &row.name, Verb::Resume, &refused)?;
         let managed = self.store.managed(row.uuid).map_err(|e| stored(&attempt, &e))?;
         let image = managed.and_then(|row| row.image);
         // The record first: killed in between, an image that nobody is stays, and no domain

@@ -185,6 +185,20 @@ fn an_image_is_not_removed_while_its_domain_comes_back() {
 }
 
 #[test]
+fn a_state_is_not_thrown_away_with_its_domain_while_that_comes_back() {
+    let (world, count) = held_in_its_return(Verb::Suspend);
+    let delete = ["delete", "--with-image", "web"];
+    let (won, lost) = in_the_middle(&world.host, &["resume", "web"], "resuming", &delete);
+    won.expect(0);
+    busy(&lost, "resuming");
+    assert!(
+        lost.stderr.contains("cannot throw the state") && !lost.stderr.contains("cannot resume")
+    );
+    one_runs(&world, count);
+    world.clear("deleted");
+}
+
+#[test]
 fn a_start_and_a_delete_of_a_suspended_domain_are_refused() {
     let world = World::mock(Kind::Managed, "", "");
     let count = world.up();
