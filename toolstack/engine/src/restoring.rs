@@ -208,7 +208,7 @@ fn open(
         ImagePlace::Store => Image::open_store(paths, from.id),
         ImagePlace::File(path) => Image::open_file(path),
     };
-    let image = image.map_err(|error| told(&error))?;
+    let mut image = image.map_err(|error| told(&error))?;
     if image.facts().id != from.id {
         let text = format!("the file holds another image now ({})", image.facts().id);
         return Err(Failure::new(Kind::Failed, text));
@@ -217,25 +217,41 @@ fn open(
         compare_disks(&image.facts().disks, config)?;
     }
     let device = Arc::new(image.device().map_err(|error| told(&error))?);
-    let (memory, verified) = memory(&image, from, watch)?;
+    let (memory, verified) = memory(&mut image, from, watch)?;
     let machine = image.facts().machine.clone();
     let source = StateSource { machine, device, memory };
     Ok(Opened { facts: image.facts().clone(), bytes: image.bytes().unwrap_or(0), source, verified })
 }
 
-/// The memory: the store's own file, or a copy that is verified on the way.
+/// The memory: the store's own file, one that shares the blocks of the user's, or a copy; and whether
+/// it was verified on the way.
 fn memory(
-    image: &Image,
+    image: &mut Image,
     from: &ImageUse,
     watch: &Watch,
 ) -> Result<(Option<MemorySource>, bool), Failure> {
     let Some(layout) = image.memory() else { return Ok((None, true)) };
+    let shares = !from.eager && image.share_memory();
     let lazy = if from.eager { None } else { image.memory_file().map_err(|error| told(&error))? };
     if let Some(file) = lazy {
-        return Ok((Some(MemorySource { layout, file: Arc::new(file), own: false }), false));
+        if shares {
+            // Nothing checks it later: no monitor that comes after this one could find it.
+            let verified = image.verify_ahead(&mut progress(image, watch));
+            verified.map_err(|error| told(&error))?;
+        }
+        return Ok((Some(MemorySource { layout, file: Arc::new(file), own: false }), shares));
     }
     let file = copied(image, &layout, watch)?;
     Ok((Some(MemorySource { layout, file: Arc::new(file), own: true }), true))
+}
+
+/// Tells how much of the image was read, and ends that when it was given up.
+fn progress<'a>(image: &Image, watch: &'a Watch) -> impl FnMut(u64) -> bool + use<'a> {
+    watch.expect(image.bytes().unwrap_or(0));
+    |bytes| {
+        watch.moved(bytes);
+        !watch.is_cancelled()
+    }
 }
 
 fn copied(image: &Image, layout: &MemoryLayout, watch: &Watch) -> Result<OwnedFd, Failure> {
@@ -247,12 +263,7 @@ fn copied(image: &Image, layout: &MemoryLayout, watch: &Watch) -> Result<OwnedFd
     let file = file.map_err(|error| {
         Failure::because(Kind::Failed, "cannot make memory for the guest", &error)
     })?;
-    watch.expect(image.bytes().unwrap_or(0));
-    let mut moved = |bytes| {
-        watch.moved(bytes);
-        !watch.is_cancelled()
-    };
-    image.copy_memory(&file, &mut moved).map_err(|error| told(&error))?;
+    image.copy_memory(&file, &mut progress(image, watch)).map_err(|error| told(&error))?;
     Ok(file.into())
 }
 

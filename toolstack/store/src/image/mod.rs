@@ -21,6 +21,8 @@ mod header;
 mod open;
 mod qcow2;
 mod read;
+#[allow(unsafe_code, reason = "ioctl_ficlonerange has no safe wrapper")]
+mod reflink;
 mod reserve;
 mod spent;
 mod stock;

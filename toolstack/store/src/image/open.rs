@@ -35,6 +35,8 @@ pub struct Image {
     pub(super) manifest_length: u64,
     /// The configuration block of a file.
     pub(super) header: Option<Vec<u8>>,
+    /// The memory is in a file of its own, which shares the blocks of the user's.
+    pub(super) shares: bool,
 }
 
 /// One part of an image, within a file.
@@ -89,6 +91,7 @@ impl Image {
             manifest_length: length,
             memory,
             header: None,
+            shares: false,
         })
     }
 
@@ -133,6 +136,7 @@ impl Image {
             device: Part { file, start: device.0 },
             memory,
             header: Some(beginning.text),
+            shares: false,
         })
     }
 
@@ -221,16 +225,15 @@ impl Image {
         Ok(copy.into())
     }
 
-    /// The memory file of an image in the store, at its start, with a position of its own: open for
-    /// writing, because an emulator that maps it privately asks for that, but never to be written.
+    /// The memory file of an image in the store, or of one that [shares its
+    /// memory](Self::share_memory), at its start, with a position of its own: open for writing, because an emulator that maps it privately asks for that, but never to be written.
     /// `None` also where it cannot be mapped safely: then its memory has to be copied.
     ///
     /// # Errors
     /// `Io`.
     pub fn memory_file(&self) -> Result<Option<OwnedFd>> {
-        let Some(part) = self.memory.as_ref().filter(|_| self.place == ImagePlace::Store) else {
-            return Ok(None);
-        };
+        let alone = self.place == ImagePlace::Store || self.shares;
+        let Some(part) = self.memory.as_ref().filter(|_| alone) else { return Ok(None) };
         let file = reopened(&part.file, OFlag::empty(), true)
             .map_or_else(|| open_part(&self.path.join(MEMORY_FILE), true), Ok)
             .map_err(|error| self.failed("open the memory of", error))?;

@@ -34,6 +34,8 @@ enum Reading {
     Once,
     /// Through the page cache, by one thread: for a guest that maps it, and is going to need it.
     Shared,
+    /// The same by several threads: somebody waits for it.
+    Awaited,
 }
 
 /// What a complete verification has looked at.
@@ -90,6 +92,14 @@ impl Image {
         self.verify_by(Reading::Shared, moved)
     }
 
+    /// The same with haste, for an image that is going to be mapped when it is verified.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_ahead(&self, moved: &mut dyn FnMut(u64) -> bool) -> Result<Verified> {
+        self.verify_by(Reading::Awaited, moved)
+    }
+
     fn verify_by(&self, how: Reading, moved: &mut dyn FnMut(u64) -> bool) -> Result<Verified> {
         drop(self.device()?);
         let device = self.manifest.device.length;
@@ -128,7 +138,7 @@ impl Image {
             part,
             direct: match how {
                 Reading::Once => reopened(&part.file, OFlag::O_DIRECT, false),
-                Reading::Shared => None,
+                Reading::Shared | Reading::Awaited => None,
             },
             facts,
             take,
@@ -139,7 +149,7 @@ impl Image {
         let (mut all, mut go_on) = (0, true);
         std::thread::scope(|scope| {
             let (progress, news) = channel();
-            let threads = if how == Reading::Once { THREADS } else { 1 };
+            let threads = if how == Reading::Shared { 1 } else { THREADS };
             for _ in 0..threads.min(facts.chunks.len()) {
                 let (walk, progress) = (&walk, progress.clone());
                 scope.spawn(move || walk.run(&progress));

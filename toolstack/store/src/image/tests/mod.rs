@@ -4,6 +4,7 @@ mod corpus;
 mod faults;
 mod fixtures;
 mod foreign;
+mod reflink;
 mod round;
 mod stock;
 
