@@ -122,17 +122,25 @@ impl Journal {
             }
         }
         let fresh = path.with_extension("new");
+        let written = self.put_whole(&fresh).and_then(|()| fs::rename(&fresh, path));
+        if written.is_err() {
+            // What there is of it is of no use, and takes room where there is little.
+            drop(fs::remove_file(&fresh));
+        }
+        written?;
+        File::open(directory)?.sync_all()
+    }
+
+    fn put_whole(&self, path: &Path) -> io::Result<()> {
         let mut file = File::options()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
-            .open(&fresh)?;
+            .open(path)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        File::open(directory)?.sync_all()
+        file.sync_all()
     }
 
     /// The entry of a domain.
@@ -292,6 +300,19 @@ mod tests {
         journal.remove(one.uuid);
         journal.write(&paths).unwrap();
         assert_eq!(Journal::read(&paths).unwrap(), None);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_put_in_its_place_leaves_nothing() {
+        let tree = Tree::new("journal-in-the-way");
+        let paths = tree.paths();
+        let path = paths.maintenance_journal();
+        fs::create_dir(&path).unwrap();
+        let mut journal = Journal::new("boot");
+        journal.put_entry(entry("a"));
+        let failure = journal.write(&paths).unwrap_err();
+        assert!(failure.text.contains(&path.display().to_string()), "{failure}");
+        assert!(!path.with_extension("new").exists());
     }
 
     #[test]
