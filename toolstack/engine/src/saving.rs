@@ -6,6 +6,7 @@
 //! registry, from which the next monitor tells on which side of the commit it was.
 
 mod disks;
+mod journal;
 
 use std::io;
 use std::path::PathBuf;
@@ -15,11 +16,10 @@ use std::time::Instant;
 use kxl_backend::{BackendError, ReadPages, SaveOrder, SavedState, StateSink, StateSize, Watch};
 use kxl_control::{After, Save, Saved};
 use kxl_domain::image::{ImageId, ImagePlace, MemoryLayout};
-use kxl_domain::lifecycle::rule_of;
 use kxl_domain::state::Status;
-use kxl_domain::{Failure, Kind, Op, Reason, State, Verb, Verdict, Wanted, decide};
+use kxl_domain::{Failure, Kind, Reason, State, Verb, Verdict, Wanted, decide};
 use kxl_store::image::{self, Committed, Facts, Need, Target, Writer};
-use kxl_store::{ImageOp, LiveChange, Severity, StoreError, now_ms};
+use kxl_store::{LiveChange, Severity, StoreError, now_ms};
 
 use self::disks::{Look, Seen};
 use crate::error::denied;
@@ -198,31 +198,6 @@ impl LiveDomain {
                 header: save.header.clone().unwrap_or_default().into_bytes(),
             },
         }
-    }
-
-    /// Writes the operation down, for the boot that may never end and for the one after it.
-    fn journal(&mut self, save: &Save, id: ImageId) -> Result<(), Failure> {
-        let op = rule_of(save.verb).op.unwrap_or(Op::Saving);
-        self.forget_earlier();
-        let path = match &save.place {
-            ImagePlace::Store => None,
-            ImagePlace::File(path) => Some(path.clone()),
-        };
-        let journalled = self.store.begin_image_op(&ImageOp {
-            domain: self.row.uuid,
-            image: id,
-            op,
-            path,
-            ends: save.after == After::End,
-        });
-        journalled.map_err(|error| {
-            let attempt = format!("cannot {} domain \"{}\"", save.verb, self.row.name);
-            Failure::because(Kind::Failed, attempt, &error)
-        })?;
-        self.journalled.push(id);
-        self.row.op = Some(op);
-        self.change(&LiveChange { op: Some(Some(op)), ..LiveChange::default() });
-        Ok(())
     }
 
     /// From the first page to the commit. After an error the guest is as it was.
@@ -437,22 +412,6 @@ impl LiveDomain {
     pub(crate) async fn forget_snapshots(&mut self, image: ImageId) {
         if let Ok(live) = self.emulator() {
             live.forget_snapshots(&snapshot_name(image)).await;
-        }
-    }
-
-    /// The outcome of an image is recorded, or there is none.
-    pub(crate) fn forget_image(&mut self, id: ImageId) {
-        self.journalled.retain(|other| *other != id);
-        if let Err(error) = self.store.end_image_op(id) {
-            tracing::warn!(%error, "the journal keeps an operation that has ended");
-        }
-    }
-
-    /// Entries of the journal that outlived their saves: nothing that is there now may be taken for
-    /// the outcome of a later one.
-    pub(crate) fn forget_earlier(&mut self) {
-        for op in self.store.image_ops(self.row.uuid).unwrap_or_default() {
-            self.forget_image(op.image);
         }
     }
 

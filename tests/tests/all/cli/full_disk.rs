@@ -145,3 +145,34 @@ fn on_a_full_disk_commands_at_the_same_time_wait_for_each_other_and_all_answer()
     }
     kxl(&["destroy", "web"]).expect(0);
 }
+
+#[test]
+fn where_the_end_of_a_domain_cannot_be_written_down_it_is_not_saved() {
+    let host = Host::new();
+    let run = host.root.join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    let small = match Small::make(&run) {
+        Ok(small) => small,
+        Err(reason) => return skip("a full runtime directory", &reason),
+    };
+    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
+    let file = host.file("web.cfg", &guest::mock_with("web", "memory=4M tick=0", ""));
+    kxl(&["new", &file.display().to_string()]).expect(0);
+    kxl(&["start", "web"]).expect(0);
+    let fill = format!("cat /dev/zero > {}/fill; sync", run.display());
+    drop(small.run(&host, &["sh", "-c", &fill]));
+    for verb in ["suspend", "save"] {
+        let state = host.scratch().join("web.kxl").display().to_string();
+        let words = [verb, "web", &state];
+        let output = kxl(&words[..if verb == "save" { 3 } else { 2 }]).expect(1);
+        assert!(output.stderr.contains("live.db") && output.stderr.contains("space"), "{output}");
+        assert!(kxl(&["list", "web"]).expect(0).stdout.contains("running"));
+        assert!(!std::path::Path::new(&state).exists());
+    }
+    assert_eq!(kxl(&["image", "list", "--json"]).expect(0).stdout.trim(), "[]");
+    let empty = format!("rm {}/fill", run.display());
+    small.run(&host, &["sh", "-c", &empty]).expect(0);
+    kxl(&["suspend", "web"]).expect(0);
+    kxl(&["resume", "web"]).expect(0);
+    kxl(&["destroy", "web"]).expect(0);
+}
