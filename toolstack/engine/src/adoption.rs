@@ -37,8 +37,9 @@ impl LiveDomain {
                 self.take_stock().await
             }
             Err(BackendError::Exited { .. }) => self.emulator_was_lost().await,
-            // The monitor before may have died while it was ending its emulator.
-            Err(error) if !error.is_timeout() && ends(self.orphan()).await => {
+            // The monitor before may have died while it was ending its emulator, or both were
+            // killed: one that is on its way out refuses at once, or closes what it has accepted.
+            Err(error) if !was_given_time(&error) && ends(self.orphan()).await => {
                 self.emulator_was_lost().await
             }
             Err(error) => Err(Failure::because(
@@ -140,10 +141,29 @@ async fn stand_of(live: &mut dyn Live) -> Result<Report, BackendError> {
     }
 }
 
+/// Whether an emulator had time to answer and did not: it hangs. One that refuses at once may be
+/// about to end.
+fn was_given_time(error: &BackendError) -> bool {
+    matches!(error, BackendError::TimedOut { after, .. } if !after.is_zero())
+}
+
 /// Whether an emulator that closed its channel is gone, or goes within a moment.
 async fn ends(emulator: Option<Process>) -> bool {
     match emulator {
         Some(process) => tokio::time::timeout(DYING, process.gone()).await.is_ok(),
         None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulator_that_refuses_at_once_may_be_about_to_end() {
+        let timed_out = |after| BackendError::TimedOut { waited_for: "connection".into(), after };
+        assert!(!was_given_time(&timed_out(Duration::ZERO)));
+        assert!(was_given_time(&timed_out(Duration::from_secs(5))));
+        assert!(!was_given_time(&BackendError::Cancelled));
     }
 }
