@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use kxl_domain::State;
+use kxl_store::image::Image;
 
 use super::course::SLACK;
 use super::drive::{Drive, Kept};
@@ -64,13 +65,40 @@ impl Drive<'_> {
         let (fell, took) = self.do_it(step, &words, victim)?;
         self.settle(&fell.allowed(before, expect.then), fell)?;
         if step == Step::Suspend && self.state == State::Suspended {
-            self.back = before;
+            self.back = self.kept_as(before, fell)?;
         }
         self.hear_the_rest();
         let crash = fell.emulator.is_some();
         let note = self.healthy(from, expect.anew || crash, expect.counts)?;
         self.boots(expect.anew || crash, &note)?;
         Ok(Did { hit: fell.anybody(), took, note })
+    }
+
+    /// Where a suspended domain comes back to: that is where it was, unless the image is that of its
+    /// next boot.
+    fn kept_as(&mut self, before: State, fell: Fell) -> Result<State, BenchError> {
+        let row = self.store.managed(self.uuid)?;
+        let Some(id) = row.and_then(|row| row.image) else {
+            return Err(BenchError::wrong("it is suspended and its record names no image"));
+        };
+        let moment = Image::open_store(&self.paths, id)?.facts().moment;
+        let anew = fell.is_of_a_boot_after(moment.stopped_ms);
+        let has_to_be = if anew { State::Running } else { before };
+        let is = if moment.running { State::Running } else { State::Paused };
+        if is != has_to_be {
+            return Err(BenchError::wrong(format!("it was {has_to_be}, and its image is {is}")));
+        }
+        if anew {
+            self.forget_the_count();
+        }
+        Ok(is)
+    }
+
+    /// The guest booted where nobody looked: nothing is known of its count.
+    fn forget_the_count(&mut self) {
+        self.boot = self.transcript.place();
+        self.count = 0;
+        (self.deaf, self.unseen) = (true, true);
     }
 
     /// Refuses a guest that has to have booted and goes on.
@@ -210,8 +238,19 @@ impl Drive<'_> {
             if step == Step::SavePaused {
                 self.compare(&path)?;
             }
-            let counts = if booted { (low, u64::MAX) } else { (low, high.max(low)) };
-            self.keep(path, counts, before == State::Paused)?;
+            let moment = Image::open_file(&path)?.facts().moment;
+            let unseen = fell.is_of_a_boot_after(moment.stopped_ms);
+            let counts = match (unseen, booted) {
+                (true, _) => (0, u64::MAX),
+                (false, true) => (low, u64::MAX),
+                (false, false) => (low, high.max(low)),
+            };
+            let paused = before == State::Paused && !unseen;
+            if paused == moment.running {
+                return Err(BenchError::wrong(format!("it was {before}, and its file is not")));
+            }
+            let mark = mark(&path)?;
+            self.keep(Kept { path, counts, mark, paused, unseen })?;
         }
         let note = format!("{note}; file {}", there(saved));
         Ok(Did { hit: fell.anybody(), took, note })
@@ -233,14 +272,8 @@ impl Drive<'_> {
         }
     }
 
-    fn keep(
-        &mut self,
-        path: std::path::PathBuf,
-        counts: (u64, u64),
-        paused: bool,
-    ) -> Result<(), BenchError> {
-        let mark = mark(&path)?;
-        self.files.push(Kept { path, counts, mark, paused });
+    fn keep(&mut self, kept: Kept) -> Result<(), BenchError> {
+        self.files.push(kept);
         if self.files.len() > FILES {
             let old = self.files.remove(0);
             fs::remove_file(&old.path)
@@ -263,6 +296,7 @@ impl Drive<'_> {
         if self.state.is_live() {
             self.boot = from;
             self.count = low;
+            self.unseen = kept.unseen;
         }
         // What it says first was counted after the file's moment, and some lines may be cut.
         let at = (low + 1, high.saturating_add(SLACK));

@@ -14,7 +14,7 @@ use super::excuse::Excused;
 use super::guest::Kind;
 use super::journal::Journal;
 use super::run::{Ended, Going};
-use super::steps::{Fell, Victim};
+use super::steps::{Fell, Struck, Victim};
 use super::watch::{self, Look, Shown};
 use crate::console::{Said, Transcript};
 use crate::error::BenchError;
@@ -47,6 +47,8 @@ pub(super) struct Kept {
     pub(super) mark: (u64, std::time::SystemTime),
     /// Whether it comes back paused.
     pub(super) paused: bool,
+    /// Its guest booted where nobody looked.
+    pub(super) unseen: bool,
 }
 
 /// The driver of one domain.
@@ -70,6 +72,8 @@ pub(super) struct Drive<'a> {
     pub(super) count: u64,
     /// Lines may have been lost: nobody listened for a while.
     pub(super) deaf: bool,
+    /// The guest booted where nobody looked, and is or is not through with it.
+    pub(super) unseen: bool,
     pub(super) files: Vec<Kept>,
     pub(super) next_file: u32,
     /// How long the verbs took, so that somebody is killed in the middle of them.
@@ -123,12 +127,12 @@ impl Drive<'_> {
         all.into_iter().filter(|one| watch::kill(one.clone())).count() > 0
     }
 
-    fn kill_emulator(&self) -> Option<i32> {
+    fn kill_emulator(&self) -> Option<Struck> {
         let row = self.store.find(&self.name).ok().flatten().and_then(|row| row.process)?;
         let pid = row.pid;
         let identity =
             kxl_backend::Identity { pid, start_time: row.start_time, boot_id: row.boot_id };
-        watch::kill(identity).then_some(pid)
+        watch::kill(identity).then(|| Struck { pid, at_ms: kxl_store::now_ms() })
     }
 
     /// What the list shows.
@@ -144,7 +148,7 @@ impl Drive<'_> {
         let mut excused = Excused::default();
         loop {
             let shown = self.shown()?;
-            match shown.look(allowed, fell.emulator) {
+            match shown.look(allowed, fell.emulator.map(|struck| struck.pid)) {
                 Look::Rests => {
                     self.state = shown.state;
                     self.journal.excused(&excused.lasted());
@@ -219,6 +223,7 @@ impl Drive<'_> {
     /// The counter goes on from where it was, or from 1 after a boot.
     fn counts(&mut self, from: usize, boots: bool, at: (u64, u64)) -> Result<String, BenchError> {
         let now = self.transcript.place();
+        let boots = boots || self.unseen;
         let within = if boots { BOOT } else { SOON };
         if self.transcript.wait(now, within, |said| said.count().is_some()).is_none() {
             return Err(BenchError::wrong(format!("the guest is not heard, last {}", self.count)));
@@ -227,7 +232,7 @@ impl Drive<'_> {
         let course = Course { from, boots, at, deaf: self.deaf, linux: self.kind.is_linux() };
         let seen = course.follow(&lines).map_err(BenchError::Wrong)?;
         self.count = seen.last;
-        self.deaf = false;
+        (self.deaf, self.unseen) = (false, false);
         if let Some(boot) = seen.boot {
             self.boot = boot;
             return Ok(format!("booted, counts {}", seen.last));

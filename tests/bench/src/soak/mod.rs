@@ -145,6 +145,7 @@ fn drive(
         boot: 0,
         count: 0,
         deaf: false,
+        unseen: false,
         files: Vec::new(),
         next_file: 1,
         typical: BTreeMap::new(),
@@ -196,7 +197,7 @@ impl Drive<'_> {
         self.remove()?;
         self.ok(&["new", config])?;
         self.state = State::Halted;
-        self.deaf = false;
+        (self.deaf, self.unseen) = (false, false);
         Ok(())
     }
 

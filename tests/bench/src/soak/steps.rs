@@ -152,15 +152,29 @@ impl Victim {
 pub(crate) struct Fell {
     /// The command or the monitor: nobody may be left who settles what became of it.
     pub(crate) toolstack: bool,
-    /// The emulator with this pid was. The guest's memory dies with it: its end is a crash, after
-    /// which the guest boots anew.
-    pub(crate) emulator: Option<i32>,
+    /// This emulator. The guest's memory dies with it: its end is a crash, after which the guest
+    /// boots anew.
+    pub(crate) emulator: Option<Struck>,
+}
+
+/// An emulator that was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Struck {
+    pub(crate) pid: i32,
+    /// When; milliseconds since 1970.
+    pub(crate) at_ms: i64,
 }
 
 impl Fell {
     /// Whether somebody was killed at all.
     pub(crate) const fn anybody(self) -> bool {
         self.toolstack || self.emulator.is_some()
+    }
+
+    /// Whether a state of that moment is that of a guest which booted after the kill: a command goes
+    /// on with the next monitor, and by then the domain has been restarted.
+    pub(crate) fn is_of_a_boot_after(self, stopped_ms: i64) -> bool {
+        self.emulator.is_some_and(|struck| stopped_ms > struck.at_ms)
     }
 
     /// Where a step that was to lead from `before` to `then` may have led.
@@ -188,16 +202,18 @@ mod tests {
         let command = Fell { toolstack: true, emulator: None };
         assert_eq!(command.allowed(Paused, Suspended), [Suspended, Paused]);
         assert_eq!(command.allowed(Suspended, Paused), [Paused, Suspended]);
+        assert!(!command.is_of_a_boot_after(i64::MAX));
     }
 
     #[test]
     fn a_guest_whose_emulator_was_killed_boots_or_rests_and_never_stays_paused() {
         for toolstack in [false, true] {
-            let emulator = Fell { toolstack, emulator: Some(40) };
+            let emulator = Fell { toolstack, emulator: Some(Struck { pid: 40, at_ms: 1_000 }) };
             assert_eq!(emulator.allowed(Paused, Suspended), [Running, Suspended]);
             assert_eq!(emulator.allowed(Paused, Halted), [Running, Halted]);
             assert_eq!(emulator.allowed(Suspended, Paused), [Running, Suspended]);
             assert_eq!(emulator.allowed(Running, Running), [Running]);
+            assert!(emulator.is_of_a_boot_after(1_001) && !emulator.is_of_a_boot_after(1_000));
         }
     }
 }
