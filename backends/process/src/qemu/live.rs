@@ -1,6 +1,7 @@
 //! One living QEMU.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -155,6 +156,12 @@ impl Qemu {
             Ok(value) => Ok(value),
             Err(error) => Err(self.explained(error).await),
         }
+    }
+
+    /// The file that the guest's memory was mapped from, if it was.
+    fn memory_file(&self) -> Option<File> {
+        let (pid, number) = (self.process.identity().pid, self.facts.memory_fd?);
+        File::open(format!("/proc/{pid}/fd/{number}")).ok()
     }
 
     /// Has QEMU's own monitor carry a line out; what it prints.
@@ -334,7 +341,17 @@ impl Live for Qemu {
 
     fn destroy(&mut self) -> Local<'_, Result<Exit>> {
         self.shared.destroyed.set(true);
-        Box::pin(ending::destroy(&self.process, self.exit.clone()))
+        Box::pin(async {
+            let memory = self.memory_file();
+            let exit = ending::destroy(&self.process, self.exit.clone()).await;
+            if let Some(memory) = memory {
+                // The last who has it open waits for its pages to be freed, a tenth of a second
+                // for each GiB where it has no name any more: not the emulator, whose end is
+                // waited for.
+                std::thread::spawn(move || drop(memory));
+            }
+            exit
+        })
     }
 }
 
