@@ -214,38 +214,44 @@ impl Gated {
 
     fn open_within(mut self, deadline: Duration) -> io::Result<Process> {
         self.go(b"g")?;
-        if !readable(self.errors.as_fd(), deadline)? {
-            return Err(self.late(deadline));
-        }
-        let mut word = [0u8; 4];
-        let mut length = nix::unistd::read(&self.errors, &mut word)?;
-        let traced = word[..length].starts_with(TRACED);
-        if traced {
-            // Its exec, or its failure, is still to come.
-            word.rotate_left(TRACED.len());
-            length -= TRACED.len();
-            while length < word.len() {
-                match nix::unistd::read(&self.errors, &mut word[length..])? {
-                    0 => break,
-                    more => length += more,
-                }
+        let until = Instant::now() + deadline;
+        let mut words = Vec::new();
+        // At most a word, and the error of exec behind it.
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if !readable(self.errors.as_fd(), left)? {
+                return Err(self.late(deadline));
+            }
+            if self.word(&mut words)? {
+                break;
             }
         }
-        if length == word.len() {
-            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(word)));
+        let (traced, errno) = match words.strip_prefix(TRACED) {
+            Some(errno) => (true, errno),
+            None => (false, words.as_slice()),
+        };
+        if let Ok(errno) = errno.try_into() {
+            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
         }
-        let process = self.process.take().ok_or_else(unborn)?;
-        if traced {
-            match tracking::lend(&process) {
+        if traced && let Some(process) = &self.process {
+            match tracking::lend(process) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "what it writes is not noted"),
                 Err(error) => {
-                    kill(&process);
+                    kill(process);
                     return Err(error);
                 }
             }
         }
-        Ok(process)
+        self.process.take().ok_or_else(unborn)
+    }
+
+    /// Reads what there is in the pipe of errors; true at its end, which is exec or the child's.
+    fn word(&self, words: &mut Vec<u8>) -> io::Result<bool> {
+        let mut some = [0; 8];
+        let length = nix::unistd::read(&self.errors, &mut some)?;
+        words.extend_from_slice(&some[..length]);
+        Ok(length == 0)
     }
 
     /// Opens the gate.

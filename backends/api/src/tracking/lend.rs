@@ -11,6 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -31,20 +32,21 @@ pub(crate) const CAN_LEND: bool = cfg!(target_arch = "x86_64");
 /// When it does not get on: it is of no use then, and must be killed.
 pub(crate) fn lend(process: &Process) -> io::Result<io::Result<()>> {
     let pid = Pid::from_raw(process.identity().pid);
-    stopped(process)?;
+    let mut others = None;
+    trapped(process, &mut others, |pid| ptrace::cont(pid, None))?;
     // Were we to die half-way through, it must not run on with what we put into its registers.
     ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL)?;
-    let made = userfaultfd(process).and_then(|number| {
+    let made = userfaultfd(process, &mut others).and_then(|number| {
         let copy = process.take_fd(number)?;
         super::enable(&copy)
     });
-    ptrace::detach(pid, None)?;
+    ptrace::detach(pid, others)?;
     Ok(made)
 }
 
 /// Has the stopped program call userfaultfd(2); the number of the descriptor in it.
 #[cfg(target_arch = "x86_64")]
-fn userfaultfd(process: &Process) -> io::Result<i32> {
+fn userfaultfd(process: &Process, others: &mut Option<Signal>) -> io::Result<i32> {
     /// For faults of the program itself. That needs no privilege, and nothing is handled anyway.
     const USER_MODE_ONLY: libc::c_int = 1;
     let pid = Pid::from_raw(process.identity().pid);
@@ -58,7 +60,7 @@ fn userfaultfd(process: &Process) -> io::Result<i32> {
     call.rdi = (libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY).cast_unsigned().into();
     ptrace::setregs(pid, call)?;
     ptrace::step(pid, None)?;
-    stopped(process)?;
+    trapped(process, others, |pid| ptrace::step(pid, None))?;
     let answer = ptrace::getregs(pid)?.rax.cast_signed();
     ptrace::setregs(pid, begin)?;
     match i32::try_from(answer) {
@@ -70,7 +72,7 @@ fn userfaultfd(process: &Process) -> io::Result<i32> {
 
 /// Nothing is known of this processor.
 #[cfg(not(target_arch = "x86_64"))]
-fn userfaultfd(_process: &Process) -> io::Result<i32> {
+fn userfaultfd(_process: &Process, _others: &mut Option<Signal>) -> io::Result<i32> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -93,16 +95,24 @@ fn instruction(process: &Process) -> io::Result<u64> {
     Ok(vdso.start + at.ok_or_else(none)? as u64)
 }
 
-/// Waits until the traced program stands still.
-fn stopped(process: &Process) -> io::Result<()> {
+/// Waits until the traced program stands still because of us. Any other signal that stops it before
+/// is put aside, the last one for the end, and it is told to go on.
+fn trapped(
+    process: &Process,
+    others: &mut Option<Signal>,
+    go_on: impl Fn(Pid) -> nix::Result<()>,
+) -> io::Result<()> {
     let until = Instant::now() + STOPS;
     // Its end is left for whoever waits for that.
     let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
     while Instant::now() < until {
-        match waitid(Id::PIDFd(process.pidfd()), flags) {
-            Ok(WaitStatus::StillAlive) => sleep(Duration::from_micros(50)),
-            Ok(_) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        match waitid(Id::PIDFd(process.pidfd()), flags)? {
+            WaitStatus::PtraceEvent(_, Signal::SIGTRAP, _) => return Ok(()),
+            WaitStatus::PtraceEvent(pid, other, _) | WaitStatus::Stopped(pid, other) => {
+                *others = Some(other);
+                go_on(pid)?;
+            }
+            _ => sleep(Duration::from_micros(50)),
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "the program does not stop to be traced"))

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use kxl_backend::{
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use super::cause;
 use super::machine::{Disk, Facts};
 use super::migration::{Ear, Told};
+use super::save::Devices;
 use super::shadow::Shadow;
 use crate::ending::{self, Status};
 use crate::files;
@@ -51,6 +53,12 @@ pub(crate) struct Shared {
     pub(super) stopped_ms: Cell<Option<i64>>,
     /// Who follows a migration.
     pub(super) ear: Ear,
+    /// The file that QEMU writes its devices into.
+    pub(super) devices: Cell<Option<Devices>>,
+    /// QEMU may have let go of its disks, which it takes up again when the guest goes on.
+    pub(super) released: Cell<bool>,
+    /// The thread of the last save that read the memory, as long as it does.
+    pub(super) copying: RefCell<Weak<()>>,
     /// Snapshots (disk, name) of a save that was dropped in the middle.
     pub(super) leftover: RefCell<Vec<(Disk, String)>>,
     /// To the monitor.
@@ -75,6 +83,9 @@ impl Shared {
             quiet: Cell::new(false),
             stopped_ms: Cell::new(None),
             ear: Ear::default(),
+            devices: Cell::default(),
+            released: Cell::new(false),
+            copying: RefCell::default(),
             leftover: RefCell::default(),
             events,
             receiver: Cell::new(Some(receiver)),
@@ -475,6 +486,7 @@ impl Watcher {
             }
             "RESUME" => {
                 self.shared.ended.set(None);
+                self.shared.released.set(false);
                 (!self.shared.quiet.get()).then_some(Event::Resumed)
             }
             "BLOCK_IO_ERROR" | "SUSPEND" | "SUSPEND_DISK" | "WAKEUP" | "GUEST_CRASHLOADED"

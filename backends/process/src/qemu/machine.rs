@@ -56,7 +56,8 @@ pub(crate) struct Facts {
     /// Its memory may be read past QEMU while it runs: every write goes through QEMU's own mapping,
     /// where the kernel sees it. So it is with a guest that is translated and with the devices that
     /// we give it, but for disks past the page cache: for these the hardware writes, and what is on
-    /// its way while the kernel is asked would be missed. KVM was not tried.
+    /// its way while the kernel is asked would be missed; and for USB devices of the host, which
+    /// write also while the guest stands still. KVM was not tried.
     pub(crate) direct: bool,
     /// That a page has 4 KiB is part of the state.
     pub(crate) page_bits: bool,
@@ -96,6 +97,7 @@ impl Facts {
             memory_own: !note(MEMORY_OWN).is_empty(),
             direct: note(ACCEL) == Accel::Tcg.as_str()
                 && config.emulator_args.is_empty()
+                && !config.usb.devices.iter().any(|device| device.starts_with("host"))
                 && !config.disks.iter().any(|disk| disk.direct_io_safe),
             page_bits: binary::arch(config).is_ok_and(|arch| arch == Arch::Aarch64),
         }
@@ -249,6 +251,9 @@ mod tests {
         let mut disk = plain;
         disk.disks = vec![past_the_cache()];
         assert!(!facts("tcg", &disk), "the hardware writes");
+        disk.disks.clear();
+        disk.usb.devices = vec!["tablet".into(), "host:1.2".into()];
+        assert!(!facts("tcg", &disk), "it writes while the guest stands still");
     }
 
     #[test]

@@ -242,7 +242,9 @@ impl Driver {
         };
         let live = Qemu::new(parts);
         // Learns whether the guest has ended meanwhile, and how.
-        let _report = live.report(COMMAND).await?;
+        let report = live.report(COMMAND).await?;
+        // An earlier monitor may have saved it, which cannot be seen.
+        live.shared.released.set(report.state == kxl_domain::State::Paused);
         Ok(Box::new(live))
     }
 }

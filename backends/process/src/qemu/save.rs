@@ -1,6 +1,7 @@
 //! Saving a living QEMU, and bringing its guest back afterwards.
 //!
-//! The state is QEMU's own migration stream into a pipe of ours ([`super::stream`]). QEMU waits at
+//! Where the host and the machine allow it the memory is read past QEMU: see [`direct`]. Otherwise
+//! the state is QEMU's own migration stream into a pipe of ours ([`super::stream`]). QEMU waits at
 //! the switchover, where the guest stands still and its disks are quiet, for the snapshots that may
 //! be wanted; then it sends the last pass and the devices.
 //!
@@ -9,8 +10,7 @@
 //! [`LAST_PASS`]th, or when [`MOST_TIMES`] its memory has been written, it stands still until the
 //! rest is out.
 //!
-//! [`How`] tells of guests with which this does not go. Where the host and the machine allow it, all
-//! of it is done without that stream: see [`direct`].
+//! [`How`] tells of guests with which this does not go.
 
 mod direct;
 mod follow;
@@ -30,6 +30,7 @@ use super::migration::{self, Told};
 use super::split::Splitter;
 use super::stream::Drain;
 use direct::Copying;
+pub(super) use direct::Devices;
 use follow::Follow;
 use how::How;
 
@@ -136,13 +137,15 @@ impl Qemu {
     /// Whether the guest runs; brings QEMU into a run state from which it migrates.
     async fn ready_to_save(&self) -> Result<bool> {
         self.give_migration_up().await?;
+        self.earlier_copy().await?;
+        let released = self.shared.released.get();
         match self.settled_status().await?.as_str() {
             "running" => Ok(true),
-            "paused" | "prelaunch" | "io-error" => Ok(false),
-            // QEMU refuses a second migration from here, and there is no way out but through
-            // `cont`. The two commands are sent as one: the guest, which was saved standing still
+            "paused" | "prelaunch" | "io-error" if !released => Ok(false),
+            // QEMU refuses a second migration from here and does not touch disks that it has let go
+            // of, and there is no way out but through `cont`. The two commands are sent as one: the guest, which was saved standing still
             // and is asked to stand still, may run for a fraction of a millisecond in between.
-            "postmigrate" => {
+            "postmigrate" | "paused" | "prelaunch" | "io-error" => {
                 let (on, off) = tokio::join!(
                     self.client.execute("cont", None, COMMAND),
                     self.client.execute("stop", None, COMMAND),
@@ -172,7 +175,7 @@ impl Qemu {
         let machine = self.machine_now().await?;
         let size = self.state_needs().await?;
         order.watch.expect(order.watch.progress().0 + size.touched + size.device);
-        let went_on_ms = match self.source().await? {
+        let went_on_ms = match self.source(ran && order.live).await? {
             Some(source) => {
                 let to = (source, sink);
                 self.save_directly(order, ran, &machine.machine, to, attempt).await?
@@ -347,6 +350,19 @@ impl Qemu {
             }
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Waits until the thread of a save that was dropped has noticed it: what it is told of the
+    /// memory, the next one would not be told.
+    async fn earlier_copy(&self) -> Result<()> {
+        let until = Instant::now() + SETTLE;
+        while self.shared.copying.borrow().strong_count() > 0 {
+            if Instant::now() > until {
+                return Err(late("end of an earlier save"));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 
     /// Cancels a migration in flight, whoever began it, and waits for its end.

@@ -226,8 +226,9 @@ impl Image {
     }
 
     /// The memory file of an image in the store, or of one that [shares its
-    /// memory](Self::share_memory), at its start, with a position of its own: open for writing, because an emulator that maps it privately asks for that, but never to be written.
-    /// `None` also where it cannot be mapped safely: then its memory has to be copied.
+    /// memory](Self::share_memory), at its start, with a position of its own: open for writing,
+    /// because an emulator that maps it privately asks for that, but never to be written. `None` also
+    /// where it cannot be mapped safely: then its memory has to be copied.
     ///
     /// # Errors
     /// `Io`.

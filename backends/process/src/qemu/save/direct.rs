@@ -15,7 +15,7 @@ mod copy;
 mod source;
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -40,13 +40,19 @@ const DEVICES_TIME: Duration = Duration::from_secs(60);
 
 impl Qemu {
     /// The memory of this guest, if it can be saved this way.
-    pub(super) async fn source(&self) -> Result<Option<Source>> {
-        if !self.facts.direct {
+    pub(super) async fn source(&self, live: bool) -> Result<Option<Source>> {
+        // Shared memory that is swapped out looks like memory that never was, written or not.
+        if !self.facts.direct || (live && self.facts.memory_own) {
             return Ok(None);
         }
         let commands = self.command("query-commands", None).await?;
         let known = |command: &Value| command.get("name").and_then(Value::as_str) == Some(DEVICES);
         if !commands.as_array().is_some_and(|list| list.iter().any(known)) {
+            return Ok(None);
+        }
+        // The command for the devices does not ask for what a migration asks for.
+        let migration = self.command("query-migrate", None).await?;
+        if migration.get("blocked-reasons").is_some() {
             return Ok(None);
         }
         let blocks = self.monitor_line("info ramblock").await?;
@@ -69,8 +75,10 @@ impl Qemu {
         attempt: &mut Attempt<'_>,
     ) -> Result<Option<i64>> {
         let mut heard = self.shared.ear.listen();
-        let copying = Copying::start(source, sink, order.watch.clone(), ran && order.live)
+        let (watch, live) = (order.watch.clone(), ran && order.live);
+        let copying = Copying::start(source, sink, watch, live, order.go_on.is_some())
             .map_err(|error| BackendError::io("cannot read the memory", error))?;
+        self.shared.copying.replace(copying.alive());
         let copying = attempt.copying.insert(copying);
         if !self.unless_it_ends(order, &mut heard, copying.ready()).await? {
             return Err(self.not_copied(copying).await);
@@ -79,48 +87,77 @@ impl Qemu {
             self.command("stop", None).await?;
         }
         self.snapshots(order, &mut attempt.snapshot, &mut attempt.taken).await?;
-        let devices = self.devices().await?;
+        let devices = self.devices(ran && order.go_on.is_none()).await?;
         self.stands_still().await?;
-        let page_bits = self.facts.page_bits;
-        copying.finish(Last { machine: machine.to_owned(), page_bits, devices });
-        let mut went_on_ms = None;
-        if let Some(pause) = order.go_on.as_ref().filter(|_| ran) {
-            let seen = (pause.0)(vdevs(&attempt.taken));
-            let both = async { tokio::join!(copying.copied(), seen).0 };
-            if !self.unless_it_ends(order, &mut heard, both).await? {
-                return Err(self.not_copied(copying).await);
-            }
-            self.bring(true).await?;
-            went_on_ms = Some(now_ms());
+        copying.finish(Last {
+            machine: machine.to_owned(),
+            page_bits: self.facts.page_bits,
+            devices,
+        });
+        let Some(pause) = order.go_on.as_ref().filter(|_| ran) else {
+            let ended = self.unless_it_ends(order, &mut heard, copying.ended()).await?;
+            return match ended {
+                Ok(()) => Ok(None),
+                Err(error) => Err(self.explained_copy(error).await),
+            };
+        };
+        let seen = (pause.0)(vdevs(&attempt.taken));
+        let both = async { tokio::join!(copying.copied(), seen).0 };
+        if !self.unless_it_ends(order, &mut heard, both).await? {
+            return Err(self.not_copied(copying).await);
         }
-        match self.unless_it_ends(order, &mut heard, copying.ended()).await? {
-            Ok(()) => Ok(went_on_ms),
-            Err(error) => Err(self.explained_copy(error).await),
+        self.bring(true).await?;
+        let went_on_ms = now_ms();
+        // All that belongs to the state was read: what becomes of the guest does not matter to it.
+        tokio::select! {
+            biased;
+            () = order.watch.cancelled() => Err(BackendError::Cancelled),
+            ended = copying.ended() => match ended {
+                Ok(()) => Ok(Some(went_on_ms)),
+                Err(error) => Err(self.explained_copy(error).await),
+            },
         }
     }
 
-    /// The devices' state: a stream of its own, without memory.
-    async fn devices(&self) -> Result<Vec<u8>> {
+    /// The devices' state: a stream of its own, without memory. With `release` QEMU also writes all
+    /// that it holds of its disks, and does not touch them any more until the guest goes on; it
+    /// must have run before.
+    async fn devices(&self, release: bool) -> Result<Vec<u8>> {
         let io = |error: std::io::Error| BackendError::io("cannot hold the devices' state", error);
-        let file =
-            memfd_create(c"devices", MFdFlags::MFD_CLOEXEC).map_err(|error| io(error.into()))?;
-        let mut file = File::from(file);
-        // QEMU takes only what was opened in the very way that it wants to write.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let to = OpenOptions::new().write(true).open(path).map_err(io)?;
-        let set = match self.client.execute_with_fd("add-fd", None, to.into(), COMMAND).await {
-            Ok(added) => added.get("fdset-id").cloned().unwrap_or_default(),
-            Err(error) => return Err(self.explained(error).await),
+        let mut devices = match self.shared.devices.take() {
+            Some(devices) => devices,
+            None => self.devices_file().await?,
         };
-        let order = json!({"filename": format!("/dev/fdset/{set}"), "live": false});
+        devices.clear().map_err(io)?;
+        let filename = format!("/dev/fdset/{}", devices.set);
+        let order = json!({"filename": filename, "live": release});
         let saved = self.client.execute(DEVICES, Some(order), DEVICES_TIME).await;
-        self.command("remove-fd", Some(json!({"fdset-id": set}))).await?;
         if let Err(error) = saved {
             return Err(self.explained(error).await);
         }
-        let mut devices = Vec::new();
-        file.read_to_end(&mut devices).map_err(io)?;
-        Ok(devices)
+        self.shared.released.set(release);
+        let bytes = devices.read().map_err(io)?;
+        self.shared.devices.set(Some(devices));
+        Ok(bytes)
+    }
+
+    /// Gives QEMU a file for its devices, for the rest of its life: before 9.1 it closes one that is
+    /// taken back only while the guest runs.
+    async fn devices_file(&self) -> Result<Devices> {
+        let io = |error: std::io::Error| BackendError::io("cannot hold the devices' state", error);
+        let made = memfd_create(c"devices", MFdFlags::MFD_CLOEXEC);
+        let from = File::from(made.map_err(|error| io(error.into()))?);
+        // QEMU takes only what was opened in the very way that it wants to write.
+        let path = format!("/proc/self/fd/{}", from.as_raw_fd());
+        let to = OpenOptions::new().write(true).open(path).map_err(io)?;
+        let given = to.try_clone().map_err(io)?;
+        match self.client.execute_with_fd("add-fd", None, given.into(), COMMAND).await {
+            Ok(added) => {
+                let set = added.get("fdset-id").and_then(Value::as_u64).unwrap_or_default();
+                Ok(Devices { set, to, from })
+            }
+            Err(error) => Err(self.explained(error).await),
+        }
     }
 
     /// A guest may come to its end at the very moment at which it is stopped.
@@ -187,6 +224,30 @@ impl Qemu {
             }
             _ => BackendError::io("cannot read the guest's memory", error),
         }
+    }
+}
+
+/// A file that QEMU writes its devices into.
+#[derive(Debug)]
+pub(in super::super) struct Devices {
+    /// QEMU's number of it.
+    set: u64,
+    /// QEMU's own position is this one's.
+    to: File,
+    from: File,
+}
+
+impl Devices {
+    fn clear(&mut self) -> std::io::Result<()> {
+        self.from.set_len(0)?;
+        self.to.rewind()
+    }
+
+    fn read(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.from.rewind()?;
+        self.from.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use kxl_backend::{StateSink, Watch};
@@ -58,18 +58,21 @@ pub(in super::super) struct Copying {
     thread: Option<JoinHandle<()>>,
     last: Option<Sender<Last>>,
     given_up: Arc<AtomicBool>,
+    alive: Weak<()>,
     ready: oneshot::Receiver<()>,
     copied: oneshot::Receiver<()>,
     outcome: oneshot::Receiver<Result<()>>,
 }
 
 impl Copying {
-    /// Starts it. `live` when the guest runs: then there are passes before the last.
+    /// Starts it. `live` when the guest runs: then there are passes before the last; `goes_on` when
+    /// it is going to need its memory afterwards.
     pub(super) fn start(
         source: Source,
         sink: Box<dyn StateSink>,
         watch: Arc<Watch>,
         live: bool,
+        goes_on: bool,
     ) -> io::Result<Self> {
         let given_up = Arc::new(AtomicBool::new(false));
         let (is_ready, ready) = oneshot::channel();
@@ -81,19 +84,27 @@ impl Copying {
             source,
             sink,
             watch,
+            goes_on,
             given_up: Arc::clone(&given_up),
             saved: vec![0; pages.div_ceil(64)],
             held: Vec::new(),
             holds: 0,
         };
+        let life = Arc::new(());
+        let alive = Arc::downgrade(&life);
         let thread = std::thread::Builder::new().name("save".into()).spawn(move || {
             let outcome = copier.run(live, is_ready, &orders, has_copied);
             // Whoever is told finds the sink gone.
-            drop(copier);
+            drop((copier, life));
             let _given_up = told.send(outcome);
         })?;
         let (thread, last) = (Some(thread), Some(last));
-        Ok(Self { thread, last, given_up, ready, copied, outcome })
+        Ok(Self { thread, last, given_up, alive, ready, copied, outcome })
+    }
+
+    /// Can be upgraded as long as the thread reads memory.
+    pub(super) fn alive(&self) -> Weak<()> {
+        self.alive.clone()
     }
 
     /// Waits until the guest is to stand still; false when the thread has failed. Cancel-safe, once.
@@ -144,6 +155,7 @@ struct Copier {
     source: Source,
     sink: Box<dyn StateSink>,
     watch: Arc<Watch>,
+    goes_on: bool,
     given_up: Arc<AtomicBool>,
     /// Pages that were copied out of the emulator, one bit each.
     saved: Vec<u64>,
@@ -201,8 +213,12 @@ impl Copier {
     fn first_pass(&mut self) -> Result<u64> {
         let mut bytes = 0;
         for part in self.source.parts() {
-            for run in self.source.everything(part).map_err(CopyError::Memory)? {
+            self.go_on()?;
+            for run in self.source.everything(part.clone()).map_err(CopyError::Memory)? {
                 bytes += self.copy(&run)?;
+            }
+            if !self.goes_on {
+                self.source.let_go(part);
             }
         }
         Ok(bytes)
@@ -211,6 +227,7 @@ impl Copier {
     fn pass(&mut self) -> Result<u64> {
         let mut bytes = 0;
         for part in self.source.parts() {
+            self.go_on()?;
             for run in self.source.written(part).map_err(CopyError::Memory)? {
                 bytes += self.copy(&run)?;
             }
@@ -221,6 +238,7 @@ impl Copier {
     /// The guest stands still.
     fn last_pass(&mut self) -> Result<()> {
         for part in self.source.parts() {
+            self.go_on()?;
             for run in self.source.written(part.clone()).map_err(CopyError::Memory)? {
                 self.hold(&run)?;
             }
@@ -285,7 +303,7 @@ impl Copier {
 }
 
 /// Pages of a part that were copied out of the emulator and are no longer there: a balloon gave them
-/// back. In their place is again what they were mapped from. `saved` has a bit for each page of the
+/// back (but for those over an image, where it cannot). In their place is what they were mapped from. `saved` has a bit for each page of the
 /// block, `own` what of the part is there.
 fn gone(saved: &[u64], part: Range<u64>, own: &[Run]) -> Vec<Range<u64>> {
     let first = page(part.start) / 64;

@@ -11,6 +11,7 @@ use kxl_backend::Process;
 use kxl_backend::tracking::{Page, PageMap, Tracked};
 use kxl_domain::image::MemoryLayout;
 use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, Whence, lseek64};
 
@@ -138,6 +139,17 @@ impl Source {
         Ok(runs)
     }
 
+    /// Lets go of what the system holds of a part of an image: nobody is going to want it again, and
+    /// it need not be freed when somebody waits for the emulator's end.
+    pub(super) fn let_go(&self, part: Range<u64>) {
+        let Some(base) = self.base.as_ref().filter(|base| base.private) else { return };
+        let (start, length) = (part.start.cast_signed(), (part.end - part.start).cast_signed());
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        if let Err(error) = posix_fadvise(&base.file, start, length, advice) {
+            tracing::debug!(%error, "the system keeps what it holds of the image");
+        }
+    }
+
     /// Reads pages of the main block; what is not there is zero.
     pub(super) fn fetch(&self, offset: u64, own: bool, bytes: &mut [u8]) -> io::Result<()> {
         match &self.base {
@@ -262,7 +274,9 @@ impl Place {
 
 /// Adds a run that the kernel told, if its pages hold something of the guest's own.
 fn keep(runs: &mut Vec<Run>, start: u64, run: Range<u64>, page: Page, private: bool) {
-    if !page.exists() || page.zero() || (private && page.of_file()) {
+    // Over an image zeros are the guest's own, also where the host has merged them into one page.
+    let nothing = if private { page.of_file() } else { page.zero() };
+    if !page.exists() || nothing {
         return;
     }
     let pages = run.start - start..run.end - start;

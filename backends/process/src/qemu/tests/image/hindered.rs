@@ -181,7 +181,7 @@ fn disks_are_snapshotted_in_the_same_pause_and_only_for_a_save_that_succeeds() {
         spec.config.boot.cmdline = Some("console=ttyS0 quiet tick=50 touch=32".into());
         let named = |name: &str| SaveOrder { snapshot: Some(name.into()), ..order(true) };
         monitor(async {
-            let (mut live, ..) = launched(&spec).await;
+            let (mut live, identity, attachments) = launched(&spec).await;
             let mut console = Typist::new(live.console().unwrap());
             console.until("READY").await;
             let (state, _) = saved(&mut live, named("one")).await;
@@ -206,6 +206,20 @@ fn disks_are_snapshotted_in_the_same_pause_and_only_for_a_save_that_succeeds() {
             assert!(!snapshots(&image).contains("one"), "{}", snapshots(&image));
             console.send("d").await;
             console.until("D OK").await;
+            // One that was left standing has let go of its disks, also for a later monitor.
+            for name in ["three", "four"] {
+                saved(&mut live, order(true)).await;
+                if name == "four" {
+                    drop((live, console));
+                    live = driver().adopt(&spec, identity.clone(), &attachments).await.unwrap();
+                    console = Typist::new(live.console().unwrap());
+                }
+                let (state, _) = saved(&mut live, named(name)).await;
+                assert!(!state.moment.running);
+                live.go_on(true).await.unwrap();
+                console.send("d").await;
+                console.until("D OK").await;
+            }
             live.destroy().await.unwrap();
         });
     });
