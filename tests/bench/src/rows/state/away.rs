@@ -1,6 +1,6 @@
 //! Suspend and resume, beside the peer and beside the disk itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{BOOT, SOON, Size, Subject, guest, times};
 use crate::console::{Dialect, Said, Transcript};
@@ -11,6 +11,9 @@ use crate::host::{Guest, Lab};
 use crate::libvirt::{Domain, Libvirt};
 use crate::raw::Recipe;
 use crate::table::Table;
+
+/// How long the disk has to free the blocks of some gigabytes.
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// What was measured of one size.
 struct Seen {
@@ -108,6 +111,9 @@ fn one(
             peer.round(others)?;
         }
         disk::cool(&away.image)?;
+        // The disk may still be busy with the blocks of the image before, which the end of its
+        // guest has set free: that is part of neither.
+        std::thread::sleep(SETTLES);
         let (heard, returned) = subject.resume()?;
         seen.resume.push_time(heard);
         if round == 0 {
