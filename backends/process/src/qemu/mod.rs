@@ -242,9 +242,9 @@ impl Driver {
         };
         let live = Qemu::new(parts);
         // Learns whether the guest has ended meanwhile, and how.
-        let report = live.report(COMMAND).await?;
+        let _report = live.report(COMMAND).await?;
         // An earlier monitor may have saved it, which cannot be seen.
-        live.shared.released.set(report.state == kxl_domain::State::Paused);
+        live.shared.released.set(live.run_state().await? == "paused");
         Ok(Box::new(live))
     }
 }

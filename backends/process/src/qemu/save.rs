@@ -138,23 +138,11 @@ impl Qemu {
     async fn ready_to_save(&self) -> Result<bool> {
         self.give_migration_up().await?;
         self.earlier_copy().await?;
-        let released = self.shared.released.get();
         match self.settled_status().await?.as_str() {
             "running" => Ok(true),
-            "paused" | "prelaunch" | "io-error" if !released => Ok(false),
-            // QEMU refuses a second migration from here and does not touch disks that it has let go
-            // of, and there is no way out but through `cont`. The two commands are sent as one: the guest, which was saved standing still
-            // and is asked to stand still, may run for a fraction of a millisecond in between.
-            "postmigrate" | "paused" | "prelaunch" | "io-error" => {
-                let (on, off) = tokio::join!(
-                    self.client.execute("cont", None, COMMAND),
-                    self.client.execute("stop", None, COMMAND),
-                );
-                if let Err(error) = on.and(off) {
-                    return Err(self.explained(error).await);
-                }
-                Ok(false)
-            }
+            "paused" | "prelaunch" | "io-error" => Ok(false),
+            // QEMU refuses a second migration from here.
+            "postmigrate" => self.take_disks_up().await.map(|()| false),
             other => Err(BackendError::Control {
                 command: "migrate".into(),
                 why: format!("a guest in run state {other} cannot be saved"),
@@ -175,7 +163,13 @@ impl Qemu {
         let machine = self.machine_now().await?;
         let size = self.state_needs().await?;
         order.watch.expect(order.watch.progress().0 + size.touched + size.device);
-        let went_on_ms = match self.source(ran && order.live).await? {
+        let source = self.source(ran && order.live).await?;
+        // Disks that QEMU has let go of are written by a snapshot, and let go of by a stream.
+        let writes = source.is_none() || (order.snapshot.is_some() && !self.facts.disks.is_empty());
+        if writes && !ran && self.shared.released.get() {
+            self.take_disks_up().await?;
+        }
+        let went_on_ms = match source {
             Some(source) => {
                 let to = (source, sink);
                 self.save_directly(order, ran, &machine.machine, to, attempt).await?
@@ -349,6 +343,20 @@ impl Qemu {
                 return Err(late("end of a migration"));
             }
             sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Has QEMU take its disks up again that it has let go of for a save. There is no way but through
+    /// `cont`. The two commands are sent as one: the guest, which was saved standing still and is
+    /// asked to stand still, may run for a fraction of a millisecond in between.
+    async fn take_disks_up(&self) -> Result<()> {
+        let (on, off) = tokio::join!(
+            self.client.execute("cont", None, COMMAND),
+            self.client.execute("stop", None, COMMAND),
+        );
+        match on.and(off) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explained(error).await),
         }
     }
 

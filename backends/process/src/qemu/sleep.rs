@@ -34,7 +34,8 @@ impl Qemu {
         self.command(how, None).await.map(drop)
     }
 
-    async fn run_state(&self) -> Result<String> {
+    /// QEMU's word for where it stands.
+    pub(super) async fn run_state(&self) -> Result<String> {
         let status = self.command("query-status", None).await?;
         Ok(status.get("status").and_then(Value::as_str).unwrap_or_default().to_owned())
     }

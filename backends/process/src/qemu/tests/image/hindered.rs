@@ -224,3 +224,27 @@ fn disks_are_snapshotted_in_the_same_pause_and_only_for_a_save_that_succeeds() {
         });
     });
 }
+
+#[test]
+fn a_machine_that_has_never_run_does_not_run_because_it_is_saved() {
+    for arch in installed() {
+        both_ways(|| {
+            let scratch = Scratch::new("qemu");
+            let mut spec = scratch.spec();
+            (spec.config.arch, spec.paused) = (Some(arch), true);
+            (spec.config.memory_mib, spec.config.maxmem_mib) = (96, 96);
+            monitor(async {
+                let (live, identity, attachments) = launched(&spec).await;
+                drop(live);
+                let adopted = driver().adopt(&spec, identity, &attachments).await;
+                let mut live = adopted.unwrap();
+                let (state, _) = saved(&mut live, order(true)).await;
+                assert!(!state.moment.running);
+                live.destroy().await.unwrap();
+            });
+            // QEMU tells of each change there.
+            let log = std::fs::read_to_string(&spec.emulator_log).unwrap();
+            assert!(!log.contains("(running)"), "{log}");
+        });
+    }
+}
