@@ -74,7 +74,8 @@ impl Dialect {
 /// A line that was cut, because nobody listened for a while, is not taken for a smaller count.
 fn linux(line: &str) -> Option<Said> {
     match line {
-        "READY" => return Some(Said::Ready),
+        // A reset cuts a line off, and the next boot's first word is glued to what there is of it.
+        _ if line.ends_with("READY") => return Some(Said::Ready),
         "W OK" => return Some(Said::Rewritten),
         _ => {}
     }
@@ -334,6 +335,7 @@ mod tests {
         for line in ["C 12 3.4", "C 12", "12 3.456", "C 1C 12 3.456", "C 12 3"] {
             assert_eq!(linux(line), Said::Other(line.into()), "{line}");
         }
+        assert_eq!(linux("CREADY\r"), Said::Ready, "a reset came in between");
         assert_eq!(linux("CK OK 00ff\r"), Said::Checked(true));
         assert_eq!(linux("CK BAD 00ff"), Said::Checked(false));
         let pdp = |line| Dialect::Pdp11.read(line);
