@@ -10,11 +10,13 @@
 //! * [`Client`]: one connection. It belongs to a task on the caller's [`tokio::task::LocalSet`]
 //!   that sleeps until the socket or the caller has something.
 
+#[cfg(feature = "client")]
 pub mod client;
 pub mod codec;
 pub mod error;
 pub mod message;
 
+#[cfg(feature = "client")]
 pub use client::Client;
 pub use error::QmpError;
 pub use message::{Event, Greeting};

@@ -1,0 +1,3 @@
+//! kxl-vmm: see kxl-vmm(8).
+
+fn main() {}
