@@ -13,6 +13,9 @@ pub const MAX_NICS: usize = 4;
 /// Disks a machine may have, plugged or reserved.
 pub const MAX_DISKS: usize = 8;
 
+/// Bytes of a disk's serial number, as virtio has them.
+pub const MAX_SERIAL: usize = 20;
+
 /// A whole machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -149,6 +152,9 @@ pub struct Disk {
     pub source: Source,
     /// Refuses writes.
     pub readonly: bool,
+    /// What the guest reads as its serial number, at most [`MAX_SERIAL`] bytes; `None` = its id,
+    /// as far as it fits.
+    pub serial: Option<String>,
 }
 
 /// A network interface.
