@@ -1,6 +1,12 @@
 //! What a machine is made of: the one description that the command line, the JSON file and the
 //! tests arrive at. Nothing is opened here.
 
+pub mod args;
+mod draft;
+pub mod json;
+mod nearest;
+mod values;
+
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
