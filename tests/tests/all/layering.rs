@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kxl-backend", &["kxl-domain"]),
     ("kxl-qmp", &[]),
     ("kxl-process", &["kxl-qmp", "kxl-backend", "kxl-domain"]),
+    ("kxl-vmm", &["kxl-qmp"]),
     ("kxl-mock", &["kxl-backend", "kxl-domain"]),
 ];
 
