@@ -10,6 +10,11 @@ mod values;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+/// The machine that guests see: its addresses, its interrupts, its devices' places. A state names
+/// the machine that it is of, and only that one takes it; a machine laid out in another way has
+/// another name.
+pub const MACHINE: &str = "kxl-1";
+
 /// Virtual processors a machine may have; bounded by what the tables and the slots are sized for.
 pub const MAX_VCPUS: u8 = 64;
 

@@ -27,7 +27,7 @@ pub enum Command {
     Run(Box<Parsed>),
     /// Print [`help`].
     Help,
-    /// Print the version.
+    /// Print [`version`].
     Version,
 }
 
@@ -225,6 +225,12 @@ fn unknown(name: &str) -> ArgsError {
     let hint = nearest(name, names)
         .map_or_else(|| "see kxl-vmm -help".to_owned(), |near| format!("did you mean -{near}?"));
     ArgsError::Unknown { name: name.chars().take(60).collect(), hint }
+}
+
+/// The text of `-version`: the program's, and behind it the machine that its states are of.
+#[must_use]
+pub fn version() -> String {
+    format!("kxl-vmm {}\nmachine {}\n", env!("CARGO_PKG_VERSION"), super::MACHINE)
 }
 
 /// The text of `-help`.
