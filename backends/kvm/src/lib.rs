@@ -5,6 +5,7 @@
 
 pub mod bus;
 pub mod config;
+pub mod endpoint;
 pub mod machine;
 pub mod memory;
 pub mod sandbox;

@@ -1,0 +1,203 @@
+//! A disk: virtio-blk over a raw file or a block device.
+//!
+//! A slot for a disk that is plugged in later is the same device without a file: its capacity is 0
+//! and what is asked of it fails.
+
+mod disk;
+mod request;
+
+use std::sync::Arc;
+
+use super::queue::Chain;
+use super::{Device, DeviceState, Env, Gone, Handle, QueueError, Space, StateError};
+pub use disk::{Disk, DiskError, open};
+use request::{MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, Request};
+
+/// Bytes of a sector, the unit of everything in the protocol.
+pub(crate) const SECTOR: u64 = 512;
+
+/// Entries of the queue.
+const QUEUE: u16 = 256;
+
+/// Buffers of one request, besides its header and its status.
+const SEGMENTS: u32 = QUEUE as u32 - 2;
+
+/// Requests that are served before orders are looked for again.
+const BURST: usize = 2 * QUEUE as usize;
+
+mod feature {
+    pub(super) const SEG_MAX: u64 = 1 << 2;
+    pub(super) const RO: u64 = 1 << 5;
+    pub(super) const BLK_SIZE: u64 = 1 << 6;
+    pub(super) const FLUSH: u64 = 1 << 9;
+    pub(super) const DISCARD: u64 = 1 << 13;
+    pub(super) const WRITE_ZEROES: u64 = 1 << 14;
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct Block {
+    disk: Option<Disk>,
+    /// What the driver was told at the start, for good.
+    readonly: bool,
+    block_size: u32,
+    serial: [u8; 20],
+}
+
+impl Block {
+    /// A disk from the start, or a slot for one. `serial` is what a guest finds it by; the first
+    /// 20 bytes of it.
+    #[must_use]
+    pub fn new(disk: Option<Disk>, serial: &str) -> Self {
+        let mut bytes = [0; 20];
+        for (to, from) in bytes.iter_mut().zip(serial.bytes()) {
+            *to = from;
+        }
+        Self {
+            readonly: disk.as_ref().is_some_and(Disk::is_readonly),
+            block_size: disk.as_ref().map_or(512, Disk::block_size),
+            disk,
+            serial: bytes,
+        }
+    }
+
+    /// Serves one request; the bytes written into it.
+    fn execute(&self, chain: Chain, env: &Env) -> usize {
+        Request::new(chain, env)
+            .map_or(0, |request| request.execute(self.disk.as_ref(), &self.serial, env))
+    }
+
+    /// Serves what is in the queue, at most `left` requests.
+    fn drain(&self, queue: usize, env: &mut Env, left: &mut usize) -> Result<(), QueueError> {
+        while *left > 0 {
+            let Some(Some(ring)) = env.queues.get_mut(queue) else { return Ok(()) };
+            let Some(chain) = ring.pop(&env.memory)? else { return Ok(()) };
+            let head = chain.head;
+            let written = self.execute(chain, env);
+            if let Some(Some(ring)) = env.queues.get_mut(queue) {
+                ring.push(&env.memory, head, written)?;
+            }
+            *left -= 1;
+        }
+        Ok(())
+    }
+
+    fn set_disk(&mut self, disk: Option<Disk>, env: &Env) {
+        let sectors = disk.as_ref().map_or(0, Disk::sectors);
+        self.disk = disk;
+        env.space.set(0, &sectors.to_le_bytes());
+        env.signal_changed();
+    }
+}
+
+/// The configuration space (virtio 1.2, section 5.2.4).
+fn space(sectors: u64, block_size: u32) -> Space {
+    let mut bytes = vec![0; 60];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, &sectors.to_le_bytes());
+    put(12, &SEGMENTS.to_le_bytes());
+    put(20, &block_size.to_le_bytes());
+    let alignment = block_size / 512;
+    put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
+    put(40, &MAX_DISCARD_SEGMENTS.to_le_bytes());
+    put(44, &alignment.to_le_bytes());
+    put(48, &MAX_DISCARD_SECTORS.to_le_bytes());
+    put(52, &MAX_DISCARD_SEGMENTS.to_le_bytes());
+    // Zeroes may be written by giving the space back.
+    put(56, &[1]);
+    Space::new(bytes)
+}
+
+impl Device for Block {
+    const ID: u32 = 2;
+
+    fn features(&self) -> u64 {
+        use feature::{BLK_SIZE, DISCARD, FLUSH, RO, SEG_MAX, WRITE_ZEROES};
+        let kind = if self.readonly { RO } else { DISCARD | WRITE_ZEROES };
+        SEG_MAX | BLK_SIZE | FLUSH | kind
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        vec![QUEUE]
+    }
+
+    fn space(&self) -> Space {
+        space(self.disk.as_ref().map_or(0, Disk::sectors), self.block_size)
+    }
+
+    fn activate(&mut self, _env: &mut Env) {}
+
+    fn serve(&mut self, queue: usize, env: &mut Env) -> Result<(), QueueError> {
+        let mut left = BURST;
+        loop {
+            let Some(Some(ring)) = env.queues.get_mut(queue) else { return Ok(()) };
+            ring.hush(&env.memory)?;
+            self.drain(queue, env, &mut left)?;
+            env.signal_used(queue)?;
+            let Some(Some(ring)) = env.queues.get_mut(queue) else { return Ok(()) };
+            let more = ring.listen(&env.memory)?;
+            if left == 0 {
+                // Orders come in between: a guest that never stops asking can still be paused.
+                env.again(queue);
+                return Ok(());
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn save(&mut self, _env: &mut Env) -> DeviceState {
+        DeviceState::Plain
+    }
+
+    fn load(&mut self, state: DeviceState, _env: &mut Env) -> Result<(), StateError> {
+        match state {
+            DeviceState::Plain => Ok(()),
+        }
+    }
+}
+
+/// What the machine does with a disk's slot at run time.
+impl Handle<Block> {
+    /// Puts a disk in. The one that was there is out.
+    ///
+    /// # Errors
+    /// When the device's thread has ended.
+    pub fn plug(self: &Arc<Self>, disk: Disk) -> Result<(), Gone> {
+        self.call(|block, env| block.set_disk(Some(disk), env))
+    }
+
+    /// Takes the disk out: what is asked of it from now on fails. When this returns, nothing is in
+    /// flight to it.
+    ///
+    /// # Errors
+    /// When the device's thread has ended.
+    pub fn unplug(self: &Arc<Self>) -> Result<(), Gone> {
+        self.call(|block, env| block.set_disk(None, env))
+    }
+
+    /// Bytes that the guest sees.
+    ///
+    /// # Errors
+    /// When the device's thread has ended.
+    pub fn capacity(&self) -> Result<u64, Gone> {
+        self.call(|block, _env| block.disk.as_ref().map_or(0, |disk| disk.sectors() * SECTOR))
+    }
+
+    /// Has the guest see the size that the file has now.
+    ///
+    /// # Errors
+    /// When the device's thread has ended.
+    pub fn resized(&self) -> Result<(), Gone> {
+        self.call(|block, env| {
+            if let Some(disk) = block.disk.take() {
+                let disk = disk.measured_again();
+                block.set_disk(Some(disk), env);
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! One request to a disk (virtio 1.2, section 5.2.6).
+
+use std::io;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::SECTOR;
+use super::disk::Disk;
+use crate::virtio::Env;
+use crate::virtio::io as guest;
+use crate::virtio::queue::{Buffers, Chain, Segment};
+
+/// Sectors of one range that is discarded or zeroed: 1 GiB.
+pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 21;
+
+/// Ranges of one such request.
+pub(super) const MAX_DISCARD_SEGMENTS: u32 = 16;
+
+const HEADER: usize = 16;
+const RANGE: usize = 16;
+
+mod kind {
+    pub(super) const IN: u32 = 0;
+    pub(super) const OUT: u32 = 1;
+    pub(super) const FLUSH: u32 = 4;
+    pub(super) const GET_ID: u32 = 8;
+    pub(super) const DISCARD: u32 = 11;
+    pub(super) const WRITE_ZEROES: u32 = 13;
+}
+
+const OK: u8 = 0;
+const IOERR: u8 = 1;
+const UNSUPPORTED: u8 = 2;
+
+/// Why a request is answered with an error.
+#[derive(Debug)]
+enum Failure {
+    /// The guest asks for what there is not.
+    Guest(&'static str),
+    /// The host cannot.
+    Host(io::Error),
+    /// Nobody can.
+    Unsupported,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// A request that can be answered: it has a header and a place for its status.
+#[derive(Debug)]
+pub(super) struct Request {
+    kind: u32,
+    sector: u64,
+    readable: Buffers,
+    writable: Buffers,
+    status: GuestAddress,
+}
+
+impl Request {
+    /// `None` if there is no way to answer; that is counted.
+    pub(super) fn new(mut chain: Chain, env: &Env) -> Option<Self> {
+        let Some(status) = chain.writable.pop_last_byte() else {
+            env.errors.report(|| "a request without a place for its status".to_owned());
+            return None;
+        };
+        let mut header = [0; HEADER];
+        let have = chain.readable.read(&env.memory, &mut header);
+        // A header that is too short is of no known kind.
+        let kind = if have == HEADER { word(&header, 0) } else { u32::MAX };
+        let sector = u64::from(word(&header, 8)) | u64::from(word(&header, 12)) << 32;
+        Some(Self { kind, sector, readable: chain.readable, writable: chain.writable, status })
+    }
+
+    /// Does it; the bytes written into its buffers.
+    pub(super) fn execute(mut self, disk: Option<&Disk>, serial: &[u8], env: &Env) -> usize {
+        let room = self.writable.total();
+        let done = match (self.kind, disk) {
+            (kind::GET_ID, _) => {
+                let count = self.writable.write(&env.memory, serial);
+                Ok(count)
+            }
+            (_, None) => Err(Failure::Guest("there is no disk in the slot")),
+            (kind::IN, Some(disk)) => self.read(disk, env).map(|()| room),
+            (kind::OUT, Some(disk)) => self.write(disk, env).map(|()| 0),
+            (kind::FLUSH, Some(disk)) => disk.flush().map(|()| 0).map_err(Failure::from),
+            (kind::DISCARD | kind::WRITE_ZEROES, Some(disk)) => self.ranges(disk, env).map(|()| 0),
+            _ => Err(Failure::Unsupported),
+        };
+        let (status, written) = match done {
+            Ok(written) => (OK, written),
+            Err(failure) => (self.report(failure, env), 0),
+        };
+        // The address was in memory when the chain was taken, and memory does not go away.
+        drop(env.memory.write_obj(status, self.status));
+        // All of the room counts if the status behind it is written.
+        if status == OK && written == room { room + 1 } else { written + 1 }
+    }
+
+    fn report(&self, failure: Failure, env: &Env) -> u8 {
+        let (kind, sector) = (self.kind, self.sector);
+        match failure {
+            Failure::Guest(what) => {
+                env.errors.report(|| format!("request {kind} at sector {sector}: {what}"));
+                IOERR
+            }
+            Failure::Host(error) => {
+                env.errors.report(|| format!("request {kind} at sector {sector}: {error}"));
+                IOERR
+            }
+            Failure::Unsupported => UNSUPPORTED,
+        }
+    }
+
+    fn read(&mut self, disk: &Disk, env: &Env) -> Result<(), Failure> {
+        let mut offset = within(disk, self.sector, self.writable.total())?;
+        while !self.writable.segments().is_empty() {
+            let at = Some(offset);
+            let into = self.writable.segments();
+            let count = retry(|| guest::read(disk.fd(), &env.memory, into, at))?;
+            if count == 0 {
+                return Err(Failure::Guest("the file is shorter than it was"));
+            }
+            offset += count as u64;
+            self.writable.skip(count);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, disk: &Disk, env: &Env) -> Result<(), Failure> {
+        writable(disk)?;
+        let mut offset = within(disk, self.sector, self.readable.total())?;
+        while !self.readable.segments().is_empty() {
+            let at = Some(offset);
+            let from: &[Segment] = self.readable.segments();
+            let count = retry(|| guest::write(disk.fd(), &env.memory, from, at))?;
+            if count == 0 {
+                return Err(Failure::Host(io::ErrorKind::WriteZero.into()));
+            }
+            offset += count as u64;
+            self.readable.skip(count);
+        }
+        Ok(())
+    }
+
+    /// Discards, or fills with zeros, what a list of ranges says.
+    fn ranges(&mut self, disk: &Disk, env: &Env) -> Result<(), Failure> {
+        writable(disk)?;
+        let total = self.readable.total();
+        if total == 0
+            || !total.is_multiple_of(RANGE)
+            || total > RANGE * MAX_DISCARD_SEGMENTS as usize
+        {
+            return Err(Failure::Guest("no list of ranges"));
+        }
+        for _ in 0..total / RANGE {
+            let mut range = [0; RANGE];
+            self.readable.read(&env.memory, &mut range);
+            let sector = u64::from(word(&range, 0)) | u64::from(word(&range, 4)) << 32;
+            let (sectors, flags) = (word(&range, 8), word(&range, 12));
+            if sectors > MAX_DISCARD_SECTORS {
+                return Err(Failure::Guest("a range beyond the limit"));
+            }
+            let length = u64::from(sectors) * SECTOR;
+            let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+            let offset = within(disk, sector, bytes)?;
+            if length == 0 {
+                continue;
+            }
+            match (self.kind, flags) {
+                (kind::DISCARD, 0) => discard(disk, offset, length)?,
+                (kind::WRITE_ZEROES, 0 | 1) => disk.zero(offset, length, flags == 1)?,
+                _ => return Err(Failure::Unsupported),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    for (to, from) in word.iter_mut().zip(bytes.iter().skip(at)) {
+        *to = *from;
+    }
+    u32::from_le_bytes(word)
+}
+
+/// Discarding is advice: where the file cannot, nothing is lost.
+fn discard(disk: &Disk, offset: u64, length: u64) -> Result<(), Failure> {
+    match disk.discard(offset, length) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+fn writable(disk: &Disk) -> Result<(), Failure> {
+    if disk.is_readonly() { Err(Failure::Guest("the disk is read-only")) } else { Ok(()) }
+}
+
+/// The offset of a range of the disk, if all of it is there.
+fn within(disk: &Disk, sector: u64, bytes: usize) -> Result<u64, Failure> {
+    let bytes = bytes as u64;
+    if !bytes.is_multiple_of(SECTOR) {
+        return Err(Failure::Guest("no whole sectors"));
+    }
+    match sector.checked_add(bytes / SECTOR) {
+        Some(end) if end <= disk.sectors() => Ok(sector * SECTOR),
+        _ => Err(Failure::Guest("beyond the end of the disk")),
+    }
+}
+
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

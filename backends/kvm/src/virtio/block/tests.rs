@@ -1,0 +1,284 @@
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use super::*;
+use crate::virtio::EVENT_IDX;
+use crate::virtio::driver::Buffer::{self, In, Out};
+use crate::virtio::driver::{DATA, Driver, driven};
+use crate::virtio::transport::status;
+
+const HEADER: u64 = DATA;
+const STATUS: u64 = DATA + 0x100;
+const BUFFER: u64 = DATA + 0x1000;
+
+struct Image(PathBuf);
+
+impl Image {
+    /// 1 MiB in which each sector begins with its number.
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kxl-block-{}-{name}", std::process::id()));
+        let mut bytes = vec![0x5a; 1 << 20];
+        for (number, sector) in (0u32..).zip(bytes.chunks_mut(512)) {
+            sector[..4].copy_from_slice(&number.to_le_bytes());
+        }
+        fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+
+    fn disk(&self, readonly: bool) -> Disk {
+        open(&self.0, readonly).unwrap()
+    }
+
+    fn read(&self, sector: u64, length: usize) -> Vec<u8> {
+        let mut data = vec![0; length];
+        File::open(&self.0).unwrap().read_exact_at(&mut data, sector * 512).unwrap();
+        data
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+fn disk(image: &Image) -> Driver<Block> {
+    driven(Block::new(Some(image.disk(false)), "disk0"), 0)
+}
+
+/// One request; its status and the length given back.
+fn ask(driver: &mut Driver<Block>, kind: u32, sector: u64, buffers: &[Buffer]) -> (u8, u32) {
+    offer(driver, 0, kind, sector, buffers);
+    driver.ring(0);
+    let (_head, length) = driver.wait(0);
+    (driver.get(STATUS, 1)[0], length)
+}
+
+/// Request `number` has a header and a status of its own.
+fn offer(driver: &mut Driver<Block>, number: u64, kind: u32, sector: u64, buffers: &[Buffer]) {
+    let header = HEADER + 16 * number;
+    let status = STATUS + number;
+    driver.put(header, &[kind.to_le_bytes(), [0; 4]].concat());
+    driver.put(header + 8, &sector.to_le_bytes());
+    driver.put(status, &[0xff]);
+    let mut all = vec![In(header, 16)];
+    all.extend(buffers);
+    all.push(Out(status, 1));
+    driver.offer(0, &all);
+}
+
+#[test]
+fn sectors_are_read_into_the_buffers_in_order() {
+    let image = Image::new("read");
+    let mut driver = disk(&image);
+    let buffers = [Out(BUFFER, 512), Out(BUFFER + 0x1000, 1024)];
+    assert_eq!(ask(&mut driver, 0, 5, &buffers), (0, 1537));
+    let expected = image.read(5, 1536);
+    assert_eq!(driver.get(BUFFER, 512), expected[..512]);
+    assert_eq!(driver.get(BUFFER + 0x1000, 1024), expected[512..]);
+}
+
+#[test]
+fn what_is_read_from_the_disk_is_marked_as_written_memory() {
+    use vm_memory::bitmap::Bitmap;
+    use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+    let image = Image::new("dirty");
+    let mut driver = disk(&image);
+    let dirty = |driver: &Driver<Block>, at: u64| {
+        let region = driver.memory.iter().next().unwrap();
+        region.bitmap().dirty_at(usize::try_from(at).unwrap())
+    };
+    let far = BUFFER + 0x8_0000;
+    assert!(!dirty(&driver, far));
+    ask(&mut driver, 0, 0, &[Out(far, 4096)]);
+    assert!(dirty(&driver, far) && !dirty(&driver, far + 4096));
+}
+
+#[test]
+fn sectors_are_written_from_the_buffers_and_flushed() {
+    let image = Image::new("write");
+    let mut driver = disk(&image);
+    driver.put(BUFFER, &[1; 512]);
+    driver.put(BUFFER + 0x2000, &[2; 512]);
+    let buffers = [In(BUFFER, 512), In(BUFFER + 0x2000, 512)];
+    assert_eq!(ask(&mut driver, 1, 7, &buffers), (0, 1));
+    assert_eq!(ask(&mut driver, 4, 0, &[]), (0, 1));
+    let got = image.read(7, 1024);
+    assert!(got[..512].iter().all(|byte| *byte == 1) && got[512..].iter().all(|byte| *byte == 2));
+    assert_eq!(image.read(6, 4), 6u32.to_le_bytes());
+    assert_eq!(image.read(9, 4), 9u32.to_le_bytes());
+}
+
+#[test]
+fn a_request_of_hundreds_of_buffers_comes_through_a_table_of_its_own() {
+    let image = Image::new("many");
+    let mut driver = disk(&image);
+    let table = DATA + 0x8_0000;
+    driver.put(HEADER, &[0; 16]);
+    driver.put(STATUS, &[0xff]);
+    let mut buffers = vec![In(HEADER, 16)];
+    buffers.extend((0..600u64).map(|at| Out(BUFFER + at * 512, 512)));
+    buffers.push(Out(STATUS, 1));
+    driver.offer_indirect(0, table, &buffers);
+    driver.ring(0);
+    assert_eq!(driver.wait(0).1, 600 * 512 + 1);
+    assert_eq!(driver.get(STATUS, 1), [0]);
+    assert_eq!(driver.get(BUFFER, 600 * 512), image.read(0, 600 * 512));
+}
+
+#[test]
+fn several_requests_for_one_ring_of_the_bell_are_all_served() {
+    for without in [0, EVENT_IDX] {
+        let image = Image::new("batch");
+        let mut driver = driven(Block::new(Some(image.disk(false)), ""), without);
+        for round in 0..50 {
+            for number in 0..5u64 {
+                let to = Out(BUFFER + 512 * number, 512);
+                offer(&mut driver, number, 0, round + number, &[to]);
+            }
+            driver.ring(0);
+            for _ in 0..5 {
+                driver.wait(0);
+            }
+            assert_eq!(driver.get(STATUS, 5), [0; 5]);
+            let sectors = image.read(round, 5 * 512);
+            assert_eq!(driver.get(BUFFER, 5 * 512), sectors, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn ranges_are_discarded_and_zeroed() {
+    let image = Image::new("discard");
+    let mut driver = disk(&image);
+    let before = fs::metadata(&image.0).unwrap().blocks();
+    let range = |sector: u64, sectors: u32, flags: u32| {
+        [&sector.to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat()
+    };
+    driver.put(BUFFER, &range(0, 512, 0));
+    assert_eq!(ask(&mut driver, 11, 0, &[In(BUFFER, 16)]), (0, 1));
+    assert!(image.read(0, 512 * 512).iter().all(|byte| *byte == 0));
+    assert!(fs::metadata(&image.0).unwrap().blocks() < before, "space is given back");
+    driver.put(BUFFER, &[range(600, 8, 0), range(700, 8, 1)].concat());
+    assert_eq!(ask(&mut driver, 13, 0, &[In(BUFFER, 32)]), (0, 1));
+    for sector in [600, 700] {
+        assert!(image.read(sector, 8 * 512).iter().all(|byte| *byte == 0));
+        assert_eq!(image.read(sector + 8, 1), [u8::try_from((sector + 8) & 0xff).unwrap()]);
+    }
+    driver.put(BUFFER, &range(2040, 9, 0));
+    assert_eq!(ask(&mut driver, 11, 0, &[In(BUFFER, 16)]).0, 1, "beyond the end");
+    driver.put(BUFFER, &range(0, 1, 8));
+    assert_eq!(ask(&mut driver, 13, 0, &[In(BUFFER, 16)]).0, 2, "unknown flags");
+    assert_eq!(ask(&mut driver, 11, 0, &[In(BUFFER, 15)]).0, 1, "half a range");
+}
+
+#[test]
+fn a_disk_says_its_name_its_size_and_its_limits() {
+    let image = Image::new("name");
+    let mut driver = disk(&image);
+    assert_eq!(ask(&mut driver, 8, 0, &[Out(BUFFER, 20)]), (0, 21));
+    assert_eq!(driver.get(BUFFER, 20), *b"disk0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!(u64::from_le_bytes(driver.config(0)), 2048);
+    assert_eq!(u32::from_le_bytes(driver.config(12)), 254);
+    assert_eq!(u32::from_le_bytes(driver.config(20)), 512);
+    assert_eq!(ask(&mut driver, 99, 0, &[]), (2, 1), "a request that nobody knows");
+}
+
+#[test]
+fn what_lies_beyond_the_end_fails_and_the_disk_goes_on() {
+    let image = Image::new("end");
+    let mut driver = disk(&image);
+    for (sector, length) in [(2048, 512), (2047, 1024), (u64::MAX, 512), (0, 100)] {
+        assert_eq!(ask(&mut driver, 0, sector, &[Out(BUFFER, length)]).0, 1, "{sector} {length}");
+        assert_eq!(ask(&mut driver, 1, sector, &[In(BUFFER, length)]).0, 1, "{sector} {length}");
+    }
+    assert_eq!(driver.handle.errors(), 8);
+    assert_eq!(ask(&mut driver, 0, 2047, &[Out(BUFFER, 512)]).0, 0);
+}
+
+#[test]
+fn a_readonly_disk_refuses_to_be_written() {
+    let image = Image::new("ro");
+    let mut driver = driven(Block::new(Some(image.disk(true)), ""), 0);
+    assert_eq!(driver.offered() & feature::RO, feature::RO);
+    assert_eq!(driver.offered() & feature::DISCARD, 0);
+    assert_eq!(ask(&mut driver, 1, 0, &[In(BUFFER, 512)]).0, 1);
+    assert_eq!(ask(&mut driver, 13, 0, &[In(BUFFER, 16)]).0, 1);
+    assert_eq!(ask(&mut driver, 0, 0, &[Out(BUFFER, 512)]).0, 0);
+}
+
+#[test]
+fn a_slot_has_no_sectors_until_a_disk_is_plugged_in() {
+    let image = Image::new("slot");
+    let mut driver = driven(Block::new(None, "slot"), 0);
+    assert_eq!(u64::from_le_bytes(driver.config(0)), 0);
+    assert_eq!(ask(&mut driver, 0, 0, &[Out(BUFFER, 512)]).0, 1);
+    let generation = driver.read(0xfc);
+    driver.handle.plug(image.disk(false)).unwrap();
+    driver.wait_changed();
+    assert_ne!(driver.read(0xfc), generation);
+    assert_eq!(u64::from_le_bytes(driver.config(0)), 2048);
+    assert_eq!(ask(&mut driver, 0, 3, &[Out(BUFFER, 512)]).0, 0);
+    assert_eq!(driver.get(BUFFER, 4), 3u32.to_le_bytes());
+    driver.handle.unplug().unwrap();
+    driver.wait_changed();
+    assert_eq!(u64::from_le_bytes(driver.config(0)), 0);
+    assert_eq!(ask(&mut driver, 0, 3, &[Out(BUFFER, 512)]).0, 1);
+}
+
+#[test]
+fn a_file_that_has_grown_is_a_disk_that_has_grown() {
+    let image = Image::new("grow");
+    let mut driver = disk(&image);
+    File::options().write(true).open(&image.0).unwrap().set_len(2 << 20).unwrap();
+    driver.handle.resized().unwrap();
+    driver.wait_changed();
+    assert_eq!(u64::from_le_bytes(driver.config(0)), 4096);
+    assert_eq!(ask(&mut driver, 0, 4095, &[Out(BUFFER, 512)]).0, 0);
+}
+
+#[test]
+fn what_is_asked_during_a_pause_is_served_after_it() {
+    let image = Image::new("pause");
+    let mut driver = disk(&image);
+    driver.transport.pause().unwrap();
+    offer(&mut driver, 0, 0, 4, &[Out(BUFFER, 512)]);
+    driver.ring(0);
+    driver.handle.call(|_, _| ()).unwrap();
+    assert_eq!(driver.used(0), None);
+    driver.transport.resume().unwrap();
+    driver.wait(0);
+    assert_eq!(driver.get(BUFFER, 4), 4u32.to_le_bytes());
+}
+
+#[test]
+fn a_disk_goes_on_in_another_process_where_it_stood() {
+    let image = Image::new("move");
+    let mut driver = disk(&image);
+    for sector in 0..40 {
+        assert_eq!(ask(&mut driver, 0, sector, &[Out(BUFFER, 512)]).0, 0);
+    }
+    driver.transport.pause().unwrap();
+    offer(&mut driver, 0, 0, 77, &[Out(BUFFER, 512)]);
+    driver.ring(0);
+    let mut driver = driver.moved(Block::new(Some(image.disk(false)), "disk0"));
+    driver.wait(0);
+    assert_eq!(driver.get(BUFFER, 4), 77u32.to_le_bytes());
+    for sector in 0..40u32 {
+        assert_eq!(ask(&mut driver, 0, u64::from(sector), &[Out(BUFFER, 512)]).0, 0);
+        assert_eq!(driver.get(BUFFER, 4), sector.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_answered_is_given_back_and_counted() {
+    let image = Image::new("mute");
+    let mut driver = disk(&image);
+    assert_eq!(driver.request(0, &[In(HEADER, 16)]), 0);
+    assert_eq!(driver.handle.errors(), 1);
+    driver.put(STATUS, &[0xff]);
+    assert_eq!(driver.request(0, &[In(HEADER, 7), Out(STATUS, 1)]), 1);
+    assert_eq!(driver.get(STATUS, 1), [2], "a header that is too short");
+    assert_eq!(driver.read(0x70) & status::NEEDS_RESET, 0);
+}

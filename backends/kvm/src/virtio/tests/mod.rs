@@ -1,0 +1,3 @@
+//! The registers, and what a driver may do wrong with them and with its rings.
+
+mod registers;
