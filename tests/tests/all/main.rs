@@ -15,6 +15,7 @@ mod configs;
 mod conformance;
 mod docs;
 mod forgotten;
+mod lab;
 mod layering;
 mod lifecycle;
 mod maintenance;

@@ -27,9 +27,10 @@ pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// A file of the test guest.
-fn built(name: &str) -> Result<PathBuf, String> {
-    let path = top().join("target/guest").join(name);
+/// A file of the test guest, in `KXL_GUEST_DIR` or where it is built.
+pub(crate) fn built(name: &str) -> Result<PathBuf, String> {
+    let dir = std::env::var_os("KXL_GUEST_DIR");
+    let path = dir.map_or_else(|| top().join("target/guest"), PathBuf::from).join(name);
     if path.is_file() { Ok(path) } else { Err(format!("target/guest/{name} is not built")) }
 }
 

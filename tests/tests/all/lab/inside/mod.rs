@@ -1,0 +1,3 @@
+//! The jobs, as they are done inside the lab.
+
+pub(crate) mod host;

@@ -1,0 +1,38 @@
+//! The lab: a host in which KVM works, emulated by QEMU with its SVM, whatever this one can do.
+//!
+//! A test of the lab is a job. Seen from outside, it looks for what became of the job in the one
+//! boot of the lab that all jobs of its group share; inside, where this same program is called
+//! again with the name of the test, it does the job. Jobs use `kxl-vmm` and `kxl` as anybody
+//! would, with Linux guests that nest in the lab.
+//!
+//! `KXL_LAB_ONLY=word` boots the lab for the jobs with this word in their name only, and
+//! `KXL_LAB_LOG=file` leaves what the lab said on its console there.
+
+mod archive;
+mod boot;
+mod contents;
+mod inside;
+
+/// Set for a program inside the lab.
+const INSIDE: &str = "KXL_LAB";
+
+/// Makes the tests of a group, which share one boot.
+macro_rules! group {
+    ($group:ident: $($job:ident),+ $(,)?) => {
+        mod $group {
+            const JOBS: &[&str] = &[$(stringify!($job)),+];
+            $(
+                #[test]
+                fn $job() {
+                    if std::env::var_os(super::INSIDE).is_some() {
+                        super::inside::$group::$job();
+                    } else {
+                        super::boot::expect(module_path!(), JOBS, stringify!($job));
+                    }
+                }
+            )+
+        }
+    };
+}
+
+group!(host: the_lab_has_a_kvm_that_can_be_opened);
