@@ -26,7 +26,7 @@ pub enum Frame {
 /// Why bytes were skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Garbage {
-    /// This many bytes, other than white space, before the start of a document.
+    /// This many bytes, other than white space, before a line end or the start of a document.
     Between(usize),
     /// A document that breaks the grammar.
     Malformed,
@@ -126,15 +126,21 @@ impl Decoder {
     fn outside(&mut self, byte: u8, frames: &mut Vec<Frame>) {
         match byte {
             b'{' | b'[' => {
-                if self.between > 0 {
-                    frames.push(Frame::Garbage(Garbage::Between(self.between)));
-                    self.between = 0;
-                }
+                self.tell_between(frames);
                 self.keep(byte);
                 self.open(byte == b'{');
             }
-            b' ' | b'\t' | b'\r' | b'\n' => {}
+            // Somebody who types words waits for an answer.
+            b'\n' => self.tell_between(frames),
+            b' ' | b'\t' | b'\r' => {}
             _ => self.between += 1,
+        }
+    }
+
+    fn tell_between(&mut self, frames: &mut Vec<Frame>) {
+        let between = std::mem::take(&mut self.between);
+        if between > 0 {
+            frames.push(Frame::Garbage(Garbage::Between(between)));
         }
     }
 
