@@ -132,3 +132,12 @@ pub fn size(memory: &Memory) -> u64 {
     use vm_memory::GuestMemoryBackend;
     memory.iter().map(GuestMemoryRegion::len).sum()
 }
+
+/// Makes all of it zeros again, whatever it came from: a file that was mapped privately is left
+/// behind, one that is mapped shared is emptied.
+///
+/// # Errors
+/// The system's refusal.
+pub fn clear(memory: &Memory) -> std::io::Result<()> {
+    crate::sys::clear(memory)
+}

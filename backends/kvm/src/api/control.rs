@@ -61,6 +61,11 @@ pub trait Control {
     /// Where this machine's threads tell what happens.
     fn notices(&self) -> &Notices;
 
+    /// Called whenever the notices' descriptor was readable, before the notices are taken: makes the
+    /// consequences of what other threads have left for this one (the guest has ended, a save has
+    /// come to its last pass) and posts what comes of it.
+    fn attend(&mut self);
+
     /// Name and uuid, as they were configured.
     fn identity(&self) -> Identity;
 

@@ -168,17 +168,22 @@ impl Notices {
         let _full = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
     }
 
+    /// Has the descriptor stop being readable until the next notice or [`wake`](Self::wake). What was
+    /// told before is still there to be taken.
+    pub fn calm(&self) {
+        let mut count = [0; 8];
+        let _calm_already = rustix::io::read(&self.0.wake, &mut count);
+    }
+
     /// Everything told since the last call, in its order.
     #[must_use]
     pub fn take(&self) -> Vec<Notice> {
-        let mut count = [0; 8];
-        let _nothing_new = rustix::io::read(&self.0.wake, &mut count);
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 }
 
 impl AsFd for Notices {
-    /// Readable while there is something to take.
+    /// Readable from a notice on, until [`Notices::calm`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.wake.as_fd()
     }
@@ -209,6 +214,7 @@ mod tests {
         assert!(readable(&notices));
         let heard: Vec<_> = notices.take().into_iter().map(|notice| notice.what).collect();
         assert_eq!(heard, [What::Stop, What::Exit(0)]);
+        notices.calm();
         assert!(!readable(&notices));
     }
 

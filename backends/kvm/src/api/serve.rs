@@ -62,6 +62,9 @@ struct Server<'a> {
 impl Server<'_> {
     fn run(mut self) -> Result<u8, ServeError> {
         loop {
+            // In this order: what is left for us meanwhile makes the descriptor readable again.
+            self.control.notices().calm();
+            self.control.attend();
             self.tell_notices();
             if let Some(status) = self.exit {
                 self.last_words()?;

@@ -1,1 +1,240 @@
 //! The machine: processors, memory and devices, and what can be done to them as a whole.
+//!
+//! It belongs to the main thread. What happens on other threads is left in an [`Ending`] (the guest
+//! ends) or in a save's report, and [`Control::attend`](crate::api::Control::attend) makes the consequences of it.
+
+pub mod board;
+mod control;
+pub mod engine;
+#[allow(unsafe_code, reason = "inherited descriptors become owned")]
+pub mod files;
+pub mod resources;
+pub mod slots;
+pub mod vm;
+
+use std::sync::Arc;
+
+use kvm_bindings::kvm_cpuid_entry2;
+use kvm_ioctls::Kvm;
+use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress};
+
+use self::board::{Board, BoardError};
+use self::engine::{Engine, EngineError, Shell};
+pub use self::resources::{ResourceError, Resources};
+use crate::api::Notices;
+use crate::api::control::RunState;
+use crate::api::notices::{Cause, PanicAction, What};
+use crate::boot::{self, Payload};
+use crate::config::{Actions, AfterEnd, AfterReboot, Config};
+use crate::devices::{End, Ending};
+use crate::memory::{self, Memory, MemoryError};
+use crate::vcpu::cpuid;
+use crate::{acpi, layout};
+
+/// Why there is no machine.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// No devices.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// No processors.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// No descriptor for what threads have to say.
+    #[error("cannot make an event for the machine's own threads")]
+    Event(#[source] std::io::Error),
+    /// The system refuses to forget what was in memory.
+    #[error("cannot clear guest memory for a reset")]
+    Clear(#[source] std::io::Error),
+    /// There is nothing to boot: its state came without a kernel.
+    #[error("this machine was brought back from a state and has no kernel to boot: start it anew")]
+    NoKernel,
+    /// It waits for a state.
+    #[error("the machine waits for its state: say migrate-incoming first")]
+    NoState,
+    /// Its guest has ended.
+    #[error("the guest has ended: system_reset starts it again")]
+    Ended,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    config: Config,
+    kvm: Kvm,
+    memory: Memory,
+    payload: Option<Payload>,
+    /// What the processors show, without what differs between them.
+    leaves: Vec<kvm_cpuid_entry2>,
+    board: Board,
+    /// None while a state is waited for.
+    engine: Option<Engine>,
+    state: RunState,
+    /// How the guest ended, while it stands ended.
+    ended: Option<Cause>,
+    actions: Actions,
+    notices: Notices,
+    ending: Ending,
+}
+
+impl Machine {
+    /// Makes the machine that a configuration describes out of what was opened for it. It stands
+    /// still; [`begin`](Self::begin) lets it run.
+    ///
+    /// # Errors
+    /// Any [`MachineError`].
+    pub fn create(
+        config: Config,
+        resources: Resources,
+        notices: &Notices,
+    ) -> Result<Self, MachineError> {
+        let Resources { kvm, payload, backing, parts, .. } = resources;
+        let memory = memory::map(config.memory_mib, &backing)?;
+        let offered = cpuid::offered(&kvm).map_err(EngineError::from)?;
+        let leaves = cpuid::common(&offered, &config.cpu).map_err(EngineError::from)?;
+        let waker = notices.clone();
+        let ending = Ending::new(Arc::new(move || waker.wake()));
+        let board = Board::new(&config, &memory, &ending, parts)?;
+        let waits = config.incoming.is_some();
+        let mut machine = Self {
+            actions: config.actions,
+            config,
+            kvm,
+            memory,
+            payload,
+            leaves,
+            board,
+            engine: None,
+            state: if waits { RunState::Inmigrate } else { RunState::Prelaunch },
+            ended: None,
+            notices: notices.clone(),
+            ending,
+        };
+        if !waits {
+            machine.engine = Some(machine.boot()?);
+        }
+        Ok(machine)
+    }
+
+    /// Lets it run, unless the configuration has it stand still or it waits for a state.
+    ///
+    /// # Errors
+    /// Any [`MachineError`].
+    pub fn begin(&mut self) -> Result<(), MachineError> {
+        if self.config.paused || self.engine.is_none() {
+            return Ok(());
+        }
+        self.go()
+    }
+
+    /// A new engine that begins with the kernel.
+    fn boot(&mut self) -> Result<Engine, MachineError> {
+        let payload = self.payload.as_mut().ok_or(MachineError::NoKernel)?;
+        let shell = Shell::create(&self.kvm, &self.memory, self.config.vcpus)?;
+        self.board.connect(&shell.vm)?;
+        let tables = acpi::tables(self.config.vcpus, &self.board.slots().numbers());
+        let memory = &self.memory;
+        memory
+            .write_slice(&tables, GuestAddress(layout::ACPI))
+            .map_err(|_| EngineError::Boot(boot::BootError::Memory))?;
+        let entry = boot::load(memory, payload, layout::ACPI).map_err(EngineError::from)?;
+        let first = boot::of_entry(memory, entry, shell.fresh()?).map_err(EngineError::from)?;
+        Ok(shell.boot(&self.leaves, &first, self.board.around())?)
+    }
+
+    /// Lets devices and processors go on.
+    fn go(&mut self) -> Result<(), MachineError> {
+        let engine = self.engine.as_mut().ok_or(MachineError::NoState)?;
+        self.board.resume()?;
+        engine.run()?;
+        self.state = RunState::Running;
+        self.notices.post(What::Resume);
+        Ok(())
+    }
+
+    /// Has processors and devices stand still.
+    fn stand(&mut self) -> Result<(), MachineError> {
+        if let Some(engine) = &mut self.engine {
+            engine.stand()?;
+            self.board.pause()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the consequences of what other threads have left.
+    ///
+    /// # Errors
+    /// Of a machine that cannot go on; the process has to end.
+    fn look(&mut self) -> Result<(), MachineError> {
+        if self.state == RunState::Running
+            && let Some(end) = self.ending.how()
+        {
+            self.end(end)?;
+        }
+        Ok(())
+    }
+
+    /// The guest has ended in this way.
+    fn end(&mut self, end: End) -> Result<(), MachineError> {
+        self.stand()?;
+        match end {
+            End::Poweroff => self.over(Cause::GuestShutdown),
+            End::Reset | End::TripleFault if self.actions.reboot == AfterReboot::Reset => {
+                self.rebuild()?;
+                self.notices.post(What::Reset(Cause::GuestReset));
+                self.board.resume()?;
+                if let Some(engine) = &mut self.engine {
+                    engine.run()?;
+                }
+            }
+            End::Reset | End::TripleFault => self.over(Cause::GuestReset),
+            End::Panic => {
+                self.ended = Some(Cause::GuestPanic);
+                self.state = RunState::GuestPanicked;
+                if self.actions.panic == AfterEnd::Pause {
+                    self.notices.post(What::Panicked(PanicAction::Pause));
+                    self.notices.post(What::Stop);
+                } else {
+                    self.notices.post(What::Panicked(PanicAction::Poweroff));
+                    self.notices.post(What::Shutdown(Cause::GuestPanic));
+                    self.notices.post(What::Exit(0));
+                }
+            }
+            End::Broken => {
+                self.ended = Some(Cause::HostError);
+                self.state = RunState::InternalError;
+                self.notices.post(What::Stop);
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest has come to an end by itself.
+    fn over(&mut self, cause: Cause) {
+        self.ended = Some(cause);
+        self.state = RunState::Shutdown;
+        self.notices.post(What::Shutdown(cause));
+        self.notices.post(match self.actions.shutdown {
+            AfterEnd::Pause => What::Stop,
+            AfterEnd::Exit => What::Exit(0),
+        });
+    }
+
+    /// Makes the machine anew around memory that was cleared. It stands still.
+    fn rebuild(&mut self) -> Result<(), MachineError> {
+        if self.payload.is_none() {
+            return Err(MachineError::NoKernel);
+        }
+        self.engine = None;
+        self.board.reset()?;
+        memory::clear(&self.memory).map_err(MachineError::Clear)?;
+        self.ending.forget();
+        self.ended = None;
+        self.engine = Some(self.boot()?);
+        Ok(())
+    }
+}

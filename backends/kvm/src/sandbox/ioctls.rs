@@ -85,6 +85,8 @@ pub(super) const KVM_INTERRUPTS: &[u32] = &[
 
 /// The machine as a whole: made before the guest runs, taken and given when it moves.
 pub(super) const KVM_MACHINE: &[u32] = &[
+    // KVM_CREATE_VM: a reset makes the machine anew
+    does(0x01),
     // KVM_CHECK_EXTENSION, KVM_GET_VCPU_MMAP_SIZE
     does(0x03),
     does(0x04),

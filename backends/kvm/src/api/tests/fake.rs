@@ -94,6 +94,8 @@ fn shown(place: Place) -> String {
 }
 
 impl Control for Fake {
+    fn attend(&mut self) {}
+
     fn notices(&self) -> &Notices {
         &self.notices
     }

@@ -1,0 +1,165 @@
+//! The machine as the api-channel sees it.
+
+use super::{Machine, MachineError};
+use crate::api::Notices;
+use crate::api::control::{
+    Block, Control, Identity, Limits, Migrate, Migration, NewDisk, NewNic, Outcome, Place, Refusal,
+    RunState, Status, Vcpu,
+};
+use crate::api::notices::{Cause, What};
+use crate::config::{Actions, AfterReboot};
+use crate::{log, memory};
+
+impl Control for Machine {
+    fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    fn attend(&mut self) {
+        if let Err(error) = self.look() {
+            log::line(&format!("the machine cannot go on: {}", Refusal::from(error).text));
+            self.notices.post(What::Shutdown(Cause::HostError));
+            self.notices.post(What::Exit(1));
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { name: self.config.name.clone(), uuid: self.config.uuid.clone() }
+    }
+
+    fn status(&self) -> Status {
+        Status { state: self.state, ended: self.ended }
+    }
+
+    fn stop(&mut self) -> Outcome {
+        if self.state == RunState::Running {
+            self.stand()?;
+            self.state = RunState::Paused;
+            self.notices.post(What::Stop);
+        }
+        Ok(())
+    }
+
+    fn cont(&mut self) -> Outcome {
+        match self.state {
+            RunState::Running => Ok(()),
+            RunState::Inmigrate => Err(MachineError::NoState.into()),
+            RunState::Shutdown | RunState::GuestPanicked | RunState::InternalError => {
+                Err(MachineError::Ended.into())
+            }
+            RunState::Prelaunch
+            | RunState::Paused
+            | RunState::FinishMigrate
+            | RunState::Postmigrate => Ok(self.go()?),
+        }
+    }
+
+    fn reset(&mut self) -> Outcome {
+        if self.engine.is_none() {
+            return Err(MachineError::NoState.into());
+        }
+        let ran = self.state == RunState::Running;
+        self.stand()?;
+        if self.actions.reboot == AfterReboot::Shutdown {
+            self.over(Cause::HostQmpSystemReset);
+            return Ok(());
+        }
+        self.rebuild()?;
+        self.notices.post(What::Reset(Cause::HostQmpSystemReset));
+        if ran {
+            self.board.resume()?;
+            if let Some(engine) = &mut self.engine {
+                engine.run()?;
+            }
+        } else if self.state != RunState::Prelaunch {
+            self.state = RunState::Paused;
+        }
+        Ok(())
+    }
+
+    fn powerdown(&mut self) -> Outcome {
+        if self.ended.is_some() {
+            return Err(MachineError::Ended.into());
+        }
+        self.board.press_power();
+        self.notices.post(What::Powerdown);
+        Ok(())
+    }
+
+    fn quit(&mut self) {
+        self.notices.post(What::Shutdown(Cause::HostQmpQuit));
+        self.notices.post(What::Exit(0));
+    }
+
+    fn actions(&self) -> Actions {
+        self.actions
+    }
+
+    fn set_actions(&mut self, actions: Actions) {
+        self.actions = actions;
+    }
+
+    fn vcpus(&self) -> Vec<Vcpu> {
+        let vcpus = self.engine.iter().flat_map(|engine| engine.vcpus());
+        vcpus.map(|vcpu| Vcpu { thread: vcpu.thread_id().cast_signed() }).collect()
+    }
+
+    fn memory(&self) -> u64 {
+        memory::size(&self.memory)
+    }
+
+    fn blocks(&self) -> Vec<Block> {
+        let disks = self.board.slots().disks().iter();
+        disks
+            .filter_map(|slot| {
+                let (id, file, readonly) = slot.holds.clone()?;
+                let size = slot.handle.capacity().unwrap_or(0);
+                Some(Block { id, file, readonly, size })
+            })
+            .collect()
+    }
+
+    fn balloon(&self) -> Option<u64> {
+        None
+    }
+
+    fn set_balloon(&mut self, _bytes: u64) -> Outcome {
+        Err(Refusal::new("the machine has no balloon"))
+    }
+
+    fn plug_disk(&mut self, _disk: NewDisk) -> Outcome {
+        Err(Refusal::new("no slot is free"))
+    }
+
+    fn plug_nic(&mut self, _nic: NewNic) -> Outcome {
+        Err(Refusal::new("no slot is free"))
+    }
+
+    fn unplug(&mut self, id: &str) -> Outcome {
+        Err(Refusal::no_device(id))
+    }
+
+    fn migrate(&mut self, _order: Migrate) -> Outcome {
+        Err(Refusal::new("not yet"))
+    }
+
+    fn continue_migration(&mut self) -> Outcome {
+        Err(Refusal::new("no save waits"))
+    }
+
+    fn cancel_migration(&mut self) {}
+
+    fn limit_migration(&mut self, _limits: Limits) {}
+
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    fn migration(&self) -> Migration {
+        Migration::default()
+    }
+
+    fn incoming(&mut self, _from: Place, _offset: u64) -> Outcome {
+        Err(Refusal::new("the machine waits for no state"))
+    }
+}
