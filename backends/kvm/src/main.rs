@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use kxl_vmm::api::{self, Notices};
+use kxl_vmm::api::{self, Notices, signals};
 use kxl_vmm::config::args::{self, Command, Parsed};
 use kxl_vmm::machine::{Machine, Resources};
 use kxl_vmm::{log, sandbox};
@@ -57,12 +57,14 @@ fn run(parsed: Parsed) -> Result<u8, Box<dyn Error>> {
     for note in notes {
         log::line(&note);
     }
+    let notices = Notices::new()?;
+    // Before there is a socket that would be left behind.
+    signals::heed(&notices)?;
     let mut resources = Resources::open(&config)?;
     sandbox::confine_process(&config)?;
     let listeners = std::mem::take(&mut resources.listeners);
     // Take their files with them at the end.
     let _sockets = std::mem::take(&mut resources.sockets);
-    let notices = Notices::new()?;
     let mut machine = Machine::create(config, resources, &notices)?;
     machine.begin()?;
     Ok(api::serve(listeners, &mut machine)?)

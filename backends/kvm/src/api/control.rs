@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use kxl_qmp::server::ErrorClass;
 
-use super::notices::Notices;
+use super::notices::{Cause, Notices};
 use crate::config::{Actions, Vhost};
 
 /// Why a command was not carried out: what its client is told. Any error becomes one with `?`, with
@@ -100,9 +100,9 @@ pub trait Control {
     /// Of a guest that has ended.
     fn powerdown(&mut self) -> Outcome;
 
-    /// Ends the machine at once: posts `Shutdown` with [`Cause::HostQmpQuit`](super::notices::Cause)
-    /// and then `Exit(0)`.
-    fn quit(&mut self);
+    /// Ends the machine at once: posts `Shutdown` with this cause (`quit`, or a signal) and then
+    /// `Exit(0)`.
+    fn quit(&mut self, cause: Cause);
 
     /// What follows when the guest ends.
     fn actions(&self) -> Actions;
@@ -200,7 +200,7 @@ pub struct Status {
     /// The word.
     pub state: RunState,
     /// How its guest ended, where it has.
-    pub ended: Option<super::notices::Cause>,
+    pub ended: Option<Cause>,
 }
 
 /// QEMU's words for where a machine stands.

@@ -10,6 +10,7 @@ mod event;
 mod listen;
 pub mod notices;
 mod serve;
+pub mod signals;
 
 pub use control::Control;
 pub use listen::{ListenError, Listener};

@@ -13,8 +13,8 @@ use super::commands::{self, Context, State};
 use super::control::Control;
 use super::event;
 use super::listen::Listener;
-use super::notices::{Notice, What};
-use super::{PACKAGE, VERSION};
+use super::notices::{Cause, Notice, What};
+use super::{PACKAGE, VERSION, signals};
 
 /// How long clients may take to hear the last words of a process that ends.
 const LAST_WORDS: Duration = Duration::from_millis(250);
@@ -64,6 +64,9 @@ impl Server<'_> {
         loop {
             // In this order: what is left for us meanwhile makes the descriptor readable again.
             self.control.notices().calm();
+            if signals::asked() {
+                self.control.quit(Cause::HostSignal);
+            }
             self.control.attend();
             self.tell_notices();
             if let Some(status) = self.exit {

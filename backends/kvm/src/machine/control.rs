@@ -86,8 +86,8 @@ impl Control for Machine {
         Ok(())
     }
 
-    fn quit(&mut self) {
-        self.notices.post(What::Shutdown(Cause::HostQmpQuit));
+    fn quit(&mut self, cause: Cause) {
+        self.notices.post(What::Shutdown(cause));
         self.notices.post(What::Exit(0));
     }
 

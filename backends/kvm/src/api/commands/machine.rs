@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Context, Nothing, done};
 use crate::api::control::Outcome;
+use crate::api::notices::Cause;
 use crate::config::{AfterEnd, AfterReboot};
 
 pub(super) fn stop(context: &mut Context<'_>, _: Nothing) -> Outcome<Value> {
@@ -28,7 +29,7 @@ pub(super) fn powerdown(context: &mut Context<'_>, _: Nothing) -> Outcome<Value>
 }
 
 pub(super) fn quit(context: &mut Context<'_>, _: Nothing) -> Outcome<Value> {
-    context.control.quit();
+    context.control.quit(Cause::HostQmpQuit);
     done()
 }
 
