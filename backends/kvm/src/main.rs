@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             }
         },
         Ok(Command::Help) => print(&args::help()),
-        Ok(Command::Version) => print(concat!("kxl-vmm ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Version) => print(&args::version()),
         Err(error) => {
             log::line(&chain(&error));
             ExitCode::from(USAGE)

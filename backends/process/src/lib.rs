@@ -9,6 +9,7 @@ pub mod listing;
 pub mod profile;
 pub mod program;
 
+mod auto;
 mod ending;
 mod files;
 mod qemu;
@@ -30,55 +31,49 @@ use profile::{ControlKind, Profile};
 /// QEMU's migration stream, taken apart; public for the fuzzer.
 pub use qemu::split::{SplitError, Splitter};
 
-/// The driver for `backend=name`: `auto`, `qemu`, `simh`, `any`, or a profile in `profiledir`.
+/// The driver for `backend=name`: `auto`, `qemu`, `kvm`, `simh`, `any`, or a profile in
+/// `profiledir`. With `auto`, `kvm` where it fits the host and the configuration, else `qemu`.
 ///
 /// # Errors
-/// [`BackendError::Config`] for the key `backend`: no such profile, a mistake in it with file and
-/// line, or a backend that is not built yet.
+/// [`BackendError::Config`] for the key `backend`: no such profile, or a mistake in it with file and
+/// line.
 pub fn backend(
     name: &str,
     config: &DomainConfig,
     profiledir: &Path,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    let profile = Profile::load(choose(name, config)?, profiledir)?;
+    if name == "auto" {
+        return Ok(Box::new(auto::Auto::new(config, profiledir)?));
+    }
+    let profile = Profile::load(name, profiledir)?;
     match profile.control.kind {
         ControlKind::Qmp => Ok(Box::new(qemu::Driver::new(profile))),
         ControlKind::Prompt | ControlKind::Signal => Ok(Box::new(terminal::Driver::new(profile))),
     }
 }
 
-/// The profile that a value of `backend=` stands for. Pure: the accelerator is looked for only when
-/// the emulator is started.
-///
-/// # Errors
-/// [`BackendError::Config`] for `kvm`, the native VMM, which does not exist yet. `auto` is therefore
-/// always QEMU, with the best accelerator of the host.
-pub fn choose<'a>(name: &'a str, _config: &DomainConfig) -> Result<&'a str, BackendError> {
-    match name {
-        "auto" => Ok("qemu"),
-        "kvm" => {
-            let why = "backend \"kvm\" is not built yet; \"qemu\" uses KVM where the host has it";
-            Err(BackendError::config("backend", why))
-        }
-        other => Ok(other),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use kxl_domain::config::model::Firmware;
+
     use super::*;
     use crate::testing::Scratch;
 
     #[test]
-    fn auto_is_qemu_and_the_native_machine_says_that_it_is_not_there() {
-        let spec = Scratch::new("choice").spec();
-        let name = |name: &str| {
-            backend(name, &spec.config, &spec.profiledir).map(|backend| backend.name().to_owned())
+    fn each_name_has_its_driver_and_auto_is_one_of_two() {
+        let mut spec = Scratch::new("choice").spec();
+        let name = |name: &str, config: &DomainConfig| {
+            backend(name, config, &spec.profiledir).map(|backend| backend.name().to_owned())
         };
-        assert_eq!(name("auto").unwrap(), "qemu");
-        assert_eq!(name("simh").unwrap(), "simh");
-        let error = name("kvm").unwrap_err().to_string();
-        assert!(error.contains("backend \"kvm\" is not built yet"), "{error}");
-        name("vmware").unwrap_err();
+        assert_eq!(name("simh", &spec.config).unwrap(), "simh");
+        assert_eq!(name("kvm", &spec.config).unwrap(), "kvm");
+        name("vmware", &spec.config).unwrap_err();
+        let fits = qemu::kvm::unfit().is_none() && qemu::kvm::installed().is_ok();
+        let mut config = spec.config.clone();
+        config.boot.kernel = Some("/boot/vmlinuz".into());
+        assert_eq!(name("auto", &config).unwrap(), if fits { "kvm" } else { "qemu" });
+        config.boot.firmware = Some(Firmware::Ovmf);
+        assert_eq!(name("auto", &config).unwrap(), "qemu", "needs what only QEMU has");
+        spec.config = config;
     }
 }

@@ -6,7 +6,7 @@ use kxl_domain::config::model::Arch;
 use serde::Serialize;
 
 use crate::profile::{Builder, Profile};
-use crate::{program, qemu};
+use crate::{auto, program, qemu};
 
 /// One profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -87,7 +87,15 @@ pub fn profiles(profiledir: &Path, cachedir: &Path) -> Vec<Listing> {
 fn listing(profile: &Profile, cachedir: &Path) -> Listing {
     let (mut programs, mut missing) = (Vec::new(), Vec::new());
     let exec = profile.start.exec.as_str();
-    if profile.start.arguments == Some(Builder::Qemu) {
+    if profile.start.arguments == Some(Builder::Kvm) {
+        let (found, why) = auto::offer(cachedir);
+        missing = why;
+        programs.extend(found.map(|(path, version)| Program {
+            path,
+            version: Some(version),
+            accelerator: Some("kvm"),
+        }));
+    } else if profile.start.arguments == Some(Builder::Qemu) {
         for arch in Arch::ALL {
             match qemu::offer(*arch, cachedir) {
                 Ok(program) => programs.push(program),
@@ -134,13 +142,13 @@ mod tests {
         std::fs::write(scratch.0.join("bad.toml"), "schema = 1\ncolour = 3\n").unwrap();
         let list = profiles(&scratch.0, &scratch.0);
         let names: Vec<_> = list.iter().map(|entry| entry.name.as_str()).collect();
-        assert_eq!(names, ["qemu", "simh", "any", "bad", "own"]);
-        for entry in &list[..2] {
+        assert_eq!(names, ["qemu", "kvm", "simh", "any", "bad", "own"]);
+        for entry in &list[..3] {
             assert!(!entry.programs.is_empty() || !entry.missing.is_empty(), "{entry:?}");
         }
-        assert_eq!(list[2].missing, [""; 0]);
-        assert!(list[3].missing[0].contains("bad.toml:2: unknown field"), "{:?}", list[3]);
-        assert_eq!(list[4].missing, ["own is missing: install the package own-tools"]);
-        assert_eq!(list[1].capabilities, ["pause", "save-state", "console"]);
+        assert_eq!(list[3].missing, [""; 0]);
+        assert!(list[4].missing[0].contains("bad.toml:2: unknown field"), "{:?}", list[4]);
+        assert_eq!(list[5].missing, ["own is missing: install the package own-tools"]);
+        assert_eq!(list[2].capabilities, ["pause", "save-state", "console"]);
     }
 }

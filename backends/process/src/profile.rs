@@ -1,6 +1,6 @@
 //! Profiles: how to run one program, as data.
 //!
-//! Built in are `qemu`, `simh` and `any`; an administrator adds files `NAME.toml` to the profile
+//! Built in are `qemu`, `kvm`, `simh` and `any`; an administrator adds files `NAME.toml` to the profile
 //! directory. They are read at use, after the built-in ones, which they cannot replace.
 
 mod state;
@@ -17,6 +17,7 @@ pub use state::{Identify, Restore, Save, SaveLive, StateWay, Step};
 /// The built-in profiles.
 const BUILT_IN: &[(&str, &str)] = &[
     ("qemu", include_str!("../profiles/qemu.toml")),
+    ("kvm", include_str!("../profiles/kvm.toml")),
     ("simh", include_str!("../profiles/simh.toml")),
     ("any", include_str!("../profiles/any.toml")),
 ];
@@ -86,7 +87,7 @@ pub struct Start {
     /// Templates of its arguments, one item each.
     #[serde(default)]
     pub argv: Vec<String>,
-    /// `qemu`: the arguments are built from the typed configuration instead.
+    /// The arguments are built from the typed configuration instead.
     #[serde(default)]
     pub arguments: Option<Builder>,
     /// Environment beside `PATH`; values are templates.
@@ -106,6 +107,8 @@ pub struct Start {
 pub enum Builder {
     /// QEMU's command line.
     Qemu,
+    /// kxl-vmm's command line.
+    Kvm,
 }
 
 /// A file written before the start.
@@ -361,8 +364,8 @@ impl Profile {
             std::io::ErrorKind::NotFound => BackendError::config(
                 "backend",
                 format!(
-                    "there is no backend \"{name}\": expected auto, qemu, simh, any, mock or a \
-                     profile in {}",
+                    "there is no backend \"{name}\": expected auto, qemu, kvm, simh, any, mock \
+                     or a profile in {}",
                     dir.display()
                 ),
             ),
@@ -424,8 +427,8 @@ impl Profile {
                 return Err((section, "qmp needs control.kind = \"qmp\""));
             }
         }
-        if qmp != (self.start.arguments == Some(Builder::Qemu)) {
-            return Err(("[control]", "qmp goes with start.arguments = \"qemu\""));
+        if qmp != self.start.arguments.is_some() {
+            return Err(("[control]", "qmp goes with start.arguments = \"qemu\" or \"kvm\""));
         }
         if qmp != (self.console.kind == ConsoleKind::Socket) {
             return Err(("[console]", "socket goes with control.kind = \"qmp\", pty with others"));

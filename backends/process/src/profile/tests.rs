@@ -37,7 +37,7 @@ fn a_users_profile_is_read_from_its_directory() {
     std::fs::write(dir.join("qemu.toml"), "rubbish").unwrap();
     assert_eq!(Profile::load("own", &dir).unwrap().start.argv.len(), 2);
     assert_eq!(Profile::load("qemu", &dir).unwrap().control.kind, ControlKind::Qmp);
-    assert_eq!(Profile::names(&dir), ["qemu", "simh", "any", "own"]);
+    assert_eq!(Profile::names(&dir), ["qemu", "kvm", "simh", "any", "own"]);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

@@ -38,9 +38,11 @@ pub(crate) struct Emulator {
     pub(crate) path: PathBuf,
     /// `7.2.22`, as it prints it.
     pub(crate) version: String,
-    /// Machine types by name; the value is the versioned one that an alias stands for.
-    machines: BTreeMap<String, Option<String>>,
+    machines: Machines,
 }
+
+/// Machine types by name; the value is the versioned one that an alias stands for.
+pub(crate) type Machines = BTreeMap<String, Option<String>>;
 
 /// The architecture of a domain: the one it names, else the host's.
 pub(crate) fn arch(config: &DomainConfig) -> Result<Arch, BackendError> {
@@ -74,6 +76,18 @@ pub(crate) fn installed(arch: Arch) -> Result<PathBuf, BackendError> {
 impl Emulator {
     /// What this program offers; from `cachedir` if it was asked before and has not changed since.
     pub(crate) fn of(path: &Path, cachedir: &Path) -> Result<Self, BackendError> {
+        Self::known(path, cachedir, |path| {
+            let version = version(&program::output(path, &["--version"])?);
+            Ok((version, machines(&program::output(path, &["-machine", "help"])?)))
+        })
+    }
+
+    /// The same of a program that is asked in its own way.
+    pub(crate) fn known(
+        path: &Path,
+        cachedir: &Path,
+        ask: impl FnOnce(&Path) -> Result<(String, Machines), BackendError>,
+    ) -> Result<Self, BackendError> {
         let stamp = program::stamp(path).map_err(|error| {
             BackendError::io(format!("cannot look at {}", path.display()), error)
         })?;
@@ -88,16 +102,12 @@ impl Emulator {
         {
             return Ok(known);
         }
-        let emulator = Self {
-            stamp,
-            path: path.to_owned(),
-            version: version(&program::output(path, &["--version"])?),
-            machines: machines(&program::output(path, &["-machine", "help"])?),
-        };
+        let (version, machines) = ask(path)?;
+        let emulator = Self { stamp, path: path.to_owned(), version, machines };
         if emulator.machines.is_empty() {
             return Err(BackendError::Launch {
                 program: path.display().to_string(),
-                why: "it names no machine types: is it QEMU?".into(),
+                why: "it names no machine types: is it the emulator?".into(),
             });
         }
         // A cache that cannot be written costs time, nothing else.
@@ -111,6 +121,11 @@ impl Emulator {
         let new = file.with_extension(format!("{}.new", std::process::id()));
         fs::write(&new, serde_json::to_vec(self)?)?;
         fs::rename(&new, file)
+    }
+
+    /// The last of its machines by name.
+    pub(crate) fn newest(&self) -> &str {
+        self.machines.keys().next_back().map_or("", String::as_str)
     }
 
     /// Whether it has a machine of this name, which is no alias.
@@ -148,7 +163,7 @@ fn version(text: &str) -> String {
 }
 
 /// The list of `-machine help`: name, blanks, text, and `(alias of NAME)` in it.
-fn machines(text: &str) -> BTreeMap<String, Option<String>> {
+fn machines(text: &str) -> Machines {
     text.lines()
         .skip(1)
         .filter_map(|line| {
@@ -162,11 +177,19 @@ fn machines(text: &str) -> BTreeMap<String, Option<String>> {
 /// The best accelerator for this architecture on this host.
 pub(crate) fn accelerator(arch: Arch) -> Accel {
     let native = arch.as_str() == std::env::consts::ARCH;
-    let device = || fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-    let cpuinfo = || fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     // The device node alone proves nothing: containers and nested hosts show one without the means.
-    let able = native && (arch == Arch::Aarch64 || virtualises(&cpuinfo())) && device();
+    let able = native && (arch == Arch::Aarch64 || processor_virtualises()) && kvm_opens().is_ok();
     if able { Accel::Kvm } else { Accel::Tcg }
+}
+
+/// Whether KVM can be asked for anything.
+pub(crate) fn kvm_opens() -> std::io::Result<()> {
+    fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop)
+}
+
+/// Whether this host's processor shows that it runs guests by itself.
+pub(crate) fn processor_virtualises() -> bool {
+    virtualises(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }
 
 fn virtualises(cpuinfo: &str) -> bool {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::Plan;
 use super::binary::{Accel, Emulator};
+use super::family::Family;
 use super::machine;
 use crate::program;
 
@@ -18,24 +19,25 @@ pub(super) fn accel(name: &str) -> Option<Accel> {
     [Accel::Kvm, Accel::Tcg].into_iter().find(|accel| accel.as_str() == name)
 }
 
-/// Refuses a state that does not fit. `plan` has the state's machine, processor and accelerator;
-/// `best` is what this host accelerates by.
+/// Refuses a state that does not fit. `plan` has the state's machine, processor and accelerator.
 ///
 /// # Errors
 /// [`BackendError::Foreign`], saying what it was saved with and what is here.
 pub(super) fn check(
+    family: &dyn Family,
     spec: &LaunchSpec,
     image: &StateSource,
     emulator: &Emulator,
     plan: &Plan,
-    best: Accel,
 ) -> Result<()> {
     let saved = &image.machine;
+    let best = family.accelerator(plan.arch);
     let refused = |why: String| Err(BackendError::Foreign { why });
-    if saved.emulator != "qemu" {
-        return refused(format!("saved by {}; this domain runs on QEMU", saved.emulator));
+    if saved.emulator != family.name() {
+        let (there, here) = (&saved.emulator, family.title());
+        return refused(format!("saved by {there}; this domain runs on {here}"));
     }
-    let by = format!("saved by QEMU {} with {}", saved.version, saved.machine);
+    let by = format!("saved by {} {} with {}", family.title(), saved.version, saved.machine);
     if !emulator.offers(&saved.machine) {
         let path = emulator.path.display();
         return refused(format!(
@@ -51,7 +53,7 @@ pub(super) fn check(
         return refused(format!("{by} under {}; this host has {here}", saved.accel));
     }
     memory(spec, image)?;
-    let here = machine::list(spec, plan)?;
+    let here = family.parts(spec, plan)?;
     if let Some(what) = difference(&saved.devices, &here) {
         return refused(format!("{by}; the configuration makes another machine: {what}"));
     }

@@ -209,8 +209,10 @@ impl Qemu {
             Err(error) => return Err(self.explained(error).await),
         };
         let word = status.get("status").and_then(Value::as_str).unwrap_or_default();
-        let (state, ended) =
-            state(word, self.shared.ended.get(), || cause::of_log(&self.shared.log()));
+        let (state, ended) = state(word, self.shared.ended.get(), || {
+            // QEMU itself does not say it here.
+            cause::of_event(&status).or_else(|| cause::of_log(&self.shared.log()))
+        });
         if let Some(how) = ended
             && self.shared.ended.replace(ended).is_none()
         {

@@ -10,7 +10,8 @@ use std::os::fd::RawFd;
 use super::args::{self, Plan};
 use super::binary::{self, Accel};
 use super::devices;
-use super::live::Qemu;
+use super::family::Family;
+use super::live;
 
 /// Name of the one memory block.
 pub(super) const MEMORY: &str = "ram0";
@@ -36,6 +37,8 @@ pub(crate) struct Facts {
     machine: Machine,
     /// The main memory block.
     pub(crate) memory: MemoryLayout,
+    /// The device stream is never longer, where that is known.
+    pub(crate) device_bound: Option<u64>,
     /// A second live pass may miss writes of the guest. Where QEMU before 9.0 translates, it forgets
     /// to tell the translated code, after it has collected dirty pages, that they are clean again:
     /// what that writes next is not noticed. Seen with 7.2.22: half of the migrations of a booting
@@ -67,18 +70,19 @@ impl Facts {
     /// The facts of a machine that was made with these attachments; `version` is what the running
     /// emulator says of itself.
     pub(crate) fn of(
+        family: &dyn Family,
         backend: &str,
         config: &DomainConfig,
         attachments: &Attachments,
         version: [u64; 3],
     ) -> Self {
         let note = |key: &str| attachments.notes.get(key).cloned().unwrap_or_default();
-        let [major, minor, micro] = version;
+        let [major, ..] = version;
         let one_pass = note(ACCEL) == Accel::Tcg.as_str() && major < 9;
         let machine = Machine {
             backend: backend.to_owned(),
-            emulator: "qemu".into(),
-            version: format!("{major}.{minor}.{micro}"),
+            emulator: family.name().into(),
+            version: family.version(version, attachments),
             machine: attachments.machine.clone().unwrap_or_default(),
             cpu: attachments.cpu.clone().unwrap_or_default(),
             features: Vec::new(),
@@ -92,6 +96,7 @@ impl Facts {
             background: one_pass && major >= 6,
             writes: config.disks.iter().any(|disk| disk.readwrite && !disk.cdrom),
             memory: layout(config),
+            device_bound: family.device_bound(),
             disks: disks(config),
             memory_fd: note(MEMORY_FD).parse().ok(),
             memory_own: !note(MEMORY_OWN).is_empty(),
@@ -106,11 +111,12 @@ impl Facts {
 
 /// Writes what [`Facts::of`] wants back.
 pub(super) fn note(
+    family: &dyn Family,
     attachments: &mut Attachments,
     spec: &LaunchSpec,
     plan: &Plan,
 ) -> Result<(), BackendError> {
-    let devices = json!(list(spec, plan)?).to_string();
+    let devices = json!(family.parts(spec, plan)?).to_string();
     attachments.notes.insert(DEVICES.into(), devices);
     attachments.notes.insert(ACCEL.into(), plan.accel.as_str().into());
     if let Some(memory) = &plan.memory {
@@ -163,7 +169,7 @@ fn seen(options: &str) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-impl Qemu {
+impl live::Qemu {
     /// The machine with the processor features that QEMU tells.
     pub(super) async fn machine_now(&self) -> Result<Machine> {
         let mut machine = self.facts.machine.clone();
@@ -216,6 +222,7 @@ pub(super) fn features(answer: &Value) -> Vec<String> {
 mod tests {
     use kxl_domain::config::model::{self, DiskBus};
 
+    use super::super::family::Qemu;
     use super::*;
 
     fn past_the_cache() -> model::Disk {
@@ -240,7 +247,7 @@ mod tests {
         let facts = |accel: &str, config: &DomainConfig| {
             let mut attachments = Attachments::default();
             attachments.notes.insert(ACCEL.into(), accel.into());
-            Facts::of("qemu", config, &attachments, [7, 2, 22]).direct
+            Facts::of(&Qemu, "qemu", config, &attachments, [7, 2, 22]).direct
         };
         let plain = DomainConfig::new("guest".parse().unwrap());
         assert!(facts("tcg", &plain));

@@ -1,4 +1,4 @@
-//! QEMU.
+//! QEMU, and the emulators that speak its protocol as it does: see [`family`].
 //!
 //! The monitor binds, listens on and connects to both sockets before QEMU exists, and QEMU
 //! inherits the listeners: its greeting is there as soon as it runs, and a later monitor can
@@ -10,23 +10,26 @@ mod cause;
 #[allow(unsafe_code, reason = "localtime_r")]
 mod clock;
 mod devices;
+mod family;
 mod firmware;
 mod foreign;
 mod incoming;
+pub(crate) mod kvm;
 mod live;
 mod machine;
 mod maps;
 mod memory;
 mod migration;
 mod options;
+mod record;
 mod save;
 mod shadow;
 mod sleep;
 pub(crate) mod split;
 mod stream;
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::net::TcpListener;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -49,8 +52,10 @@ use crate::tap;
 
 use args::{Memory, Plan};
 use binary::Emulator;
+use family::{Choice, Family};
 use live::{COMMAND, Parts, Qemu, Shared, translated};
 use machine::Facts;
+use record::{LOG_OFFSET, attachments};
 use shadow::Shadow;
 
 /// Names of the sockets in the runtime directory.
@@ -66,30 +71,31 @@ const FIRST_TAP_FD: RawFd = 5;
 /// complains for years.
 const LOG_LIMIT: u64 = 1 << 20;
 
-/// Key of the log's length at the start among [`Attachments::notes`].
-const LOG_OFFSET: &str = "log-offset";
-
 /// The driver.
 #[derive(Debug)]
 pub(crate) struct Driver {
     profile: Profile,
+    family: &'static dyn Family,
     /// Emulators are made so that their guests' memory can be read past them.
     direct: bool,
 }
 
 impl Driver {
-    pub(crate) const fn new(profile: Profile) -> Self {
-        Self { profile, direct: true }
+    pub(crate) fn new(profile: Profile) -> Self {
+        let family = family::of(profile.start.arguments);
+        Self { profile, family, direct: family.tells_of_writes() }
+    }
+
+    /// Whether an emulator that was made with these attachments is of this driver's family.
+    pub(crate) fn made(&self, attachments: &Attachments) -> bool {
+        attachments.emulator.split(' ').next() == Some(self.family.name())
     }
 
     /// Resolves what the configuration leaves open. Descriptors are numbered, not opened.
-    fn plan(spec: &LaunchSpec) -> Result<(Emulator, Plan)> {
+    fn plan(&self, spec: &LaunchSpec) -> Result<(Emulator, Plan)> {
         let config = &spec.config;
-        let arch = binary::arch(config)?;
-        let emulator = Emulator::of(&binary::path(config, arch)?, &spec.cachedir)?;
-        let saved = spec.image.as_ref().map(|image| &image.machine);
-        let best = binary::accelerator(arch);
-        let accel = saved.and_then(|saved| foreign::accel(&saved.accel)).unwrap_or(best);
+        let (emulator, choice) = self.family.choose(spec)?;
+        let Choice { arch, accel, machine, cpu, flash } = choice;
         let mut next = FIRST_TAP_FD;
         let taps = config.nics.iter().map(|nic| {
             let number = next;
@@ -101,16 +107,12 @@ impl Driver {
         let plan = Plan {
             arch,
             accel,
-            // Those of a state are taken as they are: it belongs to no others.
-            machine: match saved {
-                Some(saved) => saved.machine.clone(),
-                None => emulator.machine(config, arch)?,
-            },
-            cpu: saved.map_or(binary::cpu(arch, accel), |saved| &saved.cpu).to_owned(),
+            machine,
+            cpu,
             control: CONTROL_FD,
             console: devices::has_console(config).then_some(CONSOLE_FD),
             taps,
-            flash: firmware::flash(spec, arch)?,
+            flash,
             run_as: spec.run_as.filter(|_| nix::unistd::geteuid().is_root()),
             clock: clock::base(config),
             memory: memory.map(|memory| Memory { number: next, own: memory.own }),
@@ -120,12 +122,11 @@ impl Driver {
     }
 
     /// Checks everything that can be checked without making anything.
-    fn checked(spec: &LaunchSpec) -> Result<(Emulator, Plan)> {
+    fn checked(&self, spec: &LaunchSpec) -> Result<(Emulator, Plan)> {
         let config = &spec.config;
-        let (emulator, plan) = Self::plan(spec)?;
+        let (emulator, plan) = self.plan(spec)?;
         if let Some(image) = &spec.image {
-            let best = binary::accelerator(plan.arch);
-            foreign::check(spec, image, &emulator, &plan, best)?;
+            foreign::check(self.family, spec, image, &emulator, &plan)?;
         }
         let boot = &config.boot;
         if let Some(kernel) = &boot.kernel {
@@ -152,17 +153,23 @@ impl Driver {
         for tap in wanted_taps(spec)? {
             tap::check(&tap)?;
         }
-        args::arguments(spec, &plan)?;
+        self.family.arguments(spec, &plan)?;
         Ok((emulator, plan))
     }
 
+    fn facts(&self, config: &DomainConfig, attachments: &Attachments, client: &Client) -> Facts {
+        let version = client.greeting().version;
+        Facts::of(self.family, &self.profile.name, config, attachments, version)
+    }
+
     async fn start(&self, spec: &LaunchSpec, recorder: &mut dyn Recorder) -> Result<Box<dyn Live>> {
-        let (emulator, plan) = Self::checked(spec)?;
+        let (emulator, plan) = self.checked(spec)?;
         if let Some(flash) = &plan.flash {
             firmware::prepare(spec, plan.arch, &flash.1)?;
         }
         let program = emulator.path.display().to_string();
-        let (mut command, opened) = command(spec, &emulator, &plan)?;
+        let arguments = self.family.arguments(spec, &plan)?;
+        let (mut command, opened) = command(spec, &emulator, &plan, arguments)?;
         if self.direct {
             command.track_writes();
         }
@@ -171,7 +178,7 @@ impl Driver {
             program: program.clone(),
             why: error.to_string(),
         };
-        let attachments = attachments(spec, &emulator, &plan, opened.log_offset)?;
+        let attachments = attachments(self.family, spec, &emulator, &plan, opened.log_offset)?;
         let gated = spawn::spawn(command).map_err(failed)?;
         recorder
             .record(gated.identity(), &attachments)
@@ -185,7 +192,7 @@ impl Driver {
                 Ok(parts) => parts,
                 Err(error) => return Err(explained(error, &process, &shared, &program).await),
             };
-        let facts = Facts::of(self.name(), &spec.config, &attachments, client.greeting().version);
+        let facts = self.facts(&spec.config, &attachments, &client);
         Ok(Box::new(Qemu::new(Parts {
             process: process.keep(),
             client,
@@ -228,7 +235,7 @@ impl Driver {
         // An earlier monitor may have died in the middle of a reset of its own.
         let action = json!({"reboot": "shutdown"});
         client.execute("set-action", Some(action), COMMAND).await.map_err(translated)?;
-        let facts = Facts::of(self.name(), &spec.config, attachments, client.greeting().version);
+        let facts = self.facts(&spec.config, attachments, &client);
         let parts = Parts {
             process,
             client,
@@ -264,7 +271,7 @@ impl Backend for Driver {
     }
 
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
-        Self::checked(spec).map(drop)
+        self.checked(spec).map(drop)
     }
 
     fn launch<'a>(
@@ -297,6 +304,7 @@ fn command(
     spec: &LaunchSpec,
     emulator: &Emulator,
     plan: &Plan,
+    arguments: Vec<OsString>,
 ) -> Result<(spawn::Command, Opened)> {
     let failed = |what: &str| {
         let what = what.to_owned();
@@ -307,7 +315,7 @@ fn command(
     let (listener, control) =
         dir.pair(CONTROL).map_err(failed("cannot make the control socket"))?;
     let mut command = spawn::Command::new(&emulator.path).map_err(failed("the emulator's path"))?;
-    for arg in args::arguments(spec, plan)? {
+    for arg in arguments {
         command.arg(arg).map_err(failed("an argument"))?;
     }
     let null = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
@@ -373,41 +381,6 @@ fn wanted_taps(spec: &LaunchSpec) -> Result<Vec<tap::Wanted>> {
             Ok(tap::Wanted { name, bridge, mtu: nic.mtu })
         })
         .collect()
-}
-
-fn attachments(
-    spec: &LaunchSpec,
-    emulator: &Emulator,
-    plan: &Plan,
-    log_offset: u64,
-) -> Result<Attachments> {
-    let taps = wanted_taps(spec).unwrap_or_default();
-    let mut attachments = Attachments {
-        emulator: format!("qemu {} {}", emulator.path.display(), emulator.version),
-        machine: Some(plan.machine.clone()),
-        cpu: Some(plan.cpu.clone()),
-        pty_fd: None,
-        taps: taps.into_iter().map(|tap| tap.name).collect(),
-        vnc: args::has_vnc(&spec.config).then(|| likely_display(spec)),
-        notes: std::collections::BTreeMap::new(),
-    };
-    attachments.notes.insert(LOG_OFFSET.into(), log_offset.to_string());
-    machine::note(&mut attachments, spec, plan)?;
-    Ok(attachments)
-}
-
-/// The display that QEMU is going to find free, for the record that is written before it looks.
-/// Should another program be faster, a note tells the right one.
-fn likely_display(spec: &LaunchSpec) -> String {
-    let display = &spec.config.display;
-    let listen = display.vnclisten.as_deref().unwrap_or("127.0.0.1");
-    let first = display.vncdisplay.unwrap_or(0);
-    let last = if display.vncunused.unwrap_or(true) { first.saturating_add(99) } else { first };
-    let free = (first..=last).find(|number| {
-        let port = u16::try_from(number.saturating_add(5900)).unwrap_or(u16::MAX);
-        TcpListener::bind((listen, port)).is_ok()
-    });
-    format!("{listen}:{}", free.unwrap_or(first))
 }
 
 fn stream(fd: OwnedFd) -> Result<UnixStream> {

@@ -93,11 +93,17 @@ impl Qemu {
     /// What a save is going to need.
     pub(super) async fn state_needs(&self) -> Result<StateSize> {
         let layout = &self.facts.memory;
-        let blocks = self.monitor_line("info ramblock").await.unwrap_or_default();
+        let device = match self.facts.device_bound {
+            Some(bound) => bound,
+            None => {
+                let blocks = self.monitor_line("info ramblock").await.unwrap_or_default();
+                memory::device_bound(&blocks, &layout.id)
+            }
+        };
         Ok(StateSize {
             memory: Some(layout.clone()),
             touched: memory::touched(&self.process, layout.size, self.facts.memory_fd),
-            device: memory::device_bound(&blocks, &layout.id),
+            device,
         })
     }
 

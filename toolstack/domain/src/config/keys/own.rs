@@ -17,7 +17,7 @@ const fn k(
 
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
-    k("backend", Text, "auto, qemu, kvm, mock or a profile's name", "\"auto\"", "which program runs the domain; auto is qemu with the best accelerator until kvm is built"),
+    k("backend", Text, "auto, qemu, kvm, mock or a profile's name", "\"auto\"", "which program runs the domain; auto is kvm where it fits the host and the configuration, else qemu with the best accelerator"),
     k("arch", Text, "x86_64 or aarch64", "the host's", "the guest's processor architecture"),
     k("machine", Text, "", "the backend's", "the emulated machine: a machine type of QEMU, or the name of a simulator"),
     k("exec", Text, "path", "the profile's", "the program to run instead of the profile's; device_model_override by another name"),
