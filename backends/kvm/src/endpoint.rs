@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -313,14 +314,16 @@ impl Endpoint {
         }
     }
 
-    /// A client that has gone for good, and not only ended its input, makes room for the next as
-    /// soon as what it sent is read.
+    /// A client that has gone for good, and not only ended its input, makes room for the next.
+    /// What it typed into a console is read first, whenever that is.
     fn notice_hangup(&mut self) {
-        if let Kind::Socket { client: Some(client), .. } = &mut self.kind
+        let wanted = self.wants_input;
+        if let Kind::Socket { client: Some(client), unheard, .. } = &mut self.kind
             && ready(&client.stream.inner, PollFlags::HUP)
         {
             client.gone = true;
-            if client.ended {
+            let kept = wanted || *unheard == Unheard::Keep;
+            if client.ended || !kept || !has_input(&client.stream.inner) {
                 self.disconnect();
             }
         }
@@ -404,6 +407,12 @@ impl AsRawFd for Endpoint {
 
 fn is_for_now(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Whether there is anything left to be read.
+fn has_input(stream: &UnixStream) -> bool {
+    let mut byte = [0];
+    recv(stream, &mut byte[..], RecvFlags::PEEK).is_ok_and(|(count, _)| count > 0)
 }
 
 /// Whether this can be done now without waiting for it, even if it fails then.

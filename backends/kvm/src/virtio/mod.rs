@@ -6,11 +6,17 @@
 //! plug, a pause, a state. A thread that has answered a pause waits for the next order and for
 //! nothing else, so that nothing of the device touches guest memory until it is resumed.
 
+pub mod balloon;
 pub mod block;
+pub mod console;
+#[allow(unsafe_code, reason = "advice about guest memory")]
+mod discard;
 pub mod errors;
 #[allow(unsafe_code, reason = "vectored reads and writes straight from and to guest memory")]
 pub(crate) mod io;
+pub mod net;
 pub mod queue;
+pub mod rng;
 pub mod signal;
 pub mod space;
 pub mod state;

@@ -1,7 +1,7 @@
 //! Queues as a device sees them. The ring is the crate's; what a guest may get wrong in it is
 //! told apart here, where it is found.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use thiserror::Error;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -12,6 +12,9 @@ use crate::memory::Memory;
 
 /// Buffers of one request at most; also what the system takes in one call.
 pub const MAX_SEGMENTS: usize = 1024;
+
+/// The flag of a driver that wants no interrupts for now.
+const NO_INTERRUPT: u16 = 1;
 
 /// Why a queue cannot be served any longer.
 #[derive(Debug, Error)]
@@ -171,6 +174,8 @@ pub struct Chain {
 pub struct VirtQueue {
     index: usize,
     inner: Queue,
+    /// The entry behind the last one that the driver was asked about.
+    asked: u16,
 }
 
 impl VirtQueue {
@@ -187,7 +192,7 @@ impl VirtQueue {
         if inner.avail_ring() == 0 || !inner.is_valid(memory) {
             return Err(ring(virtio_queue::Error::QueueNotReady));
         }
-        Ok(Self { index, inner })
+        Ok(Self { index, asked: inner.next_used(), inner })
     }
 
     fn ring(&self) -> impl FnOnce(virtio_queue::Error) -> QueueError + use<> {
@@ -230,9 +235,11 @@ impl VirtQueue {
             .map_or(true, |index| index.0 != self.inner.next_avail())
     }
 
-    /// Puts the request that was taken last back.
-    pub fn put_back(&mut self) {
-        self.inner.go_to_previous_position();
+    /// Puts the requests that were taken last back.
+    pub fn put_back(&mut self, count: usize) {
+        for _ in 0..count {
+            self.inner.go_to_previous_position();
+        }
     }
 
     /// Gives a request back, with so many bytes written into it.
@@ -240,9 +247,35 @@ impl VirtQueue {
     /// # Errors
     /// When the ring is not in memory.
     pub fn push(&mut self, memory: &Memory, head: u16, written: usize) -> Result<(), QueueError> {
-        let written = u32::try_from(written).unwrap_or(u32::MAX);
         let ring = self.ring();
-        self.inner.add_used(memory, head, written).map_err(ring)
+        self.inner.add_used(memory, head, length(written)).map_err(ring)
+    }
+
+    /// Gives several requests back at once: the driver sees all of them or none.
+    ///
+    /// # Errors
+    /// When the ring is not in memory.
+    pub fn push_all(&mut self, memory: &Memory, all: &[(u16, usize)]) -> Result<(), QueueError> {
+        let Some(((last, written), others)) = all.split_last() else { return Ok(()) };
+        let (ring, size, next) = (self.ring(), self.inner.size(), self.inner.next_used());
+        let mut at = next;
+        let mut write = || {
+            for (head, written) in others {
+                // Behind the flags and the index, eight bytes each.
+                let place = 4 + 8 * u64::from(at % size);
+                let place = self.inner.used_ring().checked_add(place);
+                let place = GuestAddress(place.ok_or(virtio_queue::Error::AddressOverflow)?);
+                let element = u64::from(*head) | u64::from(length(*written)) << 32;
+                let bytes = element.to_le_bytes();
+                memory.write_slice(&bytes, place).map_err(virtio_queue::Error::GuestMemory)?;
+                at = at.wrapping_add(1);
+            }
+            Ok(())
+        };
+        write().map_err(ring)?;
+        // The index goes over all of them with the last.
+        self.inner.set_next_used(at);
+        self.push(memory, *last, *written)
     }
 
     /// Asks to be told of the next request; true if one is there already.
@@ -268,8 +301,36 @@ impl VirtQueue {
     /// # Errors
     /// When the ring is not in memory.
     pub fn wants_signal(&mut self, memory: &Memory) -> Result<bool, QueueError> {
-        let ring = self.ring();
-        self.inner.needs_notification(memory).map_err(ring)
+        let (new, old) = (self.inner.next_used(), self.asked);
+        self.asked = new;
+        if new == old {
+            return Ok(false);
+        }
+        // What was given back must be seen before what the driver wants is read.
+        fence(Ordering::SeqCst);
+        let load = |offset: u64| -> Result<u16, QueueError> {
+            let place = GuestAddress(self.inner.avail_ring().wrapping_add(offset));
+            let value = memory.load(place, Ordering::Relaxed);
+            value
+                .map(u16::from_le)
+                .map_err(|error| self.ring()(virtio_queue::Error::GuestMemory(error)))
+        };
+        if self.inner.event_idx_enabled() {
+            // Behind the ring is the entry that it waits for.
+            let event = load(4 + 2 * u64::from(self.inner.size()))?;
+            Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
+        } else {
+            Ok(load(0)? & NO_INTERRUPT == 0)
+        }
+    }
+
+    /// Goes on where somebody else has stopped serving the ring: with this entry of the driver.
+    pub(crate) fn move_to(&mut self, memory: &Memory, available: u16) {
+        self.inner.set_next_avail(available);
+        if let Ok(used) = self.inner.used_idx(memory, Ordering::Acquire) {
+            self.inner.set_next_used(used.0);
+        }
+        self.asked = self.inner.next_used();
     }
 
     /// As it is to be saved.
@@ -277,6 +338,11 @@ impl VirtQueue {
     pub fn state(&self) -> QueueState {
         QueueState::from(&self.inner.state())
     }
+}
+
+/// A length as the ring holds it.
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// The buffers of a chain, or what is wrong with it. The crate's iterator just ends where a chain

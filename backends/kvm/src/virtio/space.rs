@@ -87,10 +87,16 @@ impl Space {
         (content.bytes.clone(), content.generation)
     }
 
-    /// Goes on counting behind a saved generation: the driver must notice that it is elsewhere
-    /// if it was reading when the state was taken.
-    pub(crate) fn continue_from(&self, generation: u32) {
-        self.content().generation = generation.wrapping_add(1);
+    /// Takes what the driver had written, and goes on counting behind a saved generation: the
+    /// driver must notice that it is elsewhere if it was reading when the state was taken.
+    pub(crate) fn continue_from(&self, bytes: &[u8], generation: u32) {
+        let mut content = self.content();
+        for at in self.writable.clone() {
+            if let (Some(to), Some(from)) = (content.bytes.get_mut(at), bytes.get(at)) {
+                *to = *from;
+            }
+        }
+        content.generation = generation.wrapping_add(1);
     }
 }
 

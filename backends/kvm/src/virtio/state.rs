@@ -135,4 +135,38 @@ impl From<&virtio_queue::QueueState> for QueueState {
 pub enum DeviceState {
     /// Nothing: a disk's requests are finished before it is saved, a random source has none.
     Plain,
+    /// A network interface.
+    Net {
+        /// A packet, with its header, that the guest has no room for yet; else empty.
+        packet: Vec<u8>,
+        /// Somebody has pulled the cable.
+        link_down: bool,
+    },
+    /// A balloon.
+    Balloon {
+        /// Pages that the guest shall do without.
+        target: u32,
+        /// The guest's last statistics: tag and value.
+        statistics: Vec<(u16, u64)>,
+    },
+    /// A console with its ports.
+    Console {
+        /// The driver knows of ports.
+        ready: bool,
+        /// The ports.
+        ports: Vec<PortState>,
+        /// Messages on their way to the driver.
+        messages: Vec<Vec<u8>>,
+    },
+}
+
+/// One port of a console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct PortState {
+    /// The driver has set the port up.
+    pub ready: bool,
+    /// A program in the guest has it open.
+    pub open: bool,
+    /// The driver was told that somebody is at the other end.
+    pub told_connected: bool,
 }

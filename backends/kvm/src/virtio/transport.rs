@@ -178,7 +178,7 @@ impl Transport {
             self.worker.activate(features, queues).map_err(StateError::Gone)?;
         }
         self.board.signal.restore(state.interrupts, state.broken);
-        self.board.space.continue_from(state.generation);
+        self.board.space.continue_from(&state.space, state.generation);
         Ok(())
     }
 

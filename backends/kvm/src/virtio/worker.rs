@@ -30,6 +30,9 @@ const OWN: u64 = 1 << 16;
 /// The token of the orders.
 const ORDERS: u64 = u64::MAX;
 
+/// Edges: a bell that was rung need not be read to be silent again.
+const EDGE: EventSet = EventSet::IN.union(EventSet::EDGE_TRIGGERED);
+
 /// What the thread and the registers share.
 #[derive(Debug)]
 pub(crate) struct Board {
@@ -59,6 +62,7 @@ pub struct Env {
     bells: Vec<EventFd>,
     epoll: Epoll,
     active: bool,
+    paused: bool,
 }
 
 impl Env {
@@ -66,6 +70,12 @@ impl Env {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.active
+    }
+
+    /// Whether a driver is there and the machine does not stand still.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.active && !self.paused
     }
 
     /// Has [`Device::ready`] called with `token` when `events` are there.
@@ -97,6 +107,20 @@ impl Env {
         events: EventSet,
     ) -> io::Result<()> {
         self.epoll.ctl(operation, fd, EpollEvent::new(events, OWN + token))
+    }
+
+    /// Whether the driver's ringing for a queue is heard here; somebody else may listen to it.
+    pub fn listen_to(&self, queue: usize, heard: bool) {
+        let (Some(bell), Ok(token)) = (self.bells.get(queue), u64::try_from(queue)) else { return };
+        let operation = if heard { ControlOperation::Add } else { ControlOperation::Delete };
+        // It may be so already.
+        drop(self.epoll.ctl(operation, bell.as_raw_fd(), EpollEvent::new(EDGE, token)));
+    }
+
+    /// What the driver rings for a queue.
+    #[must_use]
+    pub fn bell(&self, queue: usize) -> Option<&EventFd> {
+        self.bells.get(queue)
     }
 
     /// Has a queue served again as if the driver had rung.
@@ -136,7 +160,6 @@ pub(crate) struct Worker<D: Device> {
     env: Env,
     orders: Receiver<Order<D>>,
     bell: EventFd,
-    paused: bool,
     ended: bool,
 }
 
@@ -145,7 +168,7 @@ impl<D: Device> Worker<D> {
         self.device.begin(&mut self.env);
         let mut events = [EpollEvent::default(); 16];
         while !self.ended {
-            if self.paused {
+            if self.env.paused {
                 match self.orders.recv() {
                     Ok(order) => order(&mut self),
                     Err(_) => return,
@@ -170,7 +193,7 @@ impl<D: Device> Worker<D> {
             while let Ok(order) = self.orders.try_recv() {
                 order(self);
             }
-        } else if self.paused || self.ended {
+        } else if self.env.paused || self.ended {
             // Resuming serves every queue; what is watched is still ready then.
         } else if token >= OWN {
             let served = self.device.ready(token - OWN, &mut self.env);
@@ -221,16 +244,16 @@ impl<D: Device> Worker<D> {
     }
 
     fn pause(&mut self) {
-        if !self.paused {
+        if !self.env.paused {
             let paused = self.device.pause(&mut self.env);
             self.check(paused);
-            self.paused = true;
+            self.env.paused = true;
         }
     }
 
     fn resume(&mut self) {
-        if self.paused {
-            self.paused = false;
+        if self.env.paused {
+            self.env.paused = false;
             self.device.resume(&mut self.env);
             // Orders that came while it stood still have rung, but were taken without a look.
             drop(self.bell.write(1));
@@ -346,10 +369,8 @@ pub(crate) fn start<D: Device>(
     let (orders, received) = channel();
     let bell = EventFd::new(EFD_NONBLOCK)?;
     let epoll = Epoll::new()?;
-    // Edges: a bell that was rung need not be read to be silent again.
-    let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
     let add = |bell: &EventFd, token| {
-        epoll.ctl(ControlOperation::Add, bell.as_raw_fd(), EpollEvent::new(edge, token))
+        epoll.ctl(ControlOperation::Add, bell.as_raw_fd(), EpollEvent::new(EDGE, token))
     };
     add(&bell, ORDERS)?;
     for (token, bell) in (0..).zip(&bells) {
@@ -372,10 +393,10 @@ pub(crate) fn start<D: Device>(
         bells,
         epoll,
         active: false,
+        paused: false,
     };
     let own_bell = bell.try_clone()?;
-    let worker =
-        Worker { device, env, orders: received, bell: own_bell, paused: false, ended: false };
+    let worker = Worker { device, env, orders: received, bell: own_bell, ended: false };
     let thread = thread::spawn(Kind::Device, &setup.name, move || worker.run())?;
     Ok((Handle { orders, bell, errors, thread: Mutex::new(Some(thread)) }, board))
 }

@@ -154,6 +154,7 @@ impl Device for Block {
     fn load(&mut self, state: DeviceState, _env: &mut Env) -> Result<(), StateError> {
         match state {
             DeviceState::Plain => Ok(()),
+            _ => Err(StateError::Shape("it is not that of a disk")),
         }
     }
 }
