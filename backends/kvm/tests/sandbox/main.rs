@@ -15,6 +15,8 @@
 mod attempt;
 #[allow(unsafe_code, reason = "forbidden things have no safe form")]
 mod deeds;
+
+mod skip;
 mod tests;
 
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ use crate::attempt::{
     Place, ROLES, attempt, attempt_in_the_open, expect_death, expect_success, standing,
 };
 use crate::deeds;
+use crate::skip::skip;
 
 pub(crate) const ALL: &[(&str, fn())] = &[
     ("what_no_thread_may_do_ends_the_process", what_no_thread_may_do_ends_the_process),
@@ -98,7 +99,7 @@ fn files_are_opened_and_removed_where_it_was_said() {
         let output = attempt("main", deed);
         let said = String::from_utf8_lossy(&output.stderr);
         if said.contains("no landlock") {
-            println!("SKIP {deed}: this kernel has no landlock");
+            skip(deed, "this kernel has no landlock");
             continue;
         }
         assert_eq!(output.status.code(), Some(libc::EACCES), "{deed}: {said}");
@@ -148,7 +149,7 @@ fn nothing_of_root_is_left() {
 fn a_user_of_its_own_is_taken_on() {
     const NOBODY: u32 = 65534;
     if status("/proc/self/status", "Uid").split(' ').next() != Some("0") {
-        println!("SKIP a_user_of_its_own_is_taken_on: only root can become another user");
+        skip("a_user_of_its_own_is_taken_on", "only root can become another user");
         return;
     }
     let place = Place::new();
