@@ -16,6 +16,7 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod sandbox;
+pub mod snapshot;
 #[allow(unsafe_code, reason = "calls whose wrappers are unsafe")]
 mod sys;
 pub mod thread;

@@ -10,6 +10,18 @@ pub fn line(text: &str) {
     let _nobody_reads = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// An error and what caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// A place that can fail as often as a guest likes: at most [`Self::BURST`] lines a minute come of it,
 /// and a count of the others.
 #[derive(Debug)]

@@ -20,14 +20,14 @@ fn main() -> ExitCode {
         Ok(Command::Run(parsed)) => match run(*parsed) {
             Ok(status) => ExitCode::from(status),
             Err(error) => {
-                log::line(&chain(error.as_ref()));
+                log::line(&log::chain(error.as_ref()));
                 ExitCode::from(FAILED)
             }
         },
         Ok(Command::Help) => print(&args::help()),
         Ok(Command::Version) => print(&args::version()),
         Err(error) => {
-            log::line(&chain(&error));
+            log::line(&log::chain(&error));
             ExitCode::from(USAGE)
         }
     }
@@ -38,17 +38,6 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(FAILED),
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Runs a machine to its end; the status to exit with.

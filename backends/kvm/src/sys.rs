@@ -1,5 +1,8 @@
 //! Calls of KVM and of the C library whose wrappers leave the proof to their caller.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
@@ -84,6 +87,33 @@ pub(crate) fn clear(memory: &Memory) -> std::io::Result<()> {
         if !done {
             return Err(std::io::Error::last_os_error());
         }
+    }
+    Ok(())
+}
+
+/// Maps a file privately where guest memory is, from `at` on: read when it is touched, never changed.
+pub(crate) fn map_private(memory: &Memory, file: &File, at: u64) -> std::io::Result<()> {
+    let mut offset = at;
+    for region in memory.iter() {
+        let region: &GuestRegionMmap<_> = region;
+        let mapping: &MmapRegion<_> = &region.get_mmap();
+        let from = libc::off_t::try_from(offset).map_err(std::io::Error::other)?;
+        // SAFETY: replaces exactly the region's own mapping with another of the same length; the
+        // caller has found the file to be long enough.
+        let mapped = unsafe {
+            libc::mmap(
+                mapping.as_ptr().cast(),
+                mapping.size(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED,
+                file.as_raw_fd(),
+                from,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        offset += mapping.size() as u64;
     }
     Ok(())
 }

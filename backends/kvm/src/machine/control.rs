@@ -1,5 +1,7 @@
 //! The machine as the api-channel sees it.
 
+use std::fs::File;
+
 use super::{Machine, MachineError};
 use crate::api::Notices;
 use crate::api::control::{
@@ -139,27 +141,48 @@ impl Control for Machine {
         Err(Refusal::no_device(id))
     }
 
-    fn migrate(&mut self, _order: Migrate) -> Outcome {
-        Err(Refusal::new("not yet"))
+    fn migrate(&mut self, order: Migrate) -> Outcome {
+        self.save(order)
     }
 
     fn continue_migration(&mut self) -> Outcome {
-        Err(Refusal::new("no save waits"))
+        self.continue_save()
     }
 
-    fn cancel_migration(&mut self) {}
+    fn cancel_migration(&mut self) {
+        if let Some(saver) = &self.saver {
+            saver.cancel();
+        }
+    }
 
-    fn limit_migration(&mut self, _limits: Limits) {}
+    fn limit_migration(&mut self, limits: Limits) {
+        self.set_limits(limits);
+    }
 
     fn limits(&self) -> Limits {
-        Limits::default()
+        self.save_limits()
     }
 
     fn migration(&self) -> Migration {
-        Migration::default()
+        self.save_progress()
     }
 
-    fn incoming(&mut self, _from: Place, _offset: u64) -> Outcome {
-        Err(Refusal::new("the machine waits for no state"))
+    fn incoming(&mut self, from: Place, offset: u64) -> Outcome {
+        if self.state != RunState::Inmigrate {
+            return Err(Refusal::new(
+                "the machine waits for no state: start it with -incoming defer",
+            ));
+        }
+        let file = match from {
+            Place::Fd(fd) => File::from(fd),
+            Place::Path(path) => File::open(&path).map_err(|error| {
+                Refusal::new(format!("cannot open {}: {error}", path.display()))
+            })?,
+        };
+        self.bring_in(file, offset)?;
+        if !self.config.paused {
+            self.go()?;
+        }
+        Ok(())
     }
 }

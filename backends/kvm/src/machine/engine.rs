@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{Msrs, kvm_cpuid_entry2, kvm_fpu, kvm_lapic_state, kvm_msr_entry};
+use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_fpu, kvm_lapic_state, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuFd};
 use thiserror::Error;
 
@@ -109,8 +109,11 @@ impl Shell {
         around: &Surroundings,
     ) -> Result<Engine, EngineError> {
         let count = u8::try_from(self.vcpus.len()).unwrap_or(u8::MAX);
+        let mut described = Vec::with_capacity(self.vcpus.len());
         for (id, fd) in (0u8..).zip(&self.vcpus) {
-            fd.set_cpuid2(&cpuid::of(leaves, id, count)?).map_err(setup("identification"))?;
+            let cpuid = cpuid::of(leaves, id, count)?;
+            fd.set_cpuid2(&cpuid).map_err(setup("identification"))?;
+            described.push(cpuid);
             set_msrs(fd)?;
             set_lapic(fd)?;
             if id == 0 {
@@ -120,10 +123,11 @@ impl Shell {
                 fd.set_regs(&first.regs).map_err(setup("registers"))?;
             }
         }
-        self.start(around)
+        self.start(described, around)
     }
 
-    /// Starts it from a saved state; the VM's own part of it included.
+    /// Starts it from the state of its processors; the VM has its own back already, and the devices
+    /// are connected.
     ///
     /// # Errors
     /// Any [`EngineError`].
@@ -132,20 +136,23 @@ impl Shell {
             let want = u8::try_from(self.vcpus.len()).unwrap_or(u8::MAX);
             return Err(EngineError::Count { have: state.vcpus.len(), want });
         }
-        self.vm.restore(&state.vm)?;
-        for (fd, state) in self.vcpus.iter().zip(&state.vcpus) {
-            vcpu::state::restore(fd, state)?;
-        }
-        let mut engine = self.start(around)?;
+        let described = self
+            .vcpus
+            .iter()
+            .zip(&state.vcpus)
+            .map(|(fd, state)| vcpu::state::restore(fd, state))
+            .collect::<Result<_, _>>()?;
+        let mut engine = self.start(described, around)?;
         engine.stopped_at = Some(state.vm.clock_ns);
         Ok(engine)
     }
 
-    fn start(self, around: &Surroundings) -> Result<Engine, EngineError> {
+    fn start(self, described: Vec<CpuId>, around: &Surroundings) -> Result<Engine, EngineError> {
         vcpu::prepare().map_err(EngineError::Thread)?;
         let vcpus = (0u8..)
-            .zip(self.vcpus)
-            .map(|(id, fd)| Vcpu::start(id, fd, around.clone()).map_err(EngineError::Thread))
+            .zip(self.vcpus.into_iter().zip(described))
+            .map(|(id, (fd, cpuid))| Vcpu::start(id, fd, cpuid, around.clone()))
+            .map(|started| started.map_err(EngineError::Thread))
             .collect::<Result<_, _>>()?;
         Ok(Engine { vcpus, vm: self.vm, stopped_at: None })
     }

@@ -9,10 +9,12 @@ pub mod engine;
 #[allow(unsafe_code, reason = "inherited descriptors become owned")]
 pub mod files;
 pub mod resources;
+mod saving;
 pub mod slots;
 pub mod vm;
 
-use std::sync::Arc;
+use std::fs::File;
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::Kvm;
@@ -23,13 +25,16 @@ use self::board::{Board, BoardError};
 use self::engine::{Engine, EngineError, Shell};
 pub use self::resources::{ResourceError, Resources};
 use crate::api::Notices;
-use crate::api::control::RunState;
+use crate::api::control::{Limits, Migration, RunState};
 use crate::api::notices::{Cause, PanicAction, What};
 use crate::boot::{self, Payload};
 use crate::config::{Actions, AfterEnd, AfterReboot, Config};
 use crate::devices::{End, Ending};
-use crate::memory::{self, Memory, MemoryError};
-use crate::vcpu::cpuid;
+use crate::memory::{self, Backing, Memory, MemoryError};
+use crate::snapshot::dirty::Origin;
+use crate::snapshot::load::LoadError;
+use crate::snapshot::save::Saver;
+use crate::vcpu::cpuid::{self, Lacking};
 use crate::{acpi, layout};
 
 /// Why there is no machine.
@@ -53,6 +58,12 @@ pub enum MachineError {
     /// There is nothing to boot: its state came without a kernel.
     #[error("this machine was brought back from a state and has no kernel to boot: start it anew")]
     NoKernel,
+    /// The state does not come in.
+    #[error("cannot bring the machine back")]
+    Load(#[from] LoadError),
+    /// This host's processors have less than the state's.
+    #[error("the state needs features that this host's processors lack: {0}")]
+    Lacking(Lacking),
     /// It waits for a state.
     #[error("the machine waits for its state: say migrate-incoming first")]
     NoState,
@@ -79,6 +90,18 @@ pub struct Machine {
     actions: Actions,
     notices: Notices,
     ending: Ending,
+    /// What KVM offers on this host.
+    offered: Vec<kvm_cpuid_entry2>,
+    /// The process's own pagemap, where it could be opened.
+    pagemap: Option<File>,
+    /// What memory was mapped from.
+    origin: Option<Origin>,
+    limits: Arc<Mutex<Limits>>,
+    saver: Option<Saver>,
+    /// What a save found: the machine ran.
+    ran: bool,
+    /// The last save.
+    last: Migration,
 }
 
 impl Machine {
@@ -92,8 +115,12 @@ impl Machine {
         resources: Resources,
         notices: &Notices,
     ) -> Result<Self, MachineError> {
-        let Resources { kvm, payload, backing, parts, .. } = resources;
+        let Resources { kvm, payload, backing, parts, incoming, pagemap, .. } = resources;
         let memory = memory::map(config.memory_mib, &backing)?;
+        let origin = match backing {
+            Backing::Anonymous => None,
+            Backing::Private(file, at) | Backing::Shared(file, at) => Some(Origin { file, at }),
+        };
         let offered = cpuid::offered(&kvm).map_err(EngineError::from)?;
         let leaves = cpuid::common(&offered, &config.cpu).map_err(EngineError::from)?;
         let waker = notices.clone();
@@ -113,9 +140,18 @@ impl Machine {
             ended: None,
             notices: notices.clone(),
             ending,
+            offered,
+            pagemap,
+            origin,
+            limits: Arc::default(),
+            saver: None,
+            ran: false,
+            last: Migration::default(),
         };
-        if !waits {
-            machine.engine = Some(machine.boot()?);
+        match incoming {
+            Some(state) => machine.load(state, 0)?,
+            None if waits => {}
+            None => machine.engine = Some(machine.boot()?),
         }
         Ok(machine)
     }
@@ -175,6 +211,7 @@ impl Machine {
         {
             self.end(end)?;
         }
+        self.serve_save();
         Ok(())
     }
 
@@ -229,9 +266,11 @@ impl Machine {
         if self.payload.is_none() {
             return Err(MachineError::NoKernel);
         }
+        self.give_save_up();
         self.engine = None;
         self.board.reset()?;
         memory::clear(&self.memory).map_err(MachineError::Clear)?;
+        self.origin = None;
         self.ending.forget();
         self.ended = None;
         self.engine = Some(self.boot()?);

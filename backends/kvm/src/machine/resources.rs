@@ -58,6 +58,8 @@ pub struct Resources {
     pub incoming: Option<File>,
     /// Where guest memory comes from.
     pub backing: Backing,
+    /// The process's own pagemap, where it can be had: a save skips what was never touched.
+    pub pagemap: Option<File>,
     /// For the devices.
     pub parts: Parts,
     /// The sockets of serial lines that have a file: it goes with these.
@@ -102,7 +104,8 @@ impl Resources {
             disks: config.disks.iter().map(disk).collect::<Result<_, _>>()?,
         };
         let payload = payload.transpose()?;
-        Ok(Self { kvm, payload, incoming, backing, parts, sockets, listeners })
+        let pagemap = File::open("/proc/self/pagemap").ok();
+        Ok(Self { kvm, payload, incoming, backing, pagemap, parts, sockets, listeners })
     }
 }
 

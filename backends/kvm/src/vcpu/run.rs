@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
 use std::thread::JoinHandle;
 
+use kvm_bindings::CpuId;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::Killable;
 
@@ -57,11 +58,16 @@ pub struct Vcpu {
 pub struct Gone(pub u8);
 
 impl Vcpu {
-    /// Starts the thread; the processor stands still.
+    /// Starts the thread of a processor that was described by `cpuid`; it stands still.
     ///
     /// # Errors
     /// No thread can be made.
-    pub fn start(index: u8, fd: VcpuFd, around: Surroundings) -> std::io::Result<Self> {
+    pub fn start(
+        index: u8,
+        fd: VcpuFd,
+        cpuid: CpuId,
+        around: Surroundings,
+    ) -> std::io::Result<Self> {
         let (commands, received) = channel();
         let (say, said) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -69,7 +75,7 @@ impl Vcpu {
         let thread = thread::spawn(Kind::Vcpu, &format!("vcpu{index}"), move || {
             // The receiver waits for it.
             let _told = say.send(thread_id());
-            Running { index, fd, around, commands: received, waiting: seen }.live();
+            Running { index, fd, cpuid, around, commands: received, waiting: seen }.live();
         })?;
         let thread_id = said.recv().map_err(std::io::Error::other)?;
         Ok(Self { index, commands, waiting, thread: Some(thread), thread_id })
@@ -143,6 +149,7 @@ fn thread_id() -> u32 {
 struct Running {
     index: u8,
     fd: VcpuFd,
+    cpuid: CpuId,
     around: Surroundings,
     commands: Receiver<Command>,
     waiting: Arc<AtomicUsize>,
@@ -159,7 +166,9 @@ impl Running {
                 Ok(Command::Run) => self.run(),
                 // Whoever asked may have given up.
                 Ok(Command::Stand(reply)) => drop(reply.send(())),
-                Ok(Command::Save(msrs, reply)) => drop(reply.send(state::save(&self.fd, &msrs))),
+                Ok(Command::Save(msrs, reply)) => {
+                    drop(reply.send(state::save(&self.fd, &msrs, &self.cpuid)));
+                }
                 Ok(Command::End) | Err(RecvError) => return,
             }
         }

@@ -5,8 +5,8 @@
 
 use bincode::{Decode, Encode};
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state,
-    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    CpuId, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
+    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use thiserror::Error;
@@ -61,6 +61,17 @@ pub struct State {
     pub tsc_khz: u32,
 }
 
+impl State {
+    /// What it shows of itself.
+    ///
+    /// # Errors
+    /// [`StateError::Size`].
+    pub fn leaves(&self) -> Result<Vec<kvm_cpuid_entry2>, StateError> {
+        let entries = self.cpuid.chunks(size_of::<kvm_cpuid_entry2>());
+        entries.map(|entry| of(entry, "identification")).collect()
+    }
+}
+
 fn bytes<T: IntoBytes + Immutable>(value: &T) -> Vec<u8> {
     value.as_bytes().to_vec()
 }
@@ -77,12 +88,12 @@ fn take(which: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
     move |source| StateError::Kvm { what: "take", which, source }
 }
 
-/// Takes the state of a processor that stands still, with these model-specific registers as far as
-/// it has them.
+/// Takes the state of a processor that stands still and was described by `cpuid`, with these
+/// model-specific registers as far as it has them.
 ///
 /// # Errors
 /// [`StateError::Kvm`].
-pub fn save(vcpu: &VcpuFd, indices: &[u32]) -> Result<State, StateError> {
+pub fn save(vcpu: &VcpuFd, indices: &[u32], cpuid: &CpuId) -> Result<State, StateError> {
     // The run state comes first: asking for it makes KVM deliver a pending start-up message.
     let mp_state = bytes(&vcpu.get_mp_state().map_err(give("run state"))?);
     let regs = bytes(&vcpu.get_regs().map_err(give("registers"))?);
@@ -93,7 +104,7 @@ pub fn save(vcpu: &VcpuFd, indices: &[u32]) -> Result<State, StateError> {
     let lapic = bytes(&vcpu.get_lapic().map_err(give("interrupt controller"))?);
     // Not every host can tell.
     let tsc_khz = vcpu.get_tsc_khz().unwrap_or(0);
-    let cpuid = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(give("identification"))?;
+    // As it was given: not every KVM gives back what it was given.
     let cpuid = cpuid.as_slice().iter().flat_map(bytes).collect();
     let msrs = read_msrs(vcpu, indices)?;
     // Last: the calls before may have changed what is pending.
@@ -119,16 +130,12 @@ fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, StateErr
     Ok(found)
 }
 
-/// Puts a state into a new processor.
+/// Puts a state into a new processor; what it was described by.
 ///
 /// # Errors
 /// Any [`StateError`]; the processor is of no use then.
-pub fn restore(vcpu: &VcpuFd, state: &State) -> Result<(), StateError> {
-    let entries: Vec<kvm_cpuid_entry2> = state
-        .cpuid
-        .chunks(size_of::<kvm_cpuid_entry2>())
-        .map(|entry| of(entry, "identification"))
-        .collect::<Result<_, _>>()?;
+pub fn restore(vcpu: &VcpuFd, state: &State) -> Result<CpuId, StateError> {
+    let entries = state.leaves()?;
     let cpuid = CpuId::from_entries(&entries).map_err(|_| StateError::Size("identification"))?;
     // Control registers are checked against it.
     vcpu.set_cpuid2(&cpuid).map_err(take("identification"))?;
@@ -154,7 +161,7 @@ pub fn restore(vcpu: &VcpuFd, state: &State) -> Result<(), StateError> {
     vcpu.set_vcpu_events(&events).map_err(take("events"))?;
     // Tells the guest's clock that time has passed without it; refused where the guest has none.
     let _without_clock = vcpu.kvmclock_ctrl();
-    Ok(())
+    Ok(cpuid)
 }
 
 fn write_msrs(vcpu: &VcpuFd, msrs: &[(u32, u64)]) -> Result<(), StateError> {

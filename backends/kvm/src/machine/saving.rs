@@ -1,0 +1,192 @@
+//! Saves and states that come in, as far as they are the machine's.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::{Arc, PoisonError};
+
+use super::engine::{EngineError, Shell};
+use super::{Machine, MachineError};
+use crate::api::control::{
+    Limits, Migrate, Migration, MigrationStatus, Outcome, Place, Refusal, RunState,
+};
+use crate::api::notices::What;
+use crate::memory;
+use crate::snapshot::dirty::Tracker;
+use crate::snapshot::load::{self, LoadError};
+use crate::snapshot::records::{self, RecordError, Saved};
+use crate::snapshot::save::{Job, Saver, Target, Wish};
+use crate::vcpu::State as VcpuState;
+use crate::vcpu::cpuid;
+
+impl Machine {
+    /// Begins a save.
+    pub(super) fn save(&mut self, order: Migrate) -> Outcome {
+        if self.saver.is_some() {
+            return Err(Refusal::new("a save is in flight: wait for it, or say migrate_cancel"));
+        }
+        if self.ended.is_some() {
+            return Err(MachineError::Ended.into());
+        }
+        let engine = self.engine.as_ref().ok_or(MachineError::NoState)?;
+        let (file, made) = match order.to {
+            Place::Fd(fd) => (File::from(fd), None),
+            Place::Path(path) => {
+                // A state that is there may be mapped by a machine that runs.
+                let open = File::options().write(true).create_new(true).mode(0o600).open(&path);
+                let failed =
+                    |error| Refusal::new(format!("cannot make {}: {error}", path.display()));
+                (open.map_err(failed)?, Some(path))
+            }
+        };
+        let target = Target::new(file, order.offset, made)?;
+        let job = Job {
+            memory: self.memory.clone(),
+            origin: self.origin.take(),
+            pagemap: self.pagemap.take(),
+            // Before the first look at memory: what is written from here on comes again.
+            tracker: match self.state {
+                RunState::Running => Some(Tracker::begin(engine.vm().fd(), &self.memory)?),
+                _ => None,
+            },
+            target,
+            wait: order.pause_before_switchover,
+        };
+        self.ran = self.state == RunState::Running;
+        self.saver = Some(Saver::begin(job, &self.limits, &self.notices)?);
+        Ok(())
+    }
+
+    /// Does what a save in flight wants.
+    pub(super) fn serve_save(&mut self) {
+        match self.saver.as_ref().and_then(Saver::wish) {
+            None => {}
+            Some(Wish::State(say)) => {
+                let state = self.stand_for_save();
+                // A save that was given up meanwhile does not hear it.
+                let _given_up = say.send(state.map_err(|error| crate::log::chain(&error)));
+            }
+            Some(Wish::Over) => self.end_of_save(),
+        }
+    }
+
+    /// Has the machine stand still for the last pass; its devices' state.
+    fn stand_for_save(&mut self) -> Result<Vec<u8>, MachineError> {
+        if self.state == RunState::Running {
+            self.stand()?;
+            self.notices.post(What::Stop);
+        }
+        self.state = RunState::FinishMigrate;
+        Ok(records::encode(&self.saved()?))
+    }
+
+    fn saved(&self) -> Result<Saved, MachineError> {
+        let engine = self.engine.as_ref().ok_or(MachineError::NoState)?;
+        let indices = self.kvm.get_msr_index_list();
+        let indices = indices.map_err(|error| EngineError::Setup("list of registers", error))?;
+        let indices: Arc<[u32]> = indices.as_slice().into();
+        Ok(Saved {
+            memory: memory::size(&self.memory),
+            engine: engine.state(&indices)?,
+            board: self.board.state()?,
+        })
+    }
+
+    /// The save is over, one way or the other.
+    fn end_of_save(&mut self) {
+        let Some(mut saver) = self.saver.take() else { return };
+        let ended = saver.progress();
+        if let Some(job) = saver.job() {
+            (self.origin, self.pagemap) = (job.origin, job.pagemap);
+        }
+        let whole = ended.status == MigrationStatus::Completed;
+        if self.state == RunState::FinishMigrate {
+            self.state = if whole { RunState::Postmigrate } else { RunState::Paused };
+            if !whole && self.ran {
+                self.go_on_after_save();
+            }
+        }
+        self.notices.post(What::Migration(ended.status));
+        self.last = ended;
+    }
+
+    fn go_on_after_save(&mut self) {
+        if let Err(error) = self.go() {
+            let text = crate::log::chain(&error);
+            crate::log::line(&format!("the guest does not go on after a save that failed: {text}"));
+        }
+    }
+
+    /// Gives a save in flight up, for what makes it useless.
+    pub(super) fn give_save_up(&mut self) {
+        let Some(saver) = &mut self.saver else { return };
+        saver.cancel();
+        // It may be about to ask for a state that it is not to have.
+        drop(saver.wish());
+        let job = saver.job();
+        if let Some(job) = job {
+            (self.origin, self.pagemap) = (job.origin, job.pagemap);
+        }
+        self.end_of_save();
+    }
+
+    pub(super) fn continue_save(&self) -> Outcome {
+        let waits = self.saver.as_ref().is_some_and(Saver::go_on);
+        if waits { Ok(()) } else { Err(Refusal::new("no save waits to be continued")) }
+    }
+
+    pub(super) fn save_progress(&self) -> Migration {
+        self.saver.as_ref().map_or_else(|| self.last.clone(), Saver::progress)
+    }
+
+    pub(super) fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    pub(super) fn save_limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the machine back from a state, or leaves it as it was: waiting for one.
+    pub(super) fn bring_in(&mut self, from: File, offset: u64) -> Result<(), MachineError> {
+        let done = self.load(from, offset);
+        if done.is_err() {
+            self.engine = None;
+            self.board.reset()?;
+            memory::clear(&self.memory).map_err(MachineError::Clear)?;
+        }
+        done
+    }
+
+    /// Brings the machine back from a state: it stands still afterwards.
+    pub(super) fn load(&mut self, from: File, offset: u64) -> Result<(), MachineError> {
+        let (saved, origin) = load::load(from, offset, &self.memory)?;
+        let want = memory::size(&self.memory);
+        if saved.memory != want {
+            return Err(LoadError::Memory { have: saved.memory, want }.into());
+        }
+        self.compare_processors(&saved.engine.vcpus)?;
+        let shell = Shell::create(&self.kvm, &self.memory, self.config.vcpus)?;
+        shell.vm.restore(&saved.engine.vm).map_err(EngineError::from)?;
+        self.board.restore(saved.board)?;
+        // Interrupts that a device raises while it is put back reach controllers that have theirs.
+        self.board.connect(&shell.vm)?;
+        self.board.settle();
+        self.engine = Some(shell.resume(&saved.engine, self.board.around())?);
+        if origin.is_some() {
+            self.origin = origin;
+        }
+        self.state = RunState::Paused;
+        Ok(())
+    }
+
+    /// Refuses a state whose processors show what this host's do not have.
+    fn compare_processors(&self, vcpus: &[VcpuState]) -> Result<(), MachineError> {
+        let damaged = || LoadError::Records(RecordError::Damaged(records::VCPU));
+        let first = vcpus.first().ok_or_else(damaged)?;
+        let leaves = first.leaves().map_err(|_| damaged())?;
+        match cpuid::lacking(&leaves, &self.offered) {
+            Some(lacking) => Err(MachineError::Lacking(lacking)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A machine's state on its way out, on a thread of its own.
+//!
+//! While the machine runs, memory is written in passes: all that was touched first, then what was
+//! written meanwhile. When little is left, or no less comes of it, the machine is asked to stand
+//! still and to give its devices' state; the last pages follow, then the devices.
+
+mod target;
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::dirty::{self, Origin, Pages, Tracker};
+use crate::api::Notices;
+use crate::api::control::{Limits, Migration, MigrationStatus};
+use crate::api::notices::What;
+use crate::memory::{self, Memory, PAGE};
+use crate::thread::{self, Kind};
+pub use target::Target;
+
+/// Passes after which the machine has to stand still, whatever is left: a guest that writes faster
+/// than the disk is saved as well, and stands still for as long as that takes.
+const MOST_PASSES: u64 = 30;
+
+/// So few pages are left for the pause without another pass.
+const FEW: u64 = 256;
+
+/// Pages copied and written at once.
+const BATCH: u64 = 256;
+
+/// Why a save came to nothing.
+#[derive(Debug, Error)]
+pub enum SaveError {
+    /// KVM.
+    #[error("KVM does not say what was written")]
+    Dirty(#[source] kvm_ioctls::Error),
+    /// The target.
+    #[error("cannot write the state")]
+    Write(#[from] std::io::Error),
+    /// The machine.
+    #[error("{0}")]
+    Machine(String),
+    /// It was asked for.
+    #[error("the save was given up")]
+    Cancelled,
+}
+
+/// What a save works on.
+#[derive(Debug)]
+pub struct Job {
+    /// Guest memory.
+    pub memory: Memory,
+    /// What it was mapped from.
+    pub origin: Option<Origin>,
+    /// The process's own pagemap, where it could be opened.
+    pub pagemap: Option<File>,
+    /// Of a machine that runs: what it writes from here on. Begun and ended on the machine's own
+    /// thread, as it changes the machine.
+    pub tracker: Option<Tracker>,
+    /// Where it goes.
+    pub target: Target,
+    /// Wait for [`Saver::go_on`] when the machine stands still.
+    pub wait: bool,
+}
+
+/// What the save wants of the machine's own thread.
+#[derive(Debug)]
+pub enum Wish {
+    /// Stand still and give the devices' state.
+    State(Sender<Result<Vec<u8>, String>>),
+    /// It is over, as [`Saver::progress`] says.
+    Over,
+}
+
+#[derive(Debug)]
+struct Shared {
+    progress: Mutex<Migration>,
+    limits: Arc<Mutex<Limits>>,
+    wish: Mutex<Option<Wish>>,
+    cancelled: AtomicBool,
+    go_on: Mutex<bool>,
+    went_on: Condvar,
+    notices: Notices,
+    began: Instant,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A save in flight; its owner's end.
+#[derive(Debug)]
+pub struct Saver {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Job>>,
+}
+
+impl Saver {
+    /// Begins.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn begin(
+        job: Job,
+        limits: &Arc<Mutex<Limits>>,
+        notices: &Notices,
+    ) -> std::io::Result<Self> {
+        let progress = Migration {
+            status: MigrationStatus::Setup,
+            total: memory::size(&job.memory),
+            ..Migration::default()
+        };
+        let shared = Arc::new(Shared {
+            progress: Mutex::new(progress),
+            limits: Arc::clone(limits),
+            wish: Mutex::new(None),
+            cancelled: AtomicBool::new(false),
+            go_on: Mutex::new(false),
+            went_on: Condvar::new(),
+            notices: notices.clone(),
+            began: Instant::now(),
+        });
+        shared.notices.post(What::Migration(MigrationStatus::Setup));
+        let inner = Arc::clone(&shared);
+        let thread = thread::spawn(Kind::Save, "save", move || Run { job, shared: inner }.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn progress(&self) -> Migration {
+        let mut progress = locked(&self.shared.progress).clone();
+        if !progress.status.over() {
+            progress.total_ms = millis(self.shared.began.elapsed());
+        }
+        progress
+    }
+
+    /// What it wants, once.
+    #[must_use]
+    pub fn wish(&self) -> Option<Wish> {
+        locked(&self.shared.wish).take()
+    }
+
+    /// Lets it go on from where it waits; whether it does.
+    #[must_use]
+    pub fn go_on(&self) -> bool {
+        if locked(&self.shared.progress).status != MigrationStatus::PreSwitchover {
+            return false;
+        }
+        *locked(&self.shared.go_on) = true;
+        self.shared.went_on.notify_all();
+        true
+    }
+
+    /// Asks for an early end.
+    pub fn cancel(&self) {
+        self.shared.cancelled.store(true, Ordering::Release);
+        let mut progress = locked(&self.shared.progress);
+        if !progress.status.over() {
+            progress.status = MigrationStatus::Cancelling;
+        }
+        drop(progress);
+        // Under the lock, or it could be missed between a look at the flag and the wait.
+        let _between = locked(&self.shared.go_on);
+        self.shared.went_on.notify_all();
+    }
+
+    /// Waits for the thread of a save that is over, and takes back what it worked on.
+    pub fn job(&mut self) -> Option<Job> {
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        self.cancel();
+        // A wish that nobody will hear any more would be waited for.
+        drop(self.wish());
+        let _panicked = self.job();
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+struct Run {
+    job: Job,
+    shared: Arc<Shared>,
+}
+
+impl Run {
+    fn run(mut self) -> Job {
+        let end = self.save();
+        let failed = end.is_err();
+        {
+            let mut progress = locked(&self.shared.progress);
+            progress.total_ms = millis(self.shared.began.elapsed());
+            progress.remaining = 0;
+            progress.status = match &end {
+                Ok(stood) => {
+                    progress.downtime_ms = Some(millis(*stood));
+                    MigrationStatus::Completed
+                }
+                Err(SaveError::Cancelled) => MigrationStatus::Cancelled,
+                Err(error) => {
+                    progress.error = Some(crate::log::chain(error));
+                    MigrationStatus::Failed
+                }
+            };
+        }
+        if failed {
+            self.job.target.discard();
+        }
+        *locked(&self.shared.wish) = Some(Wish::Over);
+        self.shared.notices.wake();
+        self.job
+    }
+
+    /// The save; how long the machine stood still for it.
+    fn save(&mut self) -> Result<Duration, SaveError> {
+        self.job.target.begin(memory::size(&self.job.memory))?;
+        self.is(MigrationStatus::Active)?;
+        let mut pages = self.touched();
+        if let Some(tracker) = &self.job.tracker {
+            pages = self.live(tracker, pages)?;
+        }
+        let stood = Instant::now();
+        let devices = self.devices()?;
+        if let Some(tracker) = &self.job.tracker {
+            let mut last = tracker.collect().map_err(SaveError::Dirty)?;
+            last.add_all(&pages);
+            pages = last;
+        }
+        if self.job.wait {
+            self.is(MigrationStatus::PreSwitchover)?;
+            self.wait()?;
+        }
+        self.is(MigrationStatus::Device)?;
+        self.pass(&pages, true)?;
+        let written = self.job.target.finish(&devices)?;
+        locked(&self.shared.progress).transferred += written;
+        Ok(stood.elapsed())
+    }
+
+    /// Passes while the machine runs; what the last one of them has left.
+    fn live(&self, tracker: &Tracker, first: Pages) -> Result<Pages, SaveError> {
+        let mut pages = first;
+        let mut before = u64::MAX;
+        for _ in 0..MOST_PASSES {
+            let count = pages.count();
+            let began = Instant::now();
+            self.pass(&pages, false)?;
+            pages = tracker.collect().map_err(SaveError::Dirty)?;
+            let left = pages.count();
+            let speed =
+                count.max(1).checked_div(millis(began.elapsed()).max(1)).unwrap_or(1).max(1);
+            let fits = left / speed <= locked(&self.shared.limits).downtime_ms;
+            // Another pass as long as each leaves a good deal less than the one before.
+            if left <= FEW || (fits && left > before / 4 * 3) {
+                break;
+            }
+            before = left;
+        }
+        Ok(pages)
+    }
+
+    fn touched(&self) -> Pages {
+        let (memory, origin) = (&self.job.memory, self.job.origin.as_ref());
+        let known = self.job.pagemap.as_ref().map(|map| dirty::touched(memory, map, origin));
+        match known {
+            Some(Ok(pages)) => pages,
+            Some(Err(_)) | None => Pages::all(memory::size(memory)),
+        }
+    }
+
+    /// Has the machine stand still and give its devices' state.
+    fn devices(&self) -> Result<Vec<u8>, SaveError> {
+        let (say, said) = channel();
+        *locked(&self.shared.wish) = Some(Wish::State(say));
+        self.shared.notices.wake();
+        said.recv().map_err(|_| SaveError::Cancelled)?.map_err(SaveError::Machine)
+    }
+
+    fn wait(&self) -> Result<(), SaveError> {
+        let mut go_on = locked(&self.shared.go_on);
+        while !*go_on {
+            self.heed()?;
+            go_on = self.shared.went_on.wait(go_on).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    fn heed(&self) -> Result<(), SaveError> {
+        if self.shared.cancelled.load(Ordering::Acquire) {
+            Err(SaveError::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is(&self, status: MigrationStatus) -> Result<(), SaveError> {
+        self.heed()?;
+        locked(&self.shared.progress).status = status;
+        self.shared.notices.post(What::Migration(status));
+        Ok(())
+    }
+
+    /// Writes these pages.
+    fn pass(&self, pages: &Pages, last: bool) -> Result<(), SaveError> {
+        let mut left = pages.count();
+        let number = {
+            let mut progress = locked(&self.shared.progress);
+            progress.passes += 1;
+            progress.passes
+        };
+        self.shared.notices.post(What::MigrationPass(number));
+        let target = &self.job.target;
+        let mut written = target.begin_pass(last)?;
+        let (mut from, mut first, began) = (0, true, Instant::now());
+        let mut sum = 0;
+        while let Some((page, count)) = pages.run(from, BATCH) {
+            self.heed()?;
+            let done =
+                target.pages(&self.job.memory, page, count, std::mem::take(&mut first), number)?;
+            written += done.bytes;
+            left -= count;
+            let mut progress = locked(&self.shared.progress);
+            progress.transferred += std::mem::take(&mut written);
+            progress.normal_pages += done.normal;
+            progress.zero_pages += done.zero;
+            progress.remaining = left * PAGE as u64;
+            drop(progress);
+            sum += done.bytes;
+            self.brake(sum, began);
+            from = page + count;
+        }
+        written += target.end_pass()?;
+        locked(&self.shared.progress).transferred += written;
+        Ok(())
+    }
+
+    /// Keeps to the limit of bytes in a second.
+    fn brake(&self, written: u64, began: Instant) {
+        let limit = locked(&self.shared.limits).bandwidth;
+        if let Some(due) = written.saturating_mul(1000).checked_div(limit) {
+            let due = Duration::from_millis(due);
+            std::thread::sleep(due.saturating_sub(began.elapsed()).min(Duration::from_secs(1)));
+        }
+    }
+}
