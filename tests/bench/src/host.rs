@@ -88,6 +88,12 @@ impl Lab {
         Ok(Self { rounds, programs, top })
     }
 
+    /// A program that was built beside the others, if it was.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let program = self.programs.join(name);
+        program.is_file().then_some(program)
+    }
+
     /// A new empty host.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod monitor;
 mod state;
 mod stopped;
 mod version;
+mod vmm;
 mod writers;
 
 use crate::error::BenchError;
@@ -27,6 +28,11 @@ pub(crate) struct Row {
 /// All of them, the cheap ones first.
 pub(crate) const ALL: &[Row] = &[
     Row { name: "version", about: "kxl --version beside /bin/true", measure: version::measure },
+    Row {
+        name: "vmm",
+        about: "kxl-vmm alone: start, pause and size with a guest of a few bytes",
+        measure: vmm::measure,
+    },
     Row {
         name: "create",
         about: "kxl create beside raw QEMU and virsh start",
