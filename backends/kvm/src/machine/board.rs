@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use thiserror::Error;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::resources::OpenDisk;
+use super::resources::{OpenDisk, OpenNic};
 use super::slots::{self, SlotError, Slots};
 use super::vm::{Vm, VmError};
 use crate::bus::{Bus, Shared};
@@ -23,6 +23,7 @@ use crate::irq::Line;
 use crate::layout;
 use crate::memory::Memory;
 use crate::vcpu::run::Surroundings;
+use crate::virtio::net::Vhost;
 
 /// Why there are no devices.
 #[derive(Debug, Error)]
@@ -51,6 +52,14 @@ pub struct Parts {
     pub serial: Option<Endpoint>,
     /// The disks, in the order of their slots.
     pub disks: Vec<OpenDisk>,
+    /// The network interfaces, in the order of their slots.
+    pub nics: Vec<OpenNic>,
+    /// The kernel's devices for interfaces that come later.
+    pub spares: Vec<Vhost>,
+    /// The host's end of the virtio console.
+    pub console: Option<Endpoint>,
+    /// The name of the channel to a program in the guest, and the host's end.
+    pub channel: Option<(String, Endpoint)>,
 }
 
 /// The devices, as they are saved.
@@ -113,9 +122,9 @@ impl Board {
         config: &Config,
         memory: &Memory,
         ending: &Ending,
-        parts: Parts,
+        mut parts: Parts,
     ) -> Result<Self, BoardError> {
-        let serial = parts.serial.map(Serial::new).transpose()?;
+        let serial = parts.serial.take().map(Serial::new).transpose()?;
         let sci = Line::new(layout::SCI);
         let power = Arc::new(Mutex::new(Power::new(sci.clone(), ending.clone())));
         let cmos = Arc::new(Mutex::new(Cmos::default()));
@@ -127,7 +136,7 @@ impl Board {
         ports.insert(layout::CMOS, 2, cmos.clone());
         ports.insert(layout::I8042, 1, Arc::new(Mutex::new(I8042(ending.clone()))));
         ports.insert(layout::PVPANIC, 1, Arc::new(Mutex::new(PvPanic(ending.clone()))));
-        let slots = Slots::new(config, memory, parts.disks)?;
+        let slots = Slots::new(config, memory, parts)?;
         let mut mmio = Bus::default();
         slots.insert(&mut mmio);
         let (ports, mmio) = (Arc::new(ports), Arc::new(mmio));

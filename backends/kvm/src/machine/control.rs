@@ -2,6 +2,8 @@
 
 use std::fs::File;
 
+use kxl_qmp::server::ErrorClass;
+
 use super::{Machine, MachineError};
 use crate::api::Notices;
 use crate::api::control::{
@@ -111,7 +113,7 @@ impl Control for Machine {
     }
 
     fn blocks(&self) -> Vec<Block> {
-        let disks = self.board.slots().disks().iter();
+        let disks = self.board.slots().disks.iter();
         disks
             .filter_map(|slot| {
                 let (id, file, readonly) = slot.holds.clone()?;
@@ -122,23 +124,33 @@ impl Control for Machine {
     }
 
     fn balloon(&self) -> Option<u64> {
-        None
+        let given = self.board.slots().balloon.as_ref()?.given().ok()?;
+        Some(memory::size(&self.memory).saturating_sub(given))
     }
 
-    fn set_balloon(&mut self, _bytes: u64) -> Outcome {
-        Err(Refusal::new("the machine has no balloon"))
+    fn set_balloon(&mut self, bytes: u64) -> Outcome {
+        let total = memory::size(&self.memory);
+        let Some(balloon) = &self.board.slots().balloon else {
+            let text = "the machine has no balloon: start it with -balloon".to_owned();
+            return Err(Refusal { class: ErrorClass::DeviceNotActive, text });
+        };
+        if bytes > total {
+            let text = format!("{bytes} bytes are more than the {total} of the machine");
+            return Err(Refusal::new(text));
+        }
+        Ok(balloon.set_target(total - bytes)?)
     }
 
-    fn plug_disk(&mut self, _disk: NewDisk) -> Outcome {
-        Err(Refusal::new("no slot is free"))
+    fn plug_disk(&mut self, disk: NewDisk) -> Outcome {
+        self.plug_in_disk(disk)
     }
 
-    fn plug_nic(&mut self, _nic: NewNic) -> Outcome {
-        Err(Refusal::new("no slot is free"))
+    fn plug_nic(&mut self, nic: NewNic) -> Outcome {
+        self.plug_in_nic(nic)
     }
 
     fn unplug(&mut self, id: &str) -> Outcome {
-        Err(Refusal::no_device(id))
+        self.pull_out(id)
     }
 
     fn migrate(&mut self, order: Migrate) -> Outcome {

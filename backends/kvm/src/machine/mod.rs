@@ -8,6 +8,7 @@ mod control;
 pub mod engine;
 #[allow(unsafe_code, reason = "inherited descriptors become owned")]
 pub mod files;
+mod plugging;
 pub mod resources;
 mod saving;
 pub mod slots;

@@ -17,6 +17,8 @@ use crate::config::{self, Config, Incoming, Source};
 use crate::endpoint::{Endpoint, Unheard};
 use crate::memory::Backing;
 use crate::virtio::block::{Disk, DiskError};
+use crate::virtio::net::tap::{self, Tap, TapError};
+use crate::virtio::net::vhost::{self, Vhost};
 
 /// Why a machine cannot be prepared.
 #[derive(Debug, Error)]
@@ -33,6 +35,24 @@ pub enum ResourceError {
     /// A disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A tap.
+    #[error("interface {id}")]
+    Tap {
+        /// The interface.
+        id: String,
+        /// Why not.
+        #[source]
+        source: TapError,
+    },
+    /// The kernel's device.
+    #[error("interface {id}: cannot open /dev/vhost-net (load vhost_net, or say vhost=off)")]
+    Vhost {
+        /// The interface.
+        id: String,
+        /// The system's refusal.
+        #[source]
+        source: io::Error,
+    },
     /// A serial line.
     #[error("cannot open the {what}")]
     Endpoint {
@@ -102,6 +122,18 @@ impl Resources {
         let parts = Parts {
             serial: endpoint("serial line", &config.serial, Unheard::Keep, &mut sockets)?,
             disks: config.disks.iter().map(disk).collect::<Result<_, _>>()?,
+            nics: config.nics.iter().map(nic).collect::<Result<_, _>>()?,
+            spares: (config.nics.len()..config.hotplug.nics)
+                .map_while(|_| vhost::open().ok())
+                .collect(),
+            console: endpoint("console", &config.console, Unheard::Keep, &mut sockets)?,
+            channel: match &config.channel {
+                Some(channel) => {
+                    endpoint("channel", &channel.endpoint, Unheard::Drop, &mut sockets)?
+                        .map(|end| (channel.name.clone(), end))
+                }
+                None => None,
+            },
         };
         let payload = payload.transpose()?;
         let pagemap = File::open("/proc/self/pagemap").ok();
@@ -131,6 +163,38 @@ fn disk(disk: &config::Disk) -> Result<OpenDisk, ResourceError> {
     };
     let open = Disk::new(file, &name, disk.readonly)?;
     Ok(OpenDisk { id: disk.id.clone(), path, serial: disk.serial.clone(), disk: open })
+}
+
+/// A network interface whose tap is open.
+#[derive(Debug)]
+pub struct OpenNic {
+    /// Its id.
+    pub id: String,
+    /// The address that the configuration gives it.
+    pub mac: Option<[u8; 6]>,
+    /// The host's end.
+    pub tap: Tap,
+    /// The kernel's device, where packets go through it.
+    pub vhost: Option<Vhost>,
+}
+
+fn nic(nic: &config::Nic) -> Result<OpenNic, ResourceError> {
+    let id = || nic.id.clone();
+    let tap = match &nic.tap {
+        config::Tap::Name(name) => tap::open(name),
+        config::Tap::Fd(fd) => {
+            tap::inherited(files::inherited("tap", *fd)?, &format!("of descriptor {fd}"))
+        }
+    };
+    let tap = tap.map_err(|source| ResourceError::Tap { id: id(), source })?;
+    let vhost = match nic.vhost {
+        config::Vhost::Auto => vhost::open().ok(),
+        config::Vhost::On => {
+            Some(vhost::open().map_err(|source| ResourceError::Vhost { id: id(), source })?)
+        }
+        config::Vhost::Off => None,
+    };
+    Ok(OpenNic { id: id(), mac: nic.mac, tap, vhost })
 }
 
 /// Opens the host's end of a line; `None` where the device does not exist.

@@ -39,6 +39,7 @@ impl Machine {
             }
         };
         let target = Target::new(file, order.offset, made)?;
+        self.board.slots().note_writes(true)?;
         let job = Job {
             memory: self.memory.clone(),
             origin: self.origin.take(),
@@ -97,6 +98,9 @@ impl Machine {
         let ended = saver.progress();
         if let Some(job) = saver.job() {
             (self.origin, self.pagemap) = (job.origin, job.pagemap);
+        }
+        if let Err(error) = self.board.slots().note_writes(false) {
+            crate::log::line(&format!("packets go on through this process: {error}"));
         }
         let whole = ended.status == MigrationStatus::Completed;
         if self.state == RunState::FinishMigrate {

@@ -7,13 +7,16 @@ use bincode::{Decode, Encode};
 use thiserror::Error;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::board::locked;
-use super::resources::OpenDisk;
+use super::board::{Parts, locked};
 use super::vm::{Vm, VmError};
 use crate::bus::{Bus, Shared};
 use crate::config::Config;
 use crate::memory::Memory;
+use crate::virtio::balloon::Balloon;
 use crate::virtio::block::Block;
+use crate::virtio::console::Console;
+use crate::virtio::net::{Net, Vhost};
+use crate::virtio::rng::Rng;
 use crate::virtio::transport::QUEUE_NOTIFY;
 use crate::virtio::{self, Device, Gone, Handle, Log, Notify, Setup, StateError, Transport};
 use crate::{layout, log};
@@ -58,6 +61,22 @@ pub enum SlotError {
     },
 }
 
+/// The address of an interface that was given none: the same whenever the same machine is started,
+/// and locally administered. A machine without a name and a uuid has others each time.
+fn address(config: &Config, slot: usize) -> [u8; 6] {
+    let named = config.uuid.as_ref().or(config.name.as_ref());
+    let hash = named.map_or_else(random, |name| crc32fast::hash(name.as_bytes()));
+    let [a, b, c, d] = hash.to_be_bytes();
+    [0x52, 0x54, a, b, c, d.wrapping_add(u8::try_from(slot).unwrap_or(0))]
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // Without it they are those of every such machine, which is still an address.
+    let _none = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u32::from_ne_bytes(bytes)
+}
+
 /// A device, as it is saved: its slot and what is in it.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct State {
@@ -83,11 +102,30 @@ pub struct DiskSlot {
     pub handle: Arc<Handle<Block>>,
 }
 
-/// All of them. A device's slot is its place: disks first, with those that are reserved.
+/// A slot for a network interface.
+#[derive(Debug)]
+pub struct NicSlot {
+    /// The id of the interface that is plugged in.
+    pub holds: Option<String>,
+    /// The address by which the guest knows it, plugged in or not.
+    pub mac: [u8; 6],
+    /// The kernel's device for an interface that comes later, opened while it still could be.
+    pub spare: Option<Vhost>,
+    /// The device.
+    pub handle: Arc<Handle<Net>>,
+}
+
+/// All of them. A device's slot is its place: disks, interfaces, console, random source, balloon;
+/// with the disks and interfaces that are reserved.
 #[derive(Debug, Default)]
 pub struct Slots {
     slots: Vec<Slot>,
-    disks: Vec<DiskSlot>,
+    /// The slots for disks.
+    pub disks: Vec<DiskSlot>,
+    /// The slots for interfaces.
+    pub nics: Vec<NicSlot>,
+    /// The balloon.
+    pub balloon: Option<Arc<Handle<Balloon>>>,
 }
 
 impl Slots {
@@ -95,11 +133,10 @@ impl Slots {
     ///
     /// # Errors
     /// [`SlotError::Start`], [`SlotError::Full`].
-    pub fn new(config: &Config, memory: &Memory, disks: Vec<OpenDisk>) -> Result<Self, SlotError> {
+    pub fn new(config: &Config, memory: &Memory, parts: Parts) -> Result<Self, SlotError> {
         let mut all = Self::default();
-        let count = disks.len().max(config.hotplug.disks);
-        let mut disks = disks.into_iter();
-        for index in 0..count {
+        let mut disks = parts.disks.into_iter();
+        for index in 0..disks.len().max(config.hotplug.disks) {
             let (holds, disk, serial) = match disks.next() {
                 Some(open) => {
                     let serial = open.serial.unwrap_or_else(|| open.id.clone());
@@ -110,6 +147,25 @@ impl Slots {
             };
             let handle = all.add(&format!("disk{index}"), Block::new(disk, &serial), memory)?;
             all.disks.push(DiskSlot { holds, handle });
+        }
+        let (mut nics, mut spares) = (parts.nics.into_iter(), parts.spares.into_iter());
+        for index in 0..nics.len().max(config.hotplug.nics) {
+            let (holds, mac, tap, vhost, spare) = match nics.next() {
+                Some(open) => (Some(open.id), open.mac, Some(open.tap), open.vhost, None),
+                None => (None, None, None, None, spares.next()),
+            };
+            let mac = mac.unwrap_or_else(|| address(config, index));
+            let handle = all.add(&format!("eth{index}"), Net::new(mac, tap, vhost), memory)?;
+            all.nics.push(NicSlot { holds, mac, spare, handle });
+        }
+        if parts.console.is_some() || parts.channel.is_some() {
+            all.add("console", Console::new(parts.console, parts.channel), memory)?;
+        }
+        if config.rng {
+            all.add("rng", Rng::default(), memory)?;
+        }
+        if config.balloon {
+            all.balloon = Some(all.add("balloon", Balloon::default(), memory)?);
         }
         Ok(all)
     }
@@ -141,17 +197,6 @@ impl Slots {
     #[must_use]
     pub fn numbers(&self) -> Vec<usize> {
         (0..self.slots.len()).collect()
-    }
-
-    /// The slots for disks.
-    #[must_use]
-    pub fn disks(&self) -> &[DiskSlot] {
-        &self.disks
-    }
-
-    /// The slots for disks, to be changed.
-    pub fn disks_mut(&mut self) -> &mut [DiskSlot] {
-        &mut self.disks
     }
 
     /// Puts every device's registers on the bus.
@@ -199,6 +244,14 @@ impl Slots {
     /// [`SlotError::Gone`].
     pub fn reset(&self) -> Result<(), SlotError> {
         Ok(self.slots.iter().try_for_each(|slot| locked(&slot.transport).reset())?)
+    }
+
+    /// Whether what devices write into memory has to be noted, for as long as a live save goes on.
+    ///
+    /// # Errors
+    /// [`SlotError::Gone`].
+    pub fn note_writes(&self, noting: bool) -> Result<(), SlotError> {
+        Ok(self.nics.iter().try_for_each(|nic| nic.handle.note_writes(noting))?)
     }
 
     /// The state of devices that stand still.
