@@ -162,7 +162,7 @@ impl Slots {
             all.add("console", Console::new(parts.console, parts.channel), memory)?;
         }
         if config.rng {
-            all.add("rng", Rng::default(), memory)?;
+            all.add("rng", Rng, memory)?;
         }
         if config.balloon {
             all.balloon = Some(all.add("balloon", Balloon::default(), memory)?);
