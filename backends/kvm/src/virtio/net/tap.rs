@@ -166,7 +166,7 @@ impl Tap {
 
     /// Something else that takes and gives packets, for tests.
     #[cfg(test)]
-    pub(super) fn stand_in(fd: OwnedFd) -> Self {
+    pub(in crate::virtio) fn stand_in(fd: OwnedFd) -> Self {
         Self { file: File::from(fd) }
     }
 }
