@@ -1,1 +1,3 @@
-//! Support for the tests.
+//! Tests through the real binaries, and what they share with those of `backends/kvm`.
+
+pub mod qmp;

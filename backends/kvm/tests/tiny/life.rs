@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use serde_json::json;
-
 use crate::vmm::{Place, Vmm};
 use crate::{guest, no_kvm, standing};
 
@@ -42,7 +40,7 @@ fn a_machine_that_starts_paused_says_nothing_before_cont() {
     let mut qmp = vmm.qmp();
     assert_eq!(qmp.status(), "prelaunch");
     assert!(vmm.silent());
-    qmp.ok("cont", &json!({}));
+    qmp.say("cont");
     vmm.expect("READY");
     assert_eq!(qmp.status(), "running");
 }
@@ -57,7 +55,7 @@ fn a_stopped_guest_does_nothing_and_goes_on_at_cont() {
     let mut qmp = vmm.qmp();
     for _ in 0..20 {
         let before = vmm.ticks();
-        qmp.ok("stop", &json!({}));
+        qmp.say("stop");
         assert_eq!(qmp.status(), "paused");
         vmm.send('n');
         // Its answer would be there long before that of the second question.
@@ -65,7 +63,7 @@ fn a_stopped_guest_does_nothing_and_goes_on_at_cont() {
             qmp.status();
         }
         assert!(vmm.silent(), "a stopped guest answers");
-        qmp.ok("cont", &json!({}));
+        qmp.say("cont");
         assert!(u32::from_str_radix(&vmm.line(), 16).unwrap() >= before);
         drop(qmp.event("STOP"));
         drop(qmp.event("RESUME"));
@@ -81,10 +79,10 @@ fn a_guest_that_never_sleeps_stops_too() {
     let mut vmm = guest(&place, "busy", &[]);
     let mut qmp = vmm.qmp();
     assert_eq!(vmm.ask('b'), "B");
-    qmp.ok("stop", &json!({}));
+    qmp.say("stop");
     assert_eq!(qmp.status(), "paused");
-    qmp.ok("cont", &json!({}));
-    qmp.ok("quit", &json!({}));
+    qmp.say("cont");
+    qmp.say("quit");
     assert_eq!(vmm.ended(), 0);
 }
 
@@ -96,10 +94,10 @@ fn processors_that_nobody_starts_wait() {
     let place = Place::new();
     let mut vmm = guest(&place, "four", &["-smp", "4", "-m", "64"]);
     let mut qmp = vmm.qmp();
-    let cpus = qmp.ok("query-cpus-fast", &json!({}));
+    let cpus = qmp.say("query-cpus-fast");
     assert_eq!(cpus.as_array().unwrap().len(), 4, "{cpus}");
-    qmp.ok("stop", &json!({}));
-    qmp.ok("cont", &json!({}));
+    qmp.say("stop");
+    qmp.say("cont");
     assert_eq!(vmm.ask('t'), "T");
 }
 

@@ -1,16 +1,15 @@
 //! A `kxl-vmm` with a tiny guest, and what is said to both.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use kxl_tests::qmp::Qmp;
 
 /// Longest wait for anything. A test that waits so long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -130,7 +129,7 @@ impl Vmm {
 
     /// A new client of its api-channel.
     pub(crate) fn qmp(&self) -> Qmp {
-        Qmp::connect(&self.socket).unwrap_or_else(|error| panic!("{error}: {}", self.said()))
+        Qmp::connect(&self.socket, LONG).unwrap_or_else(|error| panic!("{error}: {}", self.said()))
     }
 
     /// Waits for its end; the status, or the negative number of a signal.
@@ -152,87 +151,5 @@ impl Drop for Vmm {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-    }
-}
-
-/// A client of an api-channel.
-pub(crate) struct Qmp {
-    stream: UnixStream,
-    input: BufReader<UnixStream>,
-    /// Events that came before an answer.
-    events: Vec<Value>,
-}
-
-impl Qmp {
-    /// Connects, waiting for the socket to appear, and leaves the greeting behind.
-    fn connect(path: &Path) -> std::io::Result<Self> {
-        let end = Instant::now() + LONG;
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(error) if Instant::now() > end => return Err(error),
-                // Another process makes it.
-                Err(_) => std::thread::sleep(Duration::from_millis(2)),
-            }
-        };
-        stream.set_read_timeout(Some(LONG))?;
-        let input = BufReader::new(stream.try_clone()?);
-        let mut qmp = Self { stream, input, events: Vec::new() };
-        let greeting = qmp.message();
-        assert!(greeting["QMP"].is_object(), "{greeting}");
-        qmp.ok("qmp_capabilities", &json!({}));
-        Ok(qmp)
-    }
-
-    fn message(&mut self) -> Value {
-        let mut values = serde_json::Deserializer::from_reader(ByteByByte(&mut self.input));
-        serde::Deserialize::deserialize(&mut values).unwrap_or_else(|error| panic!("qmp: {error}"))
-    }
-
-    /// A command; the whole answer.
-    pub(crate) fn ask(&mut self, command: &str, arguments: &Value) -> Value {
-        let message = json!({"execute": command, "arguments": arguments});
-        self.stream.write_all(message.to_string().as_bytes()).unwrap();
-        loop {
-            let answer = self.message();
-            if answer.get("event").is_none() {
-                return answer;
-            }
-            self.events.push(answer);
-        }
-    }
-
-    /// A command that has to succeed; what it returns.
-    pub(crate) fn ok(&mut self, command: &str, arguments: &Value) -> Value {
-        let answer = self.ask(command, arguments);
-        assert!(answer.get("return").is_some(), "{command}: {answer}");
-        answer["return"].clone()
-    }
-
-    /// Waits for an event; what it carries.
-    pub(crate) fn event(&mut self, name: &str) -> Value {
-        loop {
-            if let Some(at) = self.events.iter().position(|event| event["event"] == name) {
-                return self.events.remove(at)["data"].clone();
-            }
-            let message = self.message();
-            assert!(message.get("event").is_some(), "{message}");
-            self.events.push(message);
-        }
-    }
-
-    /// What `query-status` says.
-    pub(crate) fn status(&mut self) -> String {
-        self.ok("query-status", &json!({}))["status"].as_str().unwrap().to_owned()
-    }
-}
-
-/// Reads no further than it has to: a parser of a stream would keep what it has read too much.
-struct ByteByByte<'a>(&'a mut BufReader<UnixStream>);
-
-impl Read for ByteByByte<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let take = buffer.len().min(1);
-        self.0.read(&mut buffer[..take])
     }
 }

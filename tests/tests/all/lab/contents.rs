@@ -30,6 +30,7 @@ mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in /modules/*; do insmod "$module" || echo "LAB: cannot load $module"; done
 ip link set lo up
+dmesg -n 1
 export KXL_LAB=1 KXL_BIN_DIR=/lab/bin KXL_GUEST_DIR=/guest RUST_BACKTRACE=0 TMPDIR=/tmp
 echo "LAB UP"
 for job in $(cat /jobs); do

@@ -36,3 +36,11 @@ macro_rules! group {
 }
 
 group!(host: the_lab_has_a_kvm_that_can_be_opened);
+
+group!(
+    linux: linux_boots_to_its_shell,
+    two_processors_come_up,
+    a_disk_is_written_and_read_back,
+    ends_are_told_apart,
+    the_power_button_is_pressed,
+);
