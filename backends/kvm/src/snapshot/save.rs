@@ -268,7 +268,15 @@ impl Run {
             }
             before = left;
         }
-        Ok(pages)
+        // What is on the disk already need not be waited for while the machine stands still.
+        self.job.target.settle()?;
+        let mut last = tracker.collect().map_err(SaveError::Dirty)?;
+        last.add_all(&pages);
+        if last.count() > FEW {
+            self.pass(&last, false)?;
+            last = tracker.collect().map_err(SaveError::Dirty)?;
+        }
+        Ok(last)
     }
 
     fn touched(&self) -> Pages {

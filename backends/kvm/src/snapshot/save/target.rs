@@ -148,6 +148,14 @@ impl Target {
         Ok(done)
     }
 
+    /// Has what was written so far reach the disk.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        match self.kind {
+            Kind::Stream => Ok(()),
+            Kind::File { .. } => self.file.sync_data(),
+        }
+    }
+
     /// Writes the devices; the state is whole then, and in a file also on the disk.
     pub(super) fn finish(&mut self, records: &[u8]) -> io::Result<u64> {
         let devices = stream::devices(records);
