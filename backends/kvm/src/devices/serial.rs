@@ -123,7 +123,8 @@ impl Com1 {
         }
     }
 
-    /// Puts it back. An interrupt that is pending is raised again.
+    /// Puts it back. An interrupt that is pending is raised again. What came in before the state
+    /// did is input like any other, as far as it fits.
     ///
     /// # Errors
     /// More input than fits.
@@ -142,9 +143,11 @@ impl Com1 {
             scratch,
             in_buffer: state.input.clone(),
         };
+        let early = self.uart.state().in_buffer;
         let line = Wire(Arc::clone(&self.host));
         self.uart = Serial::from_state(&registers, self.interrupt.clone(), NoEvents, line)
             .map_err(|error| format!("the serial line's state cannot be taken: {error:?}"))?;
+        let _what_fits = self.receive(&early);
         Ok(())
     }
 }
@@ -198,6 +201,16 @@ mod tests {
         let mut data = [0];
         other.read(0, &mut data);
         assert_eq!(&data, b"l");
+    }
+
+    #[test]
+    fn what_is_typed_before_a_state_comes_in_is_read_behind_it() {
+        let (mut com1, _) = com1();
+        assert_eq!(com1.receive(b"ls"), 2);
+        let (mut other, _) = self::com1();
+        assert_eq!(other.receive(b"\n"), 1);
+        other.restore(&com1.state()).unwrap();
+        assert_eq!(other.state().input, b"ls\n");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod code;
 mod ends;
 mod guest;
 mod life;
+mod saves;
 #[path = "../sandbox/skip.rs"]
 mod skip;
 mod vmm;

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use kxl_tests::qmp::Qmp;
@@ -112,6 +112,17 @@ impl Vmm {
         self.line()
     }
 
+    /// Types a command; the guest's answer, or none where the process ends instead.
+    pub(crate) fn ask_or_end(&mut self, byte: char) -> Option<String> {
+        // A process that has ended takes no command.
+        drop(self.keys.write_all(&[byte as u8]));
+        match self.lines.recv_timeout(LONG) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("neither an answer nor an end"),
+        }
+    }
+
     /// Fails unless the guest's next line is this.
     pub(crate) fn expect(&self, line: &str) {
         assert_eq!(self.line(), line, "{}", self.said());
@@ -144,6 +155,12 @@ impl Vmm {
             // Another process ends, of which nothing is to be heard here.
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 }
 
