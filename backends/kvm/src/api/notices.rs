@@ -21,6 +21,9 @@ pub enum Cause {
     GuestShutdown,
     /// The guest asked for a reset.
     GuestReset,
+    /// A processor gave up: three faults in one another. Some kernels reboot in this way, so it is
+    /// handled as a reset; QEMU has no word of its own for it.
+    GuestTripleFault,
     /// The guest panicked.
     GuestPanic,
     /// `quit`.
@@ -40,6 +43,7 @@ impl Cause {
         match self {
             Self::GuestShutdown => "guest-shutdown",
             Self::GuestReset => "guest-reset",
+            Self::GuestTripleFault => "guest-triple-fault",
             Self::GuestPanic => "guest-panic",
             Self::HostQmpQuit => "host-qmp-quit",
             Self::HostQmpSystemReset => "host-qmp-system-reset",
@@ -51,7 +55,10 @@ impl Cause {
     /// Whether it came from inside.
     #[must_use]
     pub const fn guest(self) -> bool {
-        matches!(self, Self::GuestShutdown | Self::GuestReset | Self::GuestPanic)
+        matches!(
+            self,
+            Self::GuestShutdown | Self::GuestReset | Self::GuestTripleFault | Self::GuestPanic
+        )
     }
 }
 

@@ -223,13 +223,13 @@ impl Machine {
             End::Poweroff => self.over(Cause::GuestShutdown),
             End::Reset | End::TripleFault if self.actions.reboot == AfterReboot::Reset => {
                 self.rebuild()?;
-                self.notices.post(What::Reset(Cause::GuestReset));
+                self.notices.post(What::Reset(cause_of_reset(end)));
                 self.board.resume()?;
                 if let Some(engine) = &mut self.engine {
                     engine.run()?;
                 }
             }
-            End::Reset | End::TripleFault => self.over(Cause::GuestReset),
+            End::Reset | End::TripleFault => self.over(cause_of_reset(end)),
             End::Panic => {
                 self.ended = Some(Cause::GuestPanic);
                 self.state = RunState::GuestPanicked;
@@ -276,5 +276,12 @@ impl Machine {
         self.ended = None;
         self.engine = Some(self.boot()?);
         Ok(())
+    }
+}
+
+const fn cause_of_reset(end: End) -> Cause {
+    match end {
+        End::TripleFault => Cause::GuestTripleFault,
+        _ => Cause::GuestReset,
     }
 }

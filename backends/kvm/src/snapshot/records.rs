@@ -270,6 +270,16 @@ mod tests {
         assert_eq!(&bytes[16..35], b"\x01\0\x01\x0c\0\0\0\0\0\0\x08\0\0\0\0\x02\0\0\0");
     }
 
+    #[test]
+    fn a_state_of_the_first_version_is_read_for_as_long_as_it_is_supported() {
+        // Of a machine with one processor, 256 MiB and a serial line, written by the first version.
+        let fixture = include_bytes!("../../../../tests/fuzz/corpus/vmm_state/records-v1");
+        let saved = decode(&fixture[1..]).unwrap();
+        assert_eq!((saved.memory, saved.engine.vcpus.len()), (256 << 20, 1));
+        assert!(saved.board.com1.is_some() && saved.board.slots.is_empty());
+        assert_eq!(encode(&saved), fixture[1..]);
+    }
+
     proptest! {
         #[test]
         fn a_damaged_state_is_refused_or_read_and_never_more(
