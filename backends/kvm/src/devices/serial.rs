@@ -65,6 +65,8 @@ pub struct Com1 {
     host: Arc<dyn Host>,
     /// Input waits for room.
     starved: bool,
+    /// The machine stands still, and what comes in waits outside: a state is all of it.
+    stands: bool,
 }
 
 impl std::fmt::Debug for Com1 {
@@ -74,16 +76,37 @@ impl std::fmt::Debug for Com1 {
 }
 
 impl Com1 {
-    /// As after a reset.
+    /// As after a reset. It stands still.
     #[must_use]
     pub fn new(interrupt: Edge, host: Arc<dyn Host>) -> Self {
         let uart = Serial::new(interrupt.clone(), Wire(Arc::clone(&host)));
-        Self { uart, interrupt, host, starved: false }
+        Self { uart, interrupt, host, starved: false, stands: true }
     }
 
-    /// As after a reset. What was not read is lost.
+    /// As after a reset, standing still. What was not read is lost.
     pub fn reset(&mut self) {
+        let starved = self.starved;
         *self = Self::new(self.interrupt.clone(), Arc::clone(&self.host));
+        self.starved = starved;
+    }
+
+    /// Takes no input from now on.
+    pub const fn stand(&mut self) {
+        self.stands = true;
+    }
+
+    /// Takes input again.
+    pub fn go(&mut self) {
+        self.stands = false;
+        self.look_for_room();
+    }
+
+    fn look_for_room(&mut self) {
+        // When all of it was read, so that input comes in pieces of the queue's length.
+        if self.starved && self.room() == FIFO {
+            self.starved = false;
+            self.host.room();
+        }
     }
 
     /// Takes as much of the input as there is room for; how many bytes it was.
@@ -100,7 +123,7 @@ impl Com1 {
     /// Bytes of input there is room for.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.uart.fifo_capacity()
+        if self.stands { 0 } else { self.uart.fifo_capacity() }
     }
 
     /// What is saved.
@@ -156,11 +179,7 @@ impl BusDevice for Com1 {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let ([byte], Ok(offset)) = (data, u8::try_from(offset)) {
             *byte = self.uart.read(offset);
-            // When all of it was read, so that input comes in pieces of the queue's length.
-            if self.starved && self.room() == FIFO {
-                self.starved = false;
-                self.host.room();
-            }
+            self.look_for_room();
         }
     }
 
@@ -174,17 +193,27 @@ impl BusDevice for Com1 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
-    struct Nobody;
+    /// Counts how often it was told of room.
+    #[derive(Default)]
+    struct Nobody(AtomicU32);
 
     impl Host for Nobody {
         fn output(&self, _bytes: &[u8]) {}
+
+        fn room(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn com1() -> (Com1, Arc<EventFd>) {
         let event = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
-        (Com1::new(Edge(Arc::clone(&event)), Arc::new(Nobody)), event)
+        let mut com1 = Com1::new(Edge(Arc::clone(&event)), Arc::new(Nobody::default()));
+        com1.go();
+        (com1, event)
     }
 
     #[test]
@@ -218,5 +247,22 @@ mod tests {
         let (mut com1, _) = com1();
         let taken = com1.receive(&[b'x'; 1000]);
         assert!(taken < 1000 && com1.room() == 0, "{taken}");
+    }
+
+    #[test]
+    fn a_machine_that_stands_still_has_no_room_and_says_so_when_it_goes_on() {
+        let event = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        let host = Arc::new(Nobody::default());
+        let mut com1 = Com1::new(Edge(event), Arc::clone(&host) as Arc<dyn Host>);
+        assert_eq!(com1.room(), 0);
+        com1.tell_of_room();
+        com1.go();
+        assert_eq!((com1.room(), host.0.load(Ordering::Relaxed)), (FIFO, 1));
+        com1.stand();
+        com1.tell_of_room();
+        com1.reset();
+        assert_eq!(com1.room(), 0);
+        com1.go();
+        assert_eq!(host.0.load(Ordering::Relaxed), 2);
     }
 }

@@ -190,11 +190,14 @@ impl Board {
         locked(&self.power).press();
     }
 
-    /// Has the devices stand still: nothing touches memory afterwards.
+    /// Has the devices stand still: nothing touches memory afterwards, and no input is taken.
     ///
     /// # Errors
     /// [`BoardError::Slot`].
     pub fn pause(&self) -> Result<(), BoardError> {
+        if let Some(serial) = &self.serial {
+            locked(&serial.com1).stand();
+        }
         Ok(self.slots.pause()?)
     }
 
@@ -203,7 +206,11 @@ impl Board {
     /// # Errors
     /// [`BoardError::Slot`].
     pub fn resume(&self) -> Result<(), BoardError> {
-        Ok(self.slots.resume()?)
+        self.slots.resume()?;
+        if let Some(serial) = &self.serial {
+            locked(&serial.com1).go();
+        }
+        Ok(())
     }
 
     /// The state of devices that stand still.

@@ -5,7 +5,7 @@
 //! that are read then are those of the next instruction.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -174,12 +174,14 @@ impl Running {
         }
     }
 
-    /// Runs the guest until something is asked or it ends.
+    /// Runs the guest until something is asked or it ends. What is asked is looked for only where
+    /// KVM says that it was interrupted: after an access to a device it still has to be entered, or
+    /// the guest's registers would be those from before the access.
     fn run(&mut self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return;
+        }
         loop {
-            if self.waiting.load(Ordering::Acquire) > 0 {
-                return;
-            }
             match self.fd.run() {
                 Ok(exit) => {
                     if let Some(end) = handled(exit, &self.around, self.index) {
@@ -192,8 +194,12 @@ impl Running {
                 }
                 Err(error) => match error.errno() {
                     libc::EINTR => {
+                        // Before the look: whoever asks counts first and sends its signal then, so
+                        // that a mark that is taken back here belongs to something seen below.
                         self.fd.set_kvm_immediate_exit(0);
-                        if self.around.ending.is_over() {
+                        compiler_fence(Ordering::SeqCst);
+                        if self.waiting.load(Ordering::Acquire) > 0 || self.around.ending.is_over()
+                        {
                             return;
                         }
                     }

@@ -52,6 +52,15 @@ pub(crate) fn shortest() -> Vec<u8> {
     elf(&code.finish())
 }
 
+/// A guest that says what it hears, and never looks away.
+pub(crate) fn echo() -> Vec<u8> {
+    let mut code = Code::at(BASE);
+    // test al, 1; and back with the byte: out dx, al
+    code.label("again").in8(COM1 + 5).raw(&[0xa8, 1]).jump_if(If::Zero, "again");
+    code.in8(COM1).raw(&[0xee]).jump("again");
+    elf(&code.finish())
+}
+
 fn off(code: &mut Code) {
     // PM1a_CNT: sleep type 5, sleep enable.
     code.out16(0x604, 5 << 10 | 1 << 13);

@@ -8,6 +8,7 @@
     reason = "helpers of tests fail and tell like tests"
 )]
 
+mod access;
 mod code;
 mod ends;
 mod guest;

@@ -48,7 +48,8 @@ impl Drop for Place {
 /// A process with its serial line on standard input and output.
 pub(crate) struct Vmm {
     child: Child,
-    keys: ChildStdin,
+    /// What is typed; none where the input is somebody else's.
+    keys: Option<ChildStdin>,
     lines: Receiver<String>,
     errors: PathBuf,
     socket: PathBuf,
@@ -57,6 +58,11 @@ pub(crate) struct Vmm {
 impl Vmm {
     /// Starts one; its files and sockets are in `place` under `name`.
     pub(crate) fn start(place: &Place, name: &str, args: &[&str]) -> Self {
+        Self::fed(place, name, args, Stdio::piped())
+    }
+
+    /// The same with this as its standard input.
+    pub(crate) fn fed(place: &Place, name: &str, args: &[&str], input: Stdio) -> Self {
         let socket = place.0.join(format!("{name}.qmp"));
         let errors = place.0.join(format!("{name}.err"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_kxl-vmm"))
@@ -65,12 +71,12 @@ impl Vmm {
             .arg("-qmp")
             .arg(format!("unix:{}", socket.display()))
             .args(args)
-            .stdin(Stdio::piped())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).unwrap())
             .spawn()
             .unwrap();
-        let keys = child.stdin.take().unwrap();
+        let keys = child.stdin.take();
         let (sender, lines) = mpsc::channel();
         let output = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
@@ -95,8 +101,9 @@ impl Vmm {
 
     /// Types a command to the guest.
     pub(crate) fn send(&mut self, byte: char) {
-        self.keys.write_all(&[byte as u8]).unwrap();
-        self.keys.flush().unwrap();
+        let keys = self.keys.as_mut().unwrap();
+        keys.write_all(&[byte as u8]).unwrap();
+        keys.flush().unwrap();
     }
 
     /// The guest's next line.
@@ -104,6 +111,11 @@ impl Vmm {
         self.lines
             .recv_timeout(LONG)
             .unwrap_or_else(|error| panic!("the guest says nothing ({error}): {}", self.said()))
+    }
+
+    /// What the guest says until it is heard no more.
+    pub(crate) fn rest(&self) -> Vec<String> {
+        self.lines.iter().collect()
     }
 
     /// Types a command; the guest's answer.
