@@ -127,7 +127,9 @@ impl Vmm {
     /// Types a command; the guest's answer, or none where the process ends instead.
     pub(crate) fn ask_or_end(&mut self, byte: char) -> Option<String> {
         // A process that has ended takes no command.
-        drop(self.keys.write_all(&[byte as u8]));
+        if let Some(keys) = &mut self.keys {
+            drop(keys.write_all(&[byte as u8]));
+        }
         match self.lines.recv_timeout(LONG) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
