@@ -19,7 +19,7 @@ help:
 
 build:
 	@echo "==> building the release binaries"
-	@$(CARGO) build --release --locked -p kxl-cli -p kxl-monitor -p kxl-mock
+	@$(CARGO) build --release --locked -p kxl-cli -p kxl-monitor -p kxl-mock -p kxl-vmm
 
 demo:
 	@echo "==> installing what is missing"
@@ -61,11 +61,11 @@ guest-aarch64:
 	@tests/setup/guest aarch64 || echo "guest aarch64: not available, tests that need it are skipped"
 
 # As root after a build by somebody else, nothing is built again.
-install: | $(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock
+install: | $(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock $(BUILT)/kxl-vmm
 	@echo "==> installing into $(DESTDIR)$(PREFIX)"
 	@$(PLACE) install
 
-$(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock:
+$(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock $(BUILT)/kxl-vmm:
 	@$(MAKE) --no-print-directory build
 
 install-xl:

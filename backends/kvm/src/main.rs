@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use kxl_vmm::api::{self, Notices, signals};
 use kxl_vmm::config::args::{self, Command, Parsed};
+use kxl_vmm::config::describe;
 use kxl_vmm::machine::{Machine, Resources};
 use kxl_vmm::{log, sandbox};
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
                 ExitCode::from(FAILED)
             }
         },
+        Ok(Command::Describe(parsed)) => print(&describe::json(&parsed)),
         Ok(Command::Help) => print(&args::help()),
         Ok(Command::Version) => print(&args::version()),
         Err(error) => {

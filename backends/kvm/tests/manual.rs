@@ -52,3 +52,24 @@ fn every_key_and_each_of_its_spellings_is_in_the_table_with_its_meaning() {
         }
     }
 }
+
+/// Words in the quotes of the lines that `pick` takes from a file of the api-channel.
+fn quoted(file: &str, pick: impl Fn(&str) -> bool) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api").join(file);
+    let text = std::fs::read_to_string(path).unwrap();
+    let words = text.lines().filter(|line| pick(line)).filter_map(|line| line.split('"').nth(1));
+    words.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_and_every_event_of_the_api_channel_is_told() {
+    let page = page();
+    let told = |word: &str| page.lines().any(|line| line.starts_with(".It") && has(line, word));
+    let commands = quoted("commands/mod.rs", |line| line.trim_start().starts_with("row!("));
+    assert!(commands.len() > 30, "{commands:?}");
+    let events = quoted("event.rs", |line| line.starts_with("    \""));
+    assert!(events.len() > 10, "{events:?}");
+    for word in commands.iter().chain(&events) {
+        assert!(told(word), "{word} is not in the page");
+    }
+}

@@ -8,6 +8,7 @@ pub mod kill;
 pub mod listing;
 pub mod profile;
 pub mod program;
+pub mod stratovirt;
 
 mod auto;
 mod ending;

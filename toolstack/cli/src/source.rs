@@ -3,9 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use kxl_domain::config::{self, Parsed};
 use kxl_domain::{Failure, Kind};
+use kxl_engine::monitor_program;
+use serde::Deserialize;
+
+use crate::report;
 
 /// The words of a command line, sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,10 +63,49 @@ pub(crate) fn load(words: &Words) -> Result<Parsed, Failure> {
         }
         None => ("command line".to_owned(), String::new()),
     };
+    let text = match &words.file {
+        Some(file) if is_json(&text) => stratovirt(file)?,
+        _ => text,
+    };
     let mut parsed = config::parse(&name, &text, &words.overrides)
         .map_err(|errors| Failure::new(Kind::Usage, errors.to_string().trim_end().to_owned()))?;
     resolve(&mut parsed)?;
     Ok(parsed)
+}
+
+/// Whether a text is JSON: no configuration begins with a brace.
+fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+#[derive(Deserialize)]
+struct Translated {
+    config: String,
+    notes: Vec<String>,
+}
+
+/// A file in StratoVirt's JSON keys as a configuration; tells what has become of what a domain does
+/// not have. The monitor program is asked, which links the backends.
+fn stratovirt(file: &Path) -> Result<String, Failure> {
+    let program = monitor_program()?;
+    let attempt = format!("cannot read {} with {}", file.display(), program.display());
+    let output = Command::new(&program)
+        .arg("--translate")
+        .arg(file)
+        .output()
+        .map_err(|error| Failure::because(Kind::Failed, &attempt, &error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim();
+        let said = said.strip_prefix("kxl-monitor: ").unwrap_or(said).to_owned();
+        return Err(Failure::new(Kind::Usage, said));
+    }
+    let translated: Translated = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::because(Kind::Internal, &attempt, &error))?;
+    for note in &translated.notes {
+        report::note(note);
+    }
+    Ok(translated.config)
 }
 
 /// Makes the relative paths of a configuration absolute, from the current directory.

@@ -88,3 +88,16 @@ pub(crate) fn list() -> Result<(), Failure> {
     crate::say(&mock.to_string());
     Ok(())
 }
+
+/// Prints a file in StratoVirt's JSON keys as a configuration, with notes, in one JSON object. Here,
+/// because only this program links the backends.
+pub(crate) fn translate(file: &std::path::Path) -> Result<(), Failure> {
+    let translated = kxl_process::stratovirt::translate(file).map_err(|error| match error {
+        // What is wrong with the file, in the reader's own words.
+        BackendError::Launch { why, .. } => Failure::new(Kind::Usage, why),
+        other => Failure::because(Kind::Failed, format!("cannot read {}", file.display()), &other),
+    })?;
+    let (text, notes) = (translated.config.to_cfg(), translated.notes);
+    crate::say(&json!({"config": text, "notes": notes}).to_string());
+    Ok(())
+}

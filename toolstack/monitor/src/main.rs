@@ -27,6 +27,7 @@ use crate::ready::ReadyPipe;
 const USAGE: &str = "usage: kxl-monitor --launch|--adopt UUID NAME   (started by kxl)
        kxl-monitor --list-backends
        kxl-monitor --check-image ID | --check-image-file FILE
+       kxl-monitor --translate FILE
        kxl-monitor --version";
 
 /// How long a monitor waits for its turn at a database: a command that is stopped in the middle of
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         ["--list-backends"] => backends::list(),
         ["--check-image", id] => checking::stored(id),
         ["--check-image-file", path] => checking::file(path.as_ref()),
+        ["--translate", path] => backends::translate(path.as_ref()),
         ["--version"] => {
             say(&format!("kxl-monitor {}", env!("CARGO_PKG_VERSION")));
             Ok(())

@@ -2,6 +2,7 @@
 //! tests arrive at. Nothing is opened here.
 
 pub mod args;
+pub mod describe;
 mod draft;
 pub mod json;
 mod nearest;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 /// The machine that guests see: its addresses, its interrupts, its devices' places. A state names
 /// the machine that it is of, and only that one takes it; a machine laid out in another way has
 /// another name.
-pub const MACHINE: &str = "kxl-1";
+pub const MACHINE: &str = "kxl-vmm-1";
 
 /// Virtual processors a machine may have; bounded by what the tables and the slots are sized for.
 pub const MAX_VCPUS: u8 = 64;

@@ -14,6 +14,4 @@ pub mod stream;
 
 /// The name of the memory block, in the stream.
 pub const BLOCK: &str = "ram0";
-
-/// The machine, as the stream names it: what a guest sees of it never changes under one name.
-pub const MACHINE: &str = "kxl-vmm-1";
+pub use crate::config::MACHINE;

@@ -12,9 +12,11 @@
 //! | `b` | never sleeps again | `B` |
 //! | `p` `r` `k` `f` `x` | ends: off, reset, keyboard controller, triple fault, panic | |
 //!
+//! One that counts also says its ticks by itself, each sixteenth of them.
+//!
 //! It is an ELF of 64 bits whose note names a 32-bit entry (PVH): protected mode, flat, no paging.
 
-use crate::code::{Code, If};
+use super::code::{Code, If};
 
 /// Where the code is.
 const BASE: u32 = 0x10_0000;
@@ -34,13 +36,22 @@ const VIRTIO: u32 = 0xd000_0000;
 
 /// The guest as an ELF image: `pages` pages from 16 MiB on, of which `some` are written by `d`.
 pub(crate) fn image(pages: u32, some: u32) -> Vec<u8> {
+    whole(pages, some, false)
+}
+
+/// The same that counts.
+pub(crate) fn counting(pages: u32, some: u32) -> Vec<u8> {
+    whole(pages, some, true)
+}
+
+fn whole(pages: u32, some: u32, counts: bool) -> Vec<u8> {
     let mut code = Code::at(BASE);
     start(&mut code);
     commands(&mut code);
     pages_commands(&mut code, pages, some);
     ends(&mut code);
     printing(&mut code);
-    tables(&mut code);
+    tables(&mut code, counts);
     elf(&code.finish())
 }
 
@@ -183,7 +194,7 @@ fn printing(code: &mut Code) {
     }
 }
 
-fn tables(code: &mut Code) {
+fn tables(code: &mut Code, counts: bool) {
     // A gate to EAX at EDI: mov [edi], ax; mov word [edi+2], 8; mov word [edi+4], 0x8e00;
     // shr eax, 16; mov [edi+6], ax; add edi, 8; ret
     code.label("gate").raw(&[0x66, 0x89, 0x07, 0x66, 0xc7, 0x47, 2, 8, 0]);
@@ -192,6 +203,11 @@ fn tables(code: &mut Code) {
     // End of interrupt, and the way back is forgotten: add esp, 12. An iret in this mode is one of
     // the instructions that an emulating KVM does not know.
     code.label("tick").increment(TICKS);
+    if counts {
+        // test al, 15
+        code.load_eax(TICKS).raw(&[0xa8, 15]).jump_if(If::NotZero, "other");
+        code.call("hex").call("line");
+    }
     code.label("other").out8(0x20, 0x20).raw(&[0x83, 0xc4, 12]).jump("poll");
     code.label("gdt").raw(&[0; 8]);
     code.raw(&0x00cf_9b00_0000_ffff_u64.to_le_bytes());

@@ -11,6 +11,7 @@
 mod access;
 mod code;
 mod ends;
+#[allow(dead_code, reason = "the guest that counts is for the tests of kxl")]
 mod guest;
 mod life;
 mod saves;

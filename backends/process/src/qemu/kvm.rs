@@ -154,6 +154,10 @@ fn neighbours(libexec: Option<OsString>, exe: Option<&Path>) -> Vec<PathBuf> {
             dirs.push(parent.to_owned());
         }
         dirs.push(parent.join("libexec/kxl"));
+        // Where the monitor is in PREFIX/libexec/kxl.
+        if let Some(prefix) = parent.parent() {
+            dirs.push(prefix.join("bin"));
+        }
     }
     dirs
 }

@@ -7,5 +7,6 @@ mod handover;
 mod hung;
 mod images;
 mod saved;
+mod stratovirt;
 mod xl;
 mod xl_saved;

@@ -7,6 +7,7 @@ mod states;
 use crate::support::Host;
 use crate::support::guest::{self, Counter};
 use crate::support::skip;
+use crate::support::tiny::Tiny;
 
 /// A backend under test.
 pub(crate) struct Subject {
@@ -26,6 +27,7 @@ pub(crate) struct Subject {
 
 const LINUX: &[&str] =
     &["pause", "powerdown", "reset", "sleep", "save-state", "live-save", "console"];
+const KVM: &[&str] = &["pause", "powerdown", "reset", "save-state", "live-save", "console"];
 const SIMH: &[&str] = &["pause", "save-state", "console"];
 
 fn suite(name: &str, config: Result<String, String>, subject: impl FnOnce(String) -> Subject) {
@@ -81,6 +83,22 @@ fn linux(config: String) -> Subject {
         offers: LINUX,
         other: ("vcpus = 1", "vcpus = 2"),
     }
+}
+
+/// A guest of a few hundred bytes: what is an emulating nested KVM is good enough for it.
+#[test]
+fn kxl_vmm_with_a_tiny_guest_conforms() {
+    let tiny = Tiny::new();
+    let config = tiny.as_ref().map(|tiny| tiny.config("it")).map_err(String::clone);
+    suite("kvm", config, |config| Subject {
+        config,
+        // Eight hexadecimal digits as well.
+        counter: Some(Counter::Vax),
+        greeting: Some("READY"),
+        echo: ("t", "T"),
+        offers: KVM,
+        other: ("vcpus = 1", "vcpus = 2"),
+    });
 }
 
 #[test]

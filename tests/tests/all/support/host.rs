@@ -45,7 +45,7 @@ pub(crate) fn programs() -> PathBuf {
         || env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned(),
         PathBuf::from,
     );
-    for program in ["kxl", "kxl-monitor", "kxl-mock"] {
+    for program in ["kxl", "kxl-monitor", "kxl-mock", "kxl-vmm"] {
         assert!(
             dir.join(program).is_file(),
             "{program} is not in {}: run cargo build --workspace first",

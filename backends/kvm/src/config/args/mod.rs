@@ -25,6 +25,8 @@ pub use options::OPTIONS;
 pub enum Command {
     /// Run a machine.
     Run(Box<Parsed>),
+    /// Print what the machine is; see [`describe`](super::describe::json).
+    Describe(Box<Parsed>),
     /// Print [`help`].
     Help,
     /// Print [`version`].
@@ -60,6 +62,8 @@ enum Add {
     Draft(fn(&mut Draft, &str) -> Result<(), Wrong>),
     /// Names the file that is read before everything else.
     File,
+    /// Has the machine printed instead of run.
+    Describe,
     /// Ends the reading.
     Instead(fn() -> Command),
 }
@@ -161,7 +165,9 @@ pub fn parse(
         }
     }
     let (config, notes) = draft.finish().map_err(|why| ArgsError::Whole(why.0))?;
-    Ok(Command::Run(Box::new(Parsed { config, notes })))
+    let parsed = Box::new(Parsed { config, notes });
+    let describe = given.iter().any(|(option, _)| matches!(option.add, Add::Describe));
+    Ok(if describe { Command::Describe(parsed) } else { Command::Run(parsed) })
 }
 
 enum Words {

@@ -152,6 +152,13 @@ pub const OPTIONS: &[Opt] = &[
         draft.config.sandbox = false;
         Ok(())
     }),
+    Opt {
+        name: "describe",
+        value: "",
+        help: "print the machine as JSON instead of running it; nothing is opened",
+        repeats: false,
+        add: Add::Describe,
+    },
     instead("version", "print the version", || Command::Version),
     instead("help", "print this", || Command::Help),
 ];

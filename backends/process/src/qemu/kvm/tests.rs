@@ -14,7 +14,7 @@ fn plan() -> Plan {
     Plan {
         arch: Arch::X86_64,
         accel: Accel::Kvm,
-        machine: "kxl-1".into(),
+        machine: "kxl-vmm-1".into(),
         cpu: "host".into(),
         control: 3,
         console: Some(4),
@@ -143,7 +143,7 @@ fn its_state_fits_a_machine_of_the_same_parts_whatever_they_are_made_of() {
     one.config.disks = vec![raw("xvda", "/a")];
     one.config.nics = vec![Nic::default()];
     let parts = Kvm.parts(&one, &plan()).unwrap();
-    assert_eq!(parts, ["machine kxl-1", "smp 1", "serial fd", "disk xvda", "net 0"]);
+    assert_eq!(parts, ["machine kxl-vmm-1", "smp 1", "serial fd", "disk xvda", "net 0"]);
     let mut other = one.clone();
     other.config.disks[0].target = Some("/b".into());
     other.config.boot.kernel = Some("/k".into());
@@ -154,16 +154,17 @@ fn its_state_fits_a_machine_of_the_same_parts_whatever_they_are_made_of() {
 
 #[test]
 fn the_program_says_what_it_is() {
-    let (version, machines) = told("kxl-vmm 0.1.0\nmachine kxl-1\n");
+    let (version, machines) = told("kxl-vmm 0.1.0\nmachine kxl-vmm-1\n");
     assert_eq!(version, "0.1.0");
-    assert_eq!(machines.into_iter().collect::<Vec<_>>(), [("kxl-1".to_owned(), None)]);
+    assert_eq!(machines.into_iter().collect::<Vec<_>>(), [("kxl-vmm-1".to_owned(), None)]);
     assert!(told("QEMU emulator version 7.2").1.is_empty());
 }
 
 #[test]
 fn the_program_is_looked_for_beside_kxls_own() {
-    let dirs = neighbours(Some("/opt/x".into()), Some(Path::new("/usr/bin/kxl-monitor")));
-    assert_eq!(dirs, ["/opt/x", "/usr/bin", "/usr/libexec/kxl"].map(PathBuf::from));
+    let dirs = neighbours(Some("/opt/x".into()), Some(Path::new("/usr/libexec/kxl/kxl-monitor")));
+    let expected = ["/opt/x", "/usr/libexec/kxl", "/usr/libexec/libexec/kxl", "/usr/bin"];
+    assert_eq!(dirs, expected.map(PathBuf::from));
     let dirs = neighbours(None, Some(Path::new("/t/debug/deps/all-0f")));
     assert!(dirs.contains(&PathBuf::from("/t/debug")));
 }
