@@ -83,6 +83,7 @@ const OPEN_FILES: &[i64] = &[
     libc::SYS_statx,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
+    libc::SYS_fadvise64,
     libc::SYS_fallocate,
     libc::SYS_ftruncate,
     libc::SYS_dup,
@@ -115,7 +116,6 @@ const MOVING: &[i64] = &[
     libc::SYS_splice,
     libc::SYS_vmsplice,
     libc::SYS_sync_file_range,
-    libc::SYS_fadvise64,
     libc::SYS_mincore,
 ];
 

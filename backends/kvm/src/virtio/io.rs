@@ -18,6 +18,9 @@ enum Direction {
     FromGuest,
 }
 
+/// What is in memory already, and `EAGAIN` for the rest.
+pub(crate) const NOWAIT: libc::c_int = libc::RWF_NOWAIT;
+
 /// Reads into guest memory at an offset of the file, or what a stream has; the bytes it got, 0 at
 /// the end.
 pub(crate) fn read(
@@ -25,8 +28,9 @@ pub(crate) fn read(
     memory: &Memory,
     into: &[Segment],
     offset: Option<u64>,
+    flags: libc::c_int,
 ) -> io::Result<usize> {
-    transfer(fd, memory, into, offset, Direction::IntoGuest)
+    transfer(fd, memory, into, offset, flags, Direction::IntoGuest)
 }
 
 /// Writes from guest memory; the bytes that were taken.
@@ -36,7 +40,7 @@ pub(crate) fn write(
     from: &[Segment],
     offset: Option<u64>,
 ) -> io::Result<usize> {
-    transfer(fd, memory, from, offset, Direction::FromGuest)
+    transfer(fd, memory, from, offset, 0, Direction::FromGuest)
 }
 
 /// A segment as the process sees it.
@@ -56,6 +60,7 @@ fn transfer(
     memory: &Memory,
     segments: &[Segment],
     offset: Option<u64>,
+    flags: libc::c_int,
     direction: Direction,
 ) -> io::Result<usize> {
     let segments = segments.get(..BATCH).unwrap_or(segments);
@@ -76,10 +81,10 @@ fn transfer(
     let done = unsafe {
         match direction {
             Direction::IntoGuest => {
-                libc::preadv2(fd.as_raw_fd(), vectors.as_ptr(), count, offset, 0)
+                libc::preadv2(fd.as_raw_fd(), vectors.as_ptr(), count, offset, flags)
             }
             Direction::FromGuest => {
-                libc::pwritev2(fd.as_raw_fd(), vectors.as_ptr(), count, offset, 0)
+                libc::pwritev2(fd.as_raw_fd(), vectors.as_ptr(), count, offset, flags)
             }
         }
     };

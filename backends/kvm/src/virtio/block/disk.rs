@@ -1,7 +1,9 @@
 //! What is behind a disk: an open file or block device.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
@@ -64,6 +66,8 @@ pub struct Disk {
     sectors: u64,
     block_size: u32,
     readonly: bool,
+    /// Reads can be told not to wait.
+    tells_waits: Cell<bool>,
 }
 
 /// Opens a disk by name.
@@ -102,7 +106,7 @@ impl Disk {
             512
         };
         let sectors = size(&file).map_err(look)? / SECTOR;
-        Ok(Self { file, sectors, block_size, readonly })
+        Ok(Self { file, sectors, block_size, readonly, tells_waits: Cell::new(true) })
     }
 
     pub(super) fn measured_again(mut self) -> Self {
@@ -132,6 +136,24 @@ impl Disk {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Whether a read can be told not to wait for the disk.
+    pub(super) fn tells_waits(&self) -> bool {
+        self.tells_waits.get()
+    }
+
+    /// The file system knows no such reads.
+    pub(super) fn waits_untold(&self) {
+        self.tells_waits.set(false);
+    }
+
+    /// Has a range brought into memory, without waiting for it.
+    pub(super) fn fetch(&self, offset: u64, length: usize) {
+        let length = NonZeroU64::new(length as u64);
+        // It is advice: what does not come so comes when it is read.
+        let _advised =
+            rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::WillNeed);
     }
 
     pub(super) fn flush(&self) -> io::Result<()> {

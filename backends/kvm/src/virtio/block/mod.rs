@@ -6,12 +6,12 @@
 mod disk;
 mod request;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::queue::Chain;
 use super::{Device, DeviceState, Env, Gone, Handle, QueueError, Space, StateError};
 pub use disk::{Disk, DiskError, open};
-use request::{MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, Request};
+use request::{MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, Request, Started};
 
 /// Bytes of a sector, the unit of everything in the protocol.
 pub(crate) const SECTOR: u64 = 512;
@@ -61,25 +61,37 @@ impl Block {
         }
     }
 
-    /// Serves one request; the bytes written into it.
-    fn execute(&self, chain: Chain, env: &Env) -> usize {
-        Request::new(chain, env)
-            .map_or(0, |request| request.execute(self.disk.as_ref(), &self.serial, env))
-    }
-
-    /// Serves what is in the queue, at most `left` requests.
+    /// Serves what is in the queue, at most `left` requests. What has to wait for the disk waits
+    /// behind the rest, and all of it at the same time.
     fn drain(&self, queue: usize, env: &mut Env, left: &mut usize) -> Result<(), QueueError> {
-        while *left > 0 {
-            let Some(Some(ring)) = env.queues.get_mut(queue) else { return Ok(()) };
-            let Some(chain) = ring.pop(&env.memory)? else { return Ok(()) };
-            let head = chain.head;
-            let written = self.execute(chain, env);
-            if let Some(Some(ring)) = env.queues.get_mut(queue) {
-                ring.push(&env.memory, head, written)?;
+        let disk = self.disk.as_ref();
+        let mut waiting: VecDeque<(u16, Request)> = VecDeque::new();
+        loop {
+            while *left > 0
+                && let Some(Some(ring)) = env.queues.get_mut(queue)
+                && let Some(chain) = ring.pop(&env.memory)?
+            {
+                *left -= 1;
+                let head = chain.head;
+                let started =
+                    Request::new(chain, env).map(|request| request.start(disk, &self.serial, env));
+                match started {
+                    Some(Started::Waits(request)) => {
+                        // The first is read at once, so that the host may read ahead of it.
+                        if !waiting.is_empty() {
+                            request.fetch(disk);
+                        }
+                        waiting.push_back((head, request));
+                    }
+                    Some(Started::Done(written)) => give(env, queue, head, written)?,
+                    None => give(env, queue, head, 0)?,
+                }
             }
-            *left -= 1;
+            let Some((head, request)) = waiting.pop_front() else { return Ok(()) };
+            env.signal_used(queue)?;
+            let written = request.execute(disk, &self.serial, env);
+            give(env, queue, head, written)?;
         }
-        Ok(())
     }
 
     fn set_disk(&mut self, disk: Option<Disk>, env: &Env) {
@@ -87,6 +99,13 @@ impl Block {
         self.disk = disk;
         env.space.set(0, &sectors.to_le_bytes());
         env.signal_changed();
+    }
+}
+
+fn give(env: &mut Env, queue: usize, head: u16, written: usize) -> Result<(), QueueError> {
+    match env.queues.get_mut(queue) {
+        Some(Some(ring)) => ring.push(&env.memory, head, written),
+        _ => Ok(()),
     }
 }
 

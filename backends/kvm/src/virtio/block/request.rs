@@ -57,6 +57,19 @@ pub(super) struct Request {
     readable: Buffers,
     writable: Buffers,
     status: GuestAddress,
+    /// Bytes of data that the device may write.
+    room: usize,
+    /// Bytes of data that are read already.
+    done: u64,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Started {
+    /// It is answered; the bytes written into its buffers.
+    Done(usize),
+    /// It has to wait for the disk.
+    Waits(Request),
 }
 
 impl Request {
@@ -71,19 +84,39 @@ impl Request {
         // A header that is too short is of no known kind.
         let kind = if have == HEADER { word(&header, 0) } else { u32::MAX };
         let sector = u64::from(word(&header, 8)) | u64::from(word(&header, 12)) << 32;
-        Some(Self { kind, sector, readable: chain.readable, writable: chain.writable, status })
+        let room = chain.writable.total();
+        let (readable, writable) = (chain.readable, chain.writable);
+        Some(Self { kind, sector, readable, writable, status, room, done: 0 })
+    }
+
+    /// Does it, unless it would have to wait for the disk.
+    pub(super) fn start(mut self, disk: Option<&Disk>, serial: &[u8], env: &Env) -> Started {
+        if let (kind::IN, Some(disk)) = (self.kind, disk)
+            && disk.tells_waits()
+            && let Ok(false) = self.read(disk, env, guest::NOWAIT)
+        {
+            return Started::Waits(self);
+        }
+        Started::Done(self.execute(disk, serial, env))
+    }
+
+    /// Has what it waits for brought into memory meanwhile.
+    pub(super) fn fetch(&self, disk: Option<&Disk>) {
+        if let (Some(disk), Some(start)) = (disk, self.sector.checked_mul(SECTOR)) {
+            disk.fetch(start.saturating_add(self.done), self.writable.total());
+        }
     }
 
     /// Does it; the bytes written into its buffers.
     pub(super) fn execute(mut self, disk: Option<&Disk>, serial: &[u8], env: &Env) -> usize {
-        let room = self.writable.total();
+        let room = self.room;
         let done = match (self.kind, disk) {
             (kind::GET_ID, _) => {
                 let count = self.writable.write(&env.memory, serial);
                 Ok(count)
             }
             (_, None) => Err(Failure::Guest("there is no disk in the slot")),
-            (kind::IN, Some(disk)) => self.read(disk, env).map(|()| room),
+            (kind::IN, Some(disk)) => self.read(disk, env, 0).map(|_all| room),
             (kind::OUT, Some(disk)) => self.write(disk, env).map(|()| 0),
             (kind::FLUSH, Some(disk)) => disk.flush().map(|()| 0).map_err(Failure::from),
             (kind::DISCARD | kind::WRITE_ZEROES, Some(disk)) => self.ranges(disk, env).map(|()| 0),
@@ -114,19 +147,28 @@ impl Request {
         }
     }
 
-    fn read(&mut self, disk: &Disk, env: &Env) -> Result<(), Failure> {
-        let mut offset = within(disk, self.sector, self.writable.total())?;
+    /// Reads what is left to be read; whether that is all. What it was told to is said again by
+    /// the next try, errors too.
+    fn read(&mut self, disk: &Disk, env: &Env, flags: libc::c_int) -> Result<bool, Failure> {
+        let start = within(disk, self.sector, self.room)?;
         while !self.writable.segments().is_empty() {
-            let at = Some(offset);
-            let into = self.writable.segments();
-            let count = retry(|| guest::read(disk.fd(), &env.memory, into, at))?;
+            let (at, into) = (Some(start + self.done), self.writable.segments());
+            let count = match retry(|| guest::read(disk.fd(), &env.memory, into, at, flags)) {
+                Err(error) if flags != 0 => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        disk.waits_untold();
+                    }
+                    return Ok(error.kind() != io::ErrorKind::WouldBlock);
+                }
+                done => done?,
+            };
             if count == 0 {
                 return Err(Failure::Guest("the file is shorter than it was"));
             }
-            offset += count as u64;
+            self.done += count as u64;
             self.writable.skip(count);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn write(&mut self, disk: &Disk, env: &Env) -> Result<(), Failure> {

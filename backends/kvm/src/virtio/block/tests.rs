@@ -282,3 +282,27 @@ fn a_request_that_cannot_be_answered_is_given_back_and_counted() {
     assert_eq!(driver.get(STATUS, 1), [2], "a header that is too short");
     assert_eq!(driver.read(0x70) & status::NEEDS_RESET, 0);
 }
+
+#[test]
+fn what_the_host_has_to_fetch_from_its_disk_first_comes_as_well() {
+    let image = Image::new("cold");
+    let file = File::open(&image.0).unwrap();
+    let mut driver = disk(&image);
+    for round in 0..16 {
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        for number in 0..5u64 {
+            let to = [Out(BUFFER + 0x2000 * number, 4608)];
+            offer(&mut driver, number, 0, 100 * round + 77 * number, &to);
+        }
+        driver.ring(0);
+        for _ in 0..5 {
+            assert_eq!(driver.wait(0).1, 4609);
+        }
+        assert_eq!(driver.get(STATUS, 5), [0; 5]);
+        for number in 0..5u64 {
+            let sectors = image.read(100 * round + 77 * number, 4608);
+            assert!(driver.get(BUFFER + 0x2000 * number, 4608) == sectors);
+        }
+    }
+}
