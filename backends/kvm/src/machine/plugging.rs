@@ -1,13 +1,14 @@
 //! Devices that come and go while the machine runs.
 
 use std::fs::File;
+use std::io;
 
 use super::Machine;
 use crate::api::control::{NewDisk, NewNic, NewTap, Outcome, Place, Refusal};
 use crate::api::notices::What;
 use crate::config::Vhost;
-use crate::virtio::block::{self, Disk};
-use crate::virtio::net::tap;
+use crate::virtio::block::{self, Disk, DiskError};
+use crate::virtio::net::tap::{self, TapError};
 
 /// The index of a free slot: the one that is asked for, or the first.
 fn free(wanted: Option<usize>, taken: &[bool], what: &str) -> Result<usize, Refusal> {
@@ -27,7 +28,26 @@ fn free(wanted: Option<usize>, taken: &[bool], what: &str) -> Result<usize, Refu
     }
 }
 
+/// How a confined machine comes by a file.
+const FILES: &str = "start it with -hotplug-dir, or pass the file with add-fd";
+
+/// How a confined machine comes by a tap.
+const TAPS: &str = "pass the tap with getfd, and that name to netdev_add as fd";
+
+fn denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
 impl Machine {
+    /// A refusal to open something that a confined machine cannot open, with the way around it.
+    fn around(&self, shut: bool, refusal: Refusal, way: &str) -> Refusal {
+        if !shut || !self.config.sandbox {
+            return refusal;
+        }
+        let text = format!("{}; the machine is confined: {way}", refusal.text);
+        Refusal { text, ..refusal }
+    }
+
     /// Refuses an id that a device has.
     fn unused(&self, id: &str) -> Outcome {
         let slots = self.board.slots();
@@ -46,7 +66,10 @@ impl Machine {
         let index = free(new.slot, &taken, "disk")?;
         let (path, disk) = match new.source {
             Place::Path(path) => {
-                let disk = block::open(&path, new.readonly)?;
+                let disk = block::open(&path, new.readonly).map_err(|error| {
+                    let shut = matches!(&error, DiskError::Open { source, .. } if denied(source));
+                    self.around(shut, error.into(), FILES)
+                })?;
                 (Some(path), disk)
             }
             Place::Fd(fd) => (None, Disk::new(File::from(fd), &new.id, new.readonly)?),
@@ -63,7 +86,10 @@ impl Machine {
             self.board.slots().nics.iter().map(|slot| slot.holds.is_some()).collect();
         let index = free(new.slot, &taken, "interface")?;
         let tap = match new.tap {
-            NewTap::Name(name) => tap::open(&name)?,
+            NewTap::Name(name) => tap::open(&name).map_err(|error| {
+                let shut = matches!(&error, TapError::Open { source, .. } if denied(source));
+                self.around(shut, error.into(), TAPS)
+            })?,
             NewTap::Fd(fd) => tap::inherited(fd, &new.id)?,
         };
         let slot = &mut self.board.slots_mut().nics[index];

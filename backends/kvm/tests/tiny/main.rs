@@ -14,6 +14,7 @@ mod ends;
 #[allow(dead_code, reason = "the guest that counts is for the tests of kxl")]
 mod guest;
 mod life;
+mod plugging;
 mod saves;
 #[path = "../sandbox/skip.rs"]
 mod skip;

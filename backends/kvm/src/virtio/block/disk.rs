@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, OFlags};
@@ -76,7 +76,10 @@ pub struct Disk {
 /// Any [`DiskError`].
 pub fn open(path: &Path, readonly: bool) -> Result<Disk, DiskError> {
     let name = path.display().to_string();
-    let file = File::options().read(true).write(!readonly).open(path);
+    let mut options = File::options();
+    // A pipe that somebody has put there must not be waited for; it is refused for what it is.
+    options.read(true).write(!readonly).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path);
     let file = file.map_err(|source| DiskError::Open { path: name.clone(), source })?;
     Disk::new(file, &name, readonly)
 }
