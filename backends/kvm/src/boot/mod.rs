@@ -150,7 +150,12 @@ fn load_initrd(
     let top = memory::size(memory).min(memory::GAP).min(reach.saturating_add(1));
     let page = PAGE as u64;
     let start = top.checked_sub(bytes).map(|start| start / page * page);
-    let start = start.filter(|start| *start >= kernel.kernel_end.max(KERNEL));
+    // Where the kernel unpacks itself to, it has no respect for what is there.
+    let unpacked = kernel
+        .setup_header
+        .map_or(0, |header| header.pref_address.saturating_add(u64::from(header.init_size)));
+    let behind = kernel.kernel_end.max(KERNEL).max(unpacked);
+    let start = start.filter(|start| *start >= behind);
     let start = start.ok_or(BootError::Initrd { bytes })?;
     let length = usize::try_from(bytes).map_err(|_| BootError::Initrd { bytes })?;
     let mut slice =

@@ -38,6 +38,10 @@ impl Control for Machine {
     fn stop(&mut self) -> Outcome {
         if self.state == RunState::Running {
             self.stand()?;
+            if let Some(end) = self.ending.how() {
+                // It came to its end before it was stopped.
+                return Ok(self.end(end)?);
+            }
             self.state = RunState::Paused;
             self.notices.post(What::Stop);
         }
@@ -51,10 +55,9 @@ impl Control for Machine {
             RunState::Shutdown | RunState::GuestPanicked | RunState::InternalError => {
                 Err(MachineError::Ended.into())
             }
-            RunState::Prelaunch
-            | RunState::Paused
-            | RunState::FinishMigrate
-            | RunState::Postmigrate => Ok(self.go()?),
+            // QEMU's words, which clients wait on.
+            RunState::FinishMigrate => Err(Refusal::new("Migration is not finalized yet")),
+            RunState::Prelaunch | RunState::Paused | RunState::Postmigrate => Ok(self.go()?),
         }
     }
 
@@ -142,14 +145,17 @@ impl Control for Machine {
     }
 
     fn plug_disk(&mut self, disk: NewDisk) -> Outcome {
+        self.not_while_saved()?;
         self.plug_in_disk(disk)
     }
 
     fn plug_nic(&mut self, nic: NewNic) -> Outcome {
+        self.not_while_saved()?;
         self.plug_in_nic(nic)
     }
 
     fn unplug(&mut self, id: &str) -> Outcome {
+        self.not_while_saved()?;
         self.pull_out(id)
     }
 

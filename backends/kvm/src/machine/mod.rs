@@ -101,6 +101,8 @@ pub struct Machine {
     saver: Option<Saver>,
     /// What a save found: the machine ran.
     ran: bool,
+    /// Memory was cleared under the save in flight.
+    cleared: bool,
     /// The last save.
     last: Migration,
 }
@@ -147,6 +149,7 @@ impl Machine {
             limits: Arc::default(),
             saver: None,
             ran: false,
+            cleared: false,
             last: Migration::default(),
         };
         match incoming {
@@ -219,6 +222,7 @@ impl Machine {
     /// The guest has ended in this way.
     fn end(&mut self, end: End) -> Result<(), MachineError> {
         self.stand()?;
+        self.give_save_up();
         match end {
             End::Poweroff => self.over(Cause::GuestShutdown),
             End::Reset | End::TripleFault if self.actions.reboot == AfterReboot::Reset => {
@@ -272,6 +276,7 @@ impl Machine {
         self.board.reset()?;
         memory::clear(&self.memory).map_err(MachineError::Clear)?;
         self.origin = None;
+        self.cleared = self.saver.is_some();
         self.ending.forget();
         self.ended = None;
         self.engine = Some(self.boot()?);

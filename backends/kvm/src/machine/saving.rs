@@ -21,9 +21,7 @@ use crate::vcpu::cpuid;
 impl Machine {
     /// Begins a save.
     pub(super) fn save(&mut self, order: Migrate) -> Outcome {
-        if self.saver.is_some() {
-            return Err(Refusal::new("a save is in flight: wait for it, or say migrate_cancel"));
-        }
+        self.not_while_saved()?;
         if self.ended.is_some() {
             return Err(MachineError::Ended.into());
         }
@@ -61,9 +59,10 @@ impl Machine {
     pub(super) fn serve_save(&mut self) {
         match self.saver.as_ref().and_then(Saver::wish) {
             None => {}
+            // One that was given up is not heard any more, and hears that by the silence.
+            Some(Wish::State(_)) if self.saver.as_ref().is_none_or(Saver::is_cancelled) => {}
             Some(Wish::State(say)) => {
                 let state = self.stand_for_save();
-                // A save that was given up meanwhile does not hear it.
                 let _given_up = say.send(state.map_err(|error| crate::log::chain(&error)));
             }
             Some(Wish::Over) => self.end_of_save(),
@@ -74,7 +73,14 @@ impl Machine {
     fn stand_for_save(&mut self) -> Result<Vec<u8>, MachineError> {
         if self.state == RunState::Running {
             self.stand()?;
+            if let Some(end) = self.ending.how() {
+                self.end(end)?;
+                return Err(MachineError::Ended);
+            }
             self.notices.post(What::Stop);
+        }
+        if self.ended.is_some() {
+            return Err(MachineError::Ended);
         }
         self.state = RunState::FinishMigrate;
         Ok(records::encode(&self.saved()?))
@@ -96,8 +102,11 @@ impl Machine {
     fn end_of_save(&mut self) {
         let Some(mut saver) = self.saver.take() else { return };
         let ended = saver.progress();
+        // Of memory that was cleared meanwhile its file is the origin no longer.
+        let cleared = std::mem::take(&mut self.cleared);
         if let Some(job) = saver.job() {
-            (self.origin, self.pagemap) = (job.origin, job.pagemap);
+            self.pagemap = job.pagemap;
+            self.origin = job.origin.filter(|_| !cleared);
         }
         if let Err(error) = self.board.slots().note_writes(false) {
             crate::log::line(&format!("packets go on through this process: {error}"));
@@ -120,17 +129,20 @@ impl Machine {
         }
     }
 
-    /// Gives a save in flight up, for what makes it useless.
-    pub(super) fn give_save_up(&mut self) {
-        let Some(saver) = &mut self.saver else { return };
-        saver.cancel();
-        // It may be about to ask for a state that it is not to have.
-        drop(saver.wish());
-        let job = saver.job();
-        if let Some(job) = job {
-            (self.origin, self.pagemap) = (job.origin, job.pagemap);
+    /// Gives a save in flight up, for what makes it useless. It tells when it is over, as always: it
+    /// may wait for whoever reads it.
+    pub(super) fn give_save_up(&self) {
+        if let Some(saver) = &self.saver {
+            saver.cancel();
         }
-        self.end_of_save();
+    }
+
+    /// Refuses what would change the machine under a save.
+    pub(super) fn not_while_saved(&self) -> Outcome {
+        match self.saver {
+            Some(_) => Err(Refusal::new("a save is in flight: wait for it, or say migrate_cancel")),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn continue_save(&self) -> Outcome {

@@ -171,6 +171,12 @@ impl Saver {
         self.shared.went_on.notify_all();
     }
 
+    /// Whether an early end was asked for.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.cancelled.load(Ordering::Acquire)
+    }
+
     /// Waits for the thread of a save that is over, and takes back what it worked on.
     pub fn job(&mut self) -> Option<Job> {
         self.thread.take()?.join().ok()
@@ -178,11 +184,19 @@ impl Saver {
 }
 
 impl Drop for Saver {
+    /// Has the thread clean up behind itself, as long as nobody keeps it waiting: the process ends.
     fn drop(&mut self) {
+        const PATIENCE: Duration = Duration::from_millis(500);
         self.cancel();
-        // A wish that nobody will hear any more would be waited for.
-        drop(self.wish());
-        let _panicked = self.job();
+        let until = Instant::now() + PATIENCE;
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            // A wish that nobody will hear any more would be waited for.
+            drop(self.wish());
+            if Instant::now() > until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
