@@ -19,7 +19,8 @@ help:
 
 build:
 	@echo "==> building the release binaries"
-	@$(CARGO) build --release --locked -p kxl-cli -p kxl-monitor -p kxl-mock -p kxl-vmm
+	@$(CARGO) build --release --locked -p kxl-cli -p kxl-monitor -p kxl-mock
+	@CARGO='$(CARGO)' tests/setup/build-vmm '$(BUILT)'
 
 demo:
 	@echo "==> installing what is missing"
