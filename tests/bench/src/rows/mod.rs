@@ -34,6 +34,11 @@ pub(crate) const ALL: &[Row] = &[
         measure: vmm::measure,
     },
     Row {
+        name: "vmm-state",
+        about: "kxl-vmm alone: restore, live save and clones with a guest of a few bytes",
+        measure: vmm::state,
+    },
+    Row {
         name: "create",
         about: "kxl create beside raw QEMU and virsh start",
         measure: create::measure,

@@ -1,9 +1,10 @@
 //! One kxl-vmm, from its exec to its end.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,10 +38,9 @@ pub(super) struct Machine {
 impl Starter {
     /// Starts a machine with these options. As kxl does it, the socket is listened on and connected
     /// to before the process exists; `ahead` has been sent by then.
-    pub(super) fn start(
+    pub(super) fn start<S: AsRef<OsStr>>(
         &self,
-        kernel: &Path,
-        options: &[&str],
+        options: &[S],
         ahead: &[Value],
     ) -> Result<Machine, BenchError> {
         interrupt::check()?;
@@ -58,8 +58,6 @@ impl Starter {
             .map_err(BenchError::os("pass a socket"))?;
         let mut command = Command::new(&self.program);
         command
-            .arg("-kernel")
-            .arg(kernel)
             .args(["-serial", "stdio", "-qmp", &format!("fd:{}", listener.as_raw_fd())])
             .args(options)
             .stdin(Stdio::null())
@@ -118,7 +116,12 @@ impl Machine {
 
     /// Runs a command.
     pub(super) fn run(&mut self, command: &str) -> Result<Value, BenchError> {
-        let text = json!({"execute": command}).to_string();
+        self.run_with(command, &json!({}))
+    }
+
+    /// Runs a command with arguments.
+    pub(super) fn run_with(&mut self, command: &str, given: &Value) -> Result<Value, BenchError> {
+        let text = json!({"execute": command, "arguments": given}).to_string();
         self.channel.write_all(text.as_bytes()).map_err(BenchError::io("send a command"))?;
         self.answer()
     }

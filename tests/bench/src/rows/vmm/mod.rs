@@ -2,15 +2,19 @@
 
 mod guest;
 mod machine;
+mod state;
 
+use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use self::guest::{Then, WORD};
+use self::guest::{Guest, Then, WORD};
 use self::machine::Starter;
+pub(crate) use self::state::measure as state;
 use crate::error::BenchError;
 use crate::figure::{Figure, Goal, Series, Unit};
 use crate::host::Lab;
@@ -25,20 +29,11 @@ const FIRECRACKER: &str = "Firecracker promises";
 
 /// Start, stop and size of a machine.
 pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
-    let Some(program) = lab.program("kxl-vmm") else {
-        table.skip("kxl-vmm", "kxl-vmm is not built: make build, on x86_64");
-        return Ok(());
-    };
-    if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
-        table.skip("kxl-vmm", &format!("cannot open /dev/kvm: {error}"));
-        return Ok(());
-    }
-    let size = fs::metadata(&program).map_err(BenchError::io("look at kxl-vmm"))?.len();
-    let dir = lab.dir("vmm")?;
-    let starter = Starter { program, dir: dir.clone() };
-    let (halting, spinning) = (dir.join("halting"), dir.join("spinning"));
-    guest::write(&halting, Then::Halt)?;
-    guest::write(&spinning, Then::Spin)?;
+    let Some(starter) = starter(lab, "vmm", table)? else { return Ok(()) };
+    let size = fs::metadata(&starter.program).map_err(BenchError::io("look at kxl-vmm"))?.len();
+    let (halting, spinning) = (starter.dir.join("halting"), starter.dir.join("spinning"));
+    guest::write(&halting, Guest { fill: 0, then: Then::Halt })?;
+    guest::write(&spinning, Guest { fill: 0, then: Then::Spin })?;
 
     let size = Series::one(Unit::Mib, f64::from(u32::try_from(size).unwrap_or(u32::MAX)) / MIB);
     table.add(Figure::new("kxl-vmm, the program", size, Goal::AtMost(4.0)));
@@ -53,13 +48,31 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
     overhead(&starter, &halting, rounds, table)
 }
 
+/// What starts machines, where this host can.
+fn starter(lab: &Lab, name: &str, table: &mut Table) -> Result<Option<Starter>, BenchError> {
+    let Some(program) = lab.program("kxl-vmm") else {
+        table.skip(name, "kxl-vmm is not built: make build, on x86_64");
+        return Ok(None);
+    };
+    if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
+        table.skip(name, &format!("cannot open /dev/kvm: {error}"));
+        return Ok(None);
+    }
+    Ok(Some(Starter { program, dir: lab.dir(name)? }))
+}
+
 /// Bytes of a MiB.
 const MIB: f64 = 1024.0 * 1024.0;
+
+/// The options of a machine with this kernel and so many MiB.
+fn of(kernel: &Path, mib: u32) -> Vec<OsString> {
+    vec!["-kernel".into(), kernel.into(), format!("-m={mib}").into()]
+}
 
 /// The greeting and the first answer, after exec.
 fn answering(
     starter: &Starter,
-    kernel: &std::path::Path,
+    kernel: &Path,
     rounds: u32,
     table: &mut Table,
 ) -> Result<(), BenchError> {
@@ -67,7 +80,7 @@ fn answering(
     let mut nothing = Series::new(Unit::Ms);
     let ahead = [json!({"execute": "query-status"})];
     for _ in 0..rounds {
-        let mut machine = starter.start(kernel, &[&format!("-m={MEMORY}")], &ahead)?;
+        let mut machine = starter.start(&of(kernel, MEMORY), &ahead)?;
         machine.line()?;
         greeted.push_time(machine.began.elapsed());
         let status = machine.answer()?;
@@ -88,14 +101,14 @@ fn answering(
 /// The first instruction of the guest that can be heard, after exec.
 fn starting(
     starter: &Starter,
-    kernel: &std::path::Path,
+    kernel: &Path,
     rounds: u32,
     table: &mut Table,
 ) -> Result<(), BenchError> {
     for (mib, goal) in [(MEMORY, Goal::AtMost(4.0)), (4096, Goal::Reported)] {
         let mut first = Series::new(Unit::Ms);
         for _ in 0..rounds {
-            let mut machine = starter.start(kernel, &[&format!("-m={mib}")], &[])?;
+            let mut machine = starter.start(&of(kernel, mib), &[])?;
             first.push_time(machine.word(WORD)?);
         }
         let what = format!("kxl-vmm, exec to the guest's first byte, {mib} MiB");
@@ -107,13 +120,14 @@ fn starting(
 /// From `stop` to its answer, when all processors stand still.
 fn pausing(
     starter: &Starter,
-    kernel: &std::path::Path,
+    kernel: &Path,
     (what, vcpus): (&str, u32),
     rounds: u32,
     table: &mut Table,
 ) -> Result<(), BenchError> {
-    let options = [format!("-m={MEMORY}"), format!("-smp={vcpus}")];
-    let mut machine = starter.start(kernel, &[&options[0], &options[1]], &[])?;
+    let mut options = of(kernel, MEMORY);
+    options.push(format!("-smp={vcpus}").into());
+    let mut machine = starter.start(&options, &[])?;
     machine.line()?;
     machine.word(WORD)?;
     let mut pause = Series::new(Unit::Ms);
@@ -131,13 +145,13 @@ fn pausing(
 /// What the process holds beside the guest's memory.
 fn overhead(
     starter: &Starter,
-    kernel: &std::path::Path,
+    kernel: &Path,
     rounds: u32,
     table: &mut Table,
 ) -> Result<(), BenchError> {
     let mut resident = Series::new(Unit::Mib);
     for _ in 0..rounds {
-        let mut machine = starter.start(kernel, &[&format!("-m={MEMORY}")], &[])?;
+        let mut machine = starter.start(&of(kernel, MEMORY), &[])?;
         machine.line()?;
         machine.word(WORD)?;
         machine.run("query-status")?;
