@@ -15,7 +15,7 @@ use kxl_vmm::virtio::block::{Block, Disk};
 use kxl_vmm::virtio::console::Console;
 use kxl_vmm::virtio::net::Net;
 use kxl_vmm::virtio::rng::Rng;
-use kxl_vmm::virtio::{Device, Log, Setup, State, Transport, attach};
+use kxl_vmm::virtio::{Device, Log, Observer, Setup, State, Transport, attach};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
@@ -106,6 +106,7 @@ fn drive<D: Device>(make: impl Fn() -> D, input: &[u8]) {
         memory: memory.clone(),
         irq: EventFd::new(0).expect("a descriptor"),
         log: Log::none(),
+        observer: Observer::none(),
     };
     let (mut transport, mut handle) = attach(make(), setup()).expect("a thread");
     start(&mut transport);

@@ -23,6 +23,7 @@ use crate::irq::Line;
 use crate::layout;
 use crate::memory::Memory;
 use crate::vcpu::run::Surroundings;
+use crate::virtio::Observer;
 use crate::virtio::net::Vhost;
 
 /// Why there are no devices.
@@ -123,6 +124,7 @@ impl Board {
         memory: &Memory,
         ending: &Ending,
         mut parts: Parts,
+        observer: &Observer,
     ) -> Result<Self, BoardError> {
         let serial = parts.serial.take().map(Serial::new).transpose()?;
         let sci = Line::new(layout::SCI);
@@ -136,7 +138,7 @@ impl Board {
         ports.insert(layout::CMOS, 2, cmos.clone());
         ports.insert(layout::I8042, 1, Arc::new(Mutex::new(I8042(ending.clone()))));
         ports.insert(layout::PVPANIC, 1, Arc::new(Mutex::new(PvPanic(ending.clone()))));
-        let slots = Slots::new(config, memory, parts)?;
+        let slots = Slots::new(config, memory, parts, observer)?;
         let mut mmio = Bus::default();
         slots.insert(&mut mmio);
         let (ports, mmio) = (Arc::new(ports), Arc::new(mmio));

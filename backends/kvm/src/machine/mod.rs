@@ -36,6 +36,7 @@ use crate::snapshot::dirty::Origin;
 use crate::snapshot::load::LoadError;
 use crate::snapshot::save::Saver;
 use crate::vcpu::cpuid::{self, Lacking};
+use crate::virtio::{Observer, Told};
 use crate::{acpi, layout};
 
 /// Why there is no machine.
@@ -107,6 +108,19 @@ pub struct Machine {
     last: Migration,
 }
 
+/// Has what devices tell become notices.
+fn observer(memory: &Memory, notices: &Notices) -> Observer {
+    let (size, notices) = (memory::size(memory), notices.clone());
+    Observer::new(move |told| {
+        notices.post(match told {
+            Told::Given(bytes) => What::BalloonChange(size.saturating_sub(bytes)),
+            Told::DiskError { disk, write, reason } => {
+                What::BlockIoError { device: disk, write, reason }
+            }
+        });
+    })
+}
+
 impl Machine {
     /// Makes the machine that a configuration describes out of what was opened for it. It stands
     /// still; [`begin`](Self::begin) lets it run.
@@ -128,7 +142,7 @@ impl Machine {
         let leaves = cpuid::common(&offered, &config.cpu).map_err(EngineError::from)?;
         let waker = notices.clone();
         let ending = Ending::new(Arc::new(move || waker.wake()));
-        let board = Board::new(&config, &memory, &ending, parts)?;
+        let board = Board::new(&config, &memory, &ending, parts, &observer(&memory, notices))?;
         let waits = config.incoming.is_some();
         let mut machine = Self {
             actions: config.actions,

@@ -75,7 +75,7 @@ impl Machine {
             Place::Fd(fd) => (None, Disk::new(File::from(fd), &new.id, new.readonly)?),
         };
         let slot = &mut self.board.slots_mut().disks[index];
-        slot.handle.plug(disk)?;
+        slot.handle.plug(disk.with_id(&new.id))?;
         slot.holds = Some((new.id, path, new.readonly));
         Ok(())
     }

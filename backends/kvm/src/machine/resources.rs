@@ -161,7 +161,7 @@ fn disk(disk: &config::Disk) -> Result<OpenDisk, ResourceError> {
         Source::Path(path) => (Some(path.clone()), path.display().to_string()),
         Source::Fd(fd) => (None, format!("of descriptor {fd}")),
     };
-    let open = Disk::new(file, &name, disk.readonly)?;
+    let open = Disk::new(file, &name, disk.readonly)?.with_id(&disk.id);
     Ok(OpenDisk { id: disk.id.clone(), path, serial: disk.serial.clone(), disk: open })
 }
 

@@ -18,7 +18,9 @@ use crate::virtio::console::Console;
 use crate::virtio::net::{Net, Vhost};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::QUEUE_NOTIFY;
-use crate::virtio::{self, Device, Gone, Handle, Log, Notify, Setup, StateError, Transport};
+use crate::virtio::{
+    self, Device, Gone, Handle, Log, Notify, Observer, Setup, StateError, Transport,
+};
 use crate::{layout, log};
 
 /// Why there are no virtio devices.
@@ -133,7 +135,12 @@ impl Slots {
     ///
     /// # Errors
     /// [`SlotError::Start`], [`SlotError::Full`].
-    pub fn new(config: &Config, memory: &Memory, parts: Parts) -> Result<Self, SlotError> {
+    pub fn new(
+        config: &Config,
+        memory: &Memory,
+        parts: Parts,
+        observer: &Observer,
+    ) -> Result<Self, SlotError> {
         let mut all = Self::default();
         let mut disks = parts.disks.into_iter();
         for index in 0..disks.len().max(config.hotplug.disks) {
@@ -145,7 +152,8 @@ impl Slots {
                 }
                 None => (None, None, format!("slot{index}")),
             };
-            let handle = all.add(&format!("disk{index}"), Block::new(disk, &serial), memory)?;
+            let handle =
+                all.add(&format!("disk{index}"), Block::new(disk, &serial), memory, observer)?;
             all.disks.push(DiskSlot { holds, handle });
         }
         let (mut nics, mut spares) = (parts.nics.into_iter(), parts.spares.into_iter());
@@ -155,17 +163,18 @@ impl Slots {
                 None => (None, None, None, None, spares.next()),
             };
             let mac = mac.unwrap_or_else(|| address(config, index));
-            let handle = all.add(&format!("eth{index}"), Net::new(mac, tap, vhost), memory)?;
+            let handle =
+                all.add(&format!("eth{index}"), Net::new(mac, tap, vhost), memory, observer)?;
             all.nics.push(NicSlot { holds, mac, spare, handle });
         }
         if parts.console.is_some() || parts.channel.is_some() {
-            all.add("console", Console::new(parts.console, parts.channel), memory)?;
+            all.add("console", Console::new(parts.console, parts.channel), memory, observer)?;
         }
         if config.rng {
-            all.add("rng", Rng, memory)?;
+            all.add("rng", Rng, memory, observer)?;
         }
         if config.balloon {
-            all.balloon = Some(all.add("balloon", Balloon::default(), memory)?);
+            all.balloon = Some(all.add("balloon", Balloon::default(), memory, observer)?);
         }
         Ok(all)
     }
@@ -175,6 +184,7 @@ impl Slots {
         name: &str,
         device: D,
         memory: &Memory,
+        observer: &Observer,
     ) -> Result<Arc<Handle<D>>, SlotError> {
         if self.slots.len() == layout::VIRTIO_SLOTS {
             return Err(SlotError::Full(self.slots.len() + 1));
@@ -186,6 +196,7 @@ impl Slots {
             memory: memory.clone(),
             irq: irq.try_clone().map_err(failed)?,
             log: Log::new(log::line),
+            observer: observer.clone(),
         };
         let (transport, handle) = virtio::attach(device, setup).map_err(failed)?;
         let notifies = transport.notifies().map_err(failed)?;

@@ -7,7 +7,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, MemoryRegionAddress};
 
 use super::discard::discard;
 use super::queue::Chain;
-use super::{Device, DeviceState, Env, Gone, Handle, QueueError, Space, StateError};
+use super::{Device, DeviceState, Env, Gone, Handle, QueueError, Space, StateError, Told};
 use crate::memory::{Memory, PAGE};
 
 const STATISTICS: u64 = 1 << 1;
@@ -158,6 +158,11 @@ impl Balloon {
     }
 }
 
+/// Bytes that the guest does without.
+fn given(env: &Env) -> u64 {
+    u64::from(env.space.get_u32(GIVEN as u64)) * PAGE as u64
+}
+
 fn give(env: &mut Env, queue: usize, head: u16) -> Result<(), QueueError> {
     match env.queues.get_mut(queue) {
         Some(Some(ring)) => ring.push(&env.memory, head, 0),
@@ -208,6 +213,10 @@ impl Device for Balloon {
         env.signal_used(queue)
     }
 
+    fn written(&mut self, env: &mut Env) {
+        env.observer.tell(Told::Given(given(env)));
+    }
+
     fn pause(&mut self, env: &mut Env) -> Result<(), QueueError> {
         // It is served again after the pause, wherever that is.
         let queue = (0..4).find(|queue| usage(env.features, *queue) == Some(Use::Statistics));
@@ -254,7 +263,7 @@ impl Handle<Balloon> {
     /// # Errors
     /// When the device's thread has ended.
     pub fn given(&self) -> Result<u64, Gone> {
-        self.call(|_balloon, env| u64::from(env.space.get_u32(GIVEN as u64)) * PAGE as u64)
+        self.call(|_balloon, env| given(env))
     }
 
     /// The last statistics of the guest, tag and value (virtio 1.2, section 5.5.6.3), and asks for
@@ -343,6 +352,7 @@ mod tests {
         driver.write(0x100, 99);
         driver.write(0x104, 1280);
         assert_eq!(driver.handle.given().unwrap(), 5 << 20);
+        assert_eq!(driver.told.recv().unwrap(), Told::Given(5 << 20));
         assert_eq!(u32::from_le_bytes(driver.config(0)), 1280, "the driver cannot change it");
         let mut driver = driver.moved(Balloon::default());
         assert_eq!(driver.handle.given().unwrap(), 5 << 20);

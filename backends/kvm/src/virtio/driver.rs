@@ -3,13 +3,17 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::transport::{QUEUE_NOTIFY, status};
-use super::{Device, EVENT_IDX, Handle, Log, Setup, State, Transport, VERSION_1, attach, signal};
+use super::{
+    Device, EVENT_IDX, Handle, Log, Observer, Setup, State, Told, Transport, VERSION_1, attach,
+    signal,
+};
 use crate::bus::BusDevice;
 use crate::memory::{Backing, Memory, map};
 
@@ -60,6 +64,8 @@ pub(crate) struct Driver<D: Device> {
     pub(crate) handle: Arc<Handle<D>>,
     pub(crate) memory: Memory,
     irq: EventFd,
+    /// What the machine is told.
+    pub(crate) told: Receiver<Told>,
     features: u64,
     rings: Vec<Ring>,
 }
@@ -71,14 +77,16 @@ pub(crate) fn memory() -> Memory {
 /// A device that no driver has touched, in this memory.
 pub(crate) fn bare<D: Device>(device: D, memory: &Memory) -> Driver<D> {
     let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+    let (heard, told) = channel();
     let setup = Setup {
         name: "test".to_owned(),
         memory: memory.clone(),
         irq: irq.try_clone().unwrap(),
         log: Log::new(|line| println!("{line}")),
+        observer: Observer::new(move |what| drop(heard.send(what))),
     };
     let (transport, handle) = attach(device, setup).unwrap();
-    Driver { transport, handle, memory: memory.clone(), irq, features: 0, rings: Vec::new() }
+    Driver { transport, handle, memory: memory.clone(), irq, told, features: 0, rings: Vec::new() }
 }
 
 /// A device with a driver that has negotiated everything but `without`.

@@ -38,6 +38,49 @@ impl fmt::Debug for Log {
     }
 }
 
+/// What the machine is told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The guest does without so many bytes now.
+    Given(u64),
+    /// The host could not read or write a disk. At most once a second for each.
+    DiskError {
+        /// The disk's id.
+        disk: String,
+        /// It was to be written.
+        write: bool,
+        /// The system's words.
+        reason: String,
+    },
+}
+
+/// Who is told. Called from the threads of devices.
+#[derive(Clone)]
+pub struct Observer(Arc<dyn Fn(Told) + Send + Sync>);
+
+impl Observer {
+    /// `hear` is told.
+    pub fn new(hear: impl Fn(Told) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+
+    /// Nobody is told.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(|_| ())
+    }
+
+    pub(super) fn tell(&self, what: Told) {
+        (self.0)(what);
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
 #[derive(Debug)]
 struct Window {
     since: Option<Instant>,

@@ -35,7 +35,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::Memory;
 
-pub use errors::{Errors, Log};
+pub use errors::{Errors, Log, Observer, Told};
 pub use queue::QueueError;
 pub use space::Space;
 pub use state::{DeviceState, State, StateError};
@@ -95,6 +95,11 @@ pub trait Device: std::fmt::Debug + Send + Sized + 'static {
         Ok(())
     }
 
+    /// The driver has written into the configuration space.
+    fn written(&mut self, env: &mut Env) {
+        let _of_no_interest = env;
+    }
+
     /// Finishes or puts back whatever is in flight: afterwards nothing touches guest memory.
     ///
     /// # Errors
@@ -130,6 +135,8 @@ pub struct Setup {
     pub irq: EventFd,
     /// Where messages go.
     pub log: Log,
+    /// Who is told of what happens.
+    pub observer: Observer,
 }
 
 /// Starts a device's thread and makes the registers that the guest sees.

@@ -360,7 +360,9 @@ impl BusDevice for Transport {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         if let Some(offset) = offset.checked_sub(SPACE) {
-            self.board.space.write(offset, data);
+            if self.board.space.write(offset, data) {
+                drop(self.board.written.write(1));
+            }
         } else if let (Ok(value), 0) = (<[u8; 4]>::try_from(data), offset % 4) {
             self.write_register(offset, u32::from_le_bytes(value));
         }

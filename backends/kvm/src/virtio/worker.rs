@@ -10,7 +10,7 @@ use thiserror::Error;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::errors::{self, Errors};
+use super::errors::{self, Errors, Observer};
 use super::queue::VirtQueue;
 use super::signal::Signal;
 use super::space::Space;
@@ -30,6 +30,9 @@ const OWN: u64 = 1 << 16;
 /// The token of the orders.
 const ORDERS: u64 = u64::MAX;
 
+/// The token of the configuration space.
+const WRITTEN: u64 = u64::MAX - 1;
+
 /// Edges: a bell that was rung need not be read to be silent again.
 const EDGE: EventSet = EventSet::IN.union(EventSet::EDGE_TRIGGERED);
 
@@ -42,6 +45,8 @@ pub(crate) struct Board {
     pub(crate) errors: Arc<Errors>,
     /// What the guest rings, one for each queue.
     pub(crate) bells: Vec<EventFd>,
+    /// Rung when the driver has written into the configuration space.
+    pub(crate) written: EventFd,
 }
 
 /// What a device works with.
@@ -55,6 +60,8 @@ pub struct Env {
     pub space: Arc<Space>,
     /// What the guest does wrong.
     pub errors: Arc<Errors>,
+    /// Who is told of what happens.
+    pub observer: Observer,
     /// What was negotiated; 0 while there is no driver.
     pub features: u64,
     /// The queues that the driver has set up, by number; none while there is no driver.
@@ -195,6 +202,8 @@ impl<D: Device> Worker<D> {
             }
         } else if self.env.paused || self.ended {
             // Resuming serves every queue; what is watched is still ready then.
+        } else if token == WRITTEN {
+            self.device.written(&mut self.env);
         } else if token >= OWN {
             let served = self.device.ready(token - OWN, &mut self.env);
             self.check(served);
@@ -373,6 +382,8 @@ pub(crate) fn start<D: Device>(
         epoll.ctl(ControlOperation::Add, bell.as_raw_fd(), EpollEvent::new(EDGE, token))
     };
     add(&bell, ORDERS)?;
+    let written = EventFd::new(EFD_NONBLOCK)?;
+    add(&written, WRITTEN)?;
     for (token, bell) in (0..).zip(&bells) {
         add(bell, token)?;
     }
@@ -382,12 +393,14 @@ pub(crate) fn start<D: Device>(
         space: space.clone(),
         errors: errors.clone(),
         bells: copies()?,
+        written,
     };
     let env = Env {
         memory: setup.memory,
         signal,
         space,
         errors: errors.clone(),
+        observer: setup.observer,
         features: 0,
         queues: Vec::new(),
         bells,

@@ -7,11 +7,13 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use thiserror::Error;
 
 use super::SECTOR;
+use crate::virtio::Told;
 
 /// Why something is no disk.
 #[derive(Debug, Error)]
@@ -68,6 +70,9 @@ pub struct Disk {
     readonly: bool,
     /// Reads can be told not to wait.
     tells_waits: Cell<bool>,
+    /// What it is called where errors are told, and when that was done last.
+    id: String,
+    told: Cell<Option<Instant>>,
 }
 
 /// Opens a disk by name.
@@ -109,7 +114,32 @@ impl Disk {
             512
         };
         let sectors = size(&file).map_err(look)? / SECTOR;
-        Ok(Self { file, sectors, block_size, readonly, tells_waits: Cell::new(true) })
+        let (tells_waits, told) = (Cell::new(true), Cell::new(None));
+        Ok(Self { file, sectors, block_size, readonly, tells_waits, id: path(), told })
+    }
+
+    /// The disk under this id, by which its errors are told.
+    #[must_use]
+    pub fn with_id(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.id);
+        self
+    }
+
+    /// An error of the host, to be told; not more than one a second.
+    pub(super) fn error(&self, write: bool, error: &io::Error) -> Option<Told> {
+        let now = Instant::now();
+        let soon = |last: Instant| now.saturating_duration_since(last) < Duration::from_secs(1);
+        if self.told.get().is_some_and(soon) {
+            return None;
+        }
+        self.told.set(Some(now));
+        Some(Told::DiskError { disk: self.id.clone(), write, reason: error.to_string() })
+    }
+
+    /// The same over another file, for tests.
+    #[cfg(test)]
+    pub(super) fn over(self, file: File) -> Self {
+        Self { file, ..self }
     }
 
     pub(super) fn measured_again(mut self) -> Self {

@@ -124,7 +124,7 @@ impl Request {
         };
         let (status, written) = match done {
             Ok(written) => (OK, written),
-            Err(failure) => (self.report(failure, env), 0),
+            Err(failure) => (self.report(failure, disk, env), 0),
         };
         // The address was in memory when the chain was taken, and memory does not go away.
         drop(env.memory.write_obj(status, self.status));
@@ -132,7 +132,7 @@ impl Request {
         if status == OK && written == room { room + 1 } else { written + 1 }
     }
 
-    fn report(&self, failure: Failure, env: &Env) -> u8 {
+    fn report(&self, failure: Failure, disk: Option<&Disk>, env: &Env) -> u8 {
         let (kind, sector) = (self.kind, self.sector);
         match failure {
             Failure::Guest(what) => {
@@ -141,6 +141,9 @@ impl Request {
             }
             Failure::Host(error) => {
                 env.errors.report(|| format!("request {kind} at sector {sector}: {error}"));
+                if let Some(told) = disk.and_then(|disk| disk.error(kind != kind::IN, &error)) {
+                    env.observer.tell(told);
+                }
                 IOERR
             }
             Failure::Unsupported => UNSUPPORTED,

@@ -3,10 +3,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::*;
-use crate::virtio::EVENT_IDX;
 use crate::virtio::driver::Buffer::{self, In, Out};
 use crate::virtio::driver::{DATA, Driver, driven};
 use crate::virtio::transport::status;
+use crate::virtio::{EVENT_IDX, Told};
 
 const HEADER: u64 = DATA;
 const STATUS: u64 = DATA + 0x100;
@@ -195,6 +195,23 @@ fn what_lies_beyond_the_end_fails_and_the_disk_goes_on() {
     }
     assert_eq!(driver.handle.errors(), 8);
     assert_eq!(ask(&mut driver, 0, 2047, &[Out(BUFFER, 512)]).0, 0);
+}
+
+#[test]
+fn the_machine_is_told_when_the_host_cannot_write() {
+    // Everything there is is full for this one.
+    let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+    let image = Image::new("full");
+    let disk = image.disk(false).with_id("vda").over(full);
+    let mut driver = driven(Block::new(Some(disk), ""), 0);
+    for _ in 0..3 {
+        assert_eq!(ask(&mut driver, 1, 0, &[In(BUFFER, 512)]).0, 1);
+    }
+    let Told::DiskError { disk, write, reason } = driver.told.recv().unwrap() else {
+        panic!("something else was told");
+    };
+    assert!(disk == "vda" && write && reason.contains("No space"), "{disk} {write} {reason}");
+    assert_eq!(driver.handle.errors(), 3);
 }
 
 #[test]
