@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use kxl_vmm::api::{self, Notices, signals};
+use kxl_vmm::api::{Api, Notices, signals};
 use kxl_vmm::config::args::{self, Command, Parsed};
 use kxl_vmm::config::describe;
 use kxl_vmm::machine::{Machine, Resources};
@@ -53,10 +53,10 @@ fn run(parsed: Parsed) -> Result<u8, Box<dyn Error>> {
     signals::heed(&notices)?;
     let mut resources = Resources::open(&config)?;
     sandbox::confine_process(&config)?;
-    let listeners = std::mem::take(&mut resources.listeners);
+    let api = Api::open(std::mem::take(&mut resources.listeners));
     // Take their files with them at the end.
     let _sockets = std::mem::take(&mut resources.sockets);
     let mut machine = Machine::create(config, resources, &notices)?;
     machine.begin()?;
-    Ok(api::serve(listeners, &mut machine)?)
+    Ok(api.serve(&mut machine)?)
 }

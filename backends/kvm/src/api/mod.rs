@@ -1,7 +1,7 @@
 //! The api-channel: QMP on unix sockets.
 //!
-//! [`Listener`]s are made before the process is confined; [`serve`] is what the main thread does
-//! from then on. It sees the machine as a [`Control`] and hears from it by [`Notices`].
+//! [`Listener`]s are made before the process is confined; [`Api::serve`] is what the main thread does
+//! when the machine is made. It sees it as a [`Control`] and hears from it by [`Notices`].
 
 mod client;
 mod commands;
@@ -15,7 +15,7 @@ pub mod signals;
 pub use control::Control;
 pub use listen::{ListenError, Listener};
 pub use notices::Notices;
-pub use serve::{ServeError, serve};
+pub use serve::{Api, ServeError};
 
 /// The version of QEMU whose commands these are in kind, and what StratoVirt says of itself. Its
 /// clients compare the greeting; the program's own version is in the answer to `query-version`.

@@ -27,23 +27,42 @@ const NO_ROOM: Duration = Duration::from_millis(100);
 #[error("cannot wait for what happens")]
 pub struct ServeError(#[source] io::Error);
 
-/// Serves the api-channel until the machine is to end; the process's exit status.
+/// The api-channel, listened on.
 ///
 /// Each listener serves one client at a time, the next one when that has gone. What happens in the
 /// machine is told to all of them.
-///
-/// # Errors
-/// The system's refusal to wait.
-pub fn serve(listeners: Vec<Listener>, control: &mut dyn Control) -> Result<u8, ServeError> {
-    let ports = listeners
-        .into_iter()
-        .map(|listener| Port { listener, client: None, shut_until: None })
-        .collect();
-    let own = rustix::process::geteuid().as_raw();
-    Server { ports, control, state: State::default(), own, exit: None }.run()
+#[derive(Debug)]
+pub struct Api {
+    ports: Vec<Port>,
+    /// This process's user.
+    own: u32,
+}
+
+impl Api {
+    /// Greets those who wait already: they may say what they want while the machine is made.
+    #[must_use]
+    pub fn open(listeners: Vec<Listener>) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let port = |listener| {
+            let mut port = Port { listener, client: None, shut_until: None };
+            port.let_in(own);
+            port
+        };
+        Self { ports: listeners.into_iter().map(port).collect(), own }
+    }
+
+    /// Serves until the machine is to end; the process's exit status.
+    ///
+    /// # Errors
+    /// The system's refusal to wait.
+    pub fn serve(self, control: &mut dyn Control) -> Result<u8, ServeError> {
+        let Self { ports, own } = self;
+        Server { ports, control, state: State::default(), own, begins: true, exit: None }.run()
+    }
 }
 
 /// A listener and who is connected.
+#[derive(Debug)]
 struct Port {
     listener: Listener,
     client: Option<Client>,
@@ -56,6 +75,8 @@ struct Server<'a> {
     state: State,
     /// This process's user.
     own: u32,
+    /// That the machine runs from the beginning on is no news.
+    begins: bool,
     exit: Option<u8>,
 }
 
@@ -69,6 +90,7 @@ impl Server<'_> {
             }
             self.control.attend();
             self.tell_notices();
+            self.begins = false;
             if let Some(status) = self.exit {
                 self.last_words()?;
                 return Ok(status);
@@ -161,6 +183,7 @@ impl Server<'_> {
             match &what {
                 What::Exit(status) => self.exit = self.exit.or(Some(*status)),
                 What::DeviceDeleted(id) => self.state.parts.released(id),
+                What::Resume if self.begins => continue,
                 _ => {}
             }
             let Some((name, data)) = event::of(&what, &self.state.migrations) else { continue };

@@ -4,6 +4,7 @@
 //! something. It comes out of the guest only where an access to a device is complete: registers
 //! that are read then are those of the next instruction.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
@@ -48,8 +49,10 @@ pub struct Vcpu {
     /// Commands that the thread has not read; it looks when it is out of the guest.
     waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
-    /// The kernel's number of the thread.
-    thread_id: u32,
+    /// The kernel's number of the thread, which it tells when it begins. Nobody waits for that:
+    /// threads confine themselves, all at once, while the machine is made.
+    thread_id: OnceCell<u32>,
+    told: Receiver<u32>,
 }
 
 /// The thread of a processor has ended, which it does not do by itself.
@@ -69,16 +72,16 @@ impl Vcpu {
         around: Surroundings,
     ) -> std::io::Result<Self> {
         let (commands, received) = channel();
-        let (say, said) = channel();
+        let (say, told) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&waiting);
         let thread = thread::spawn(Kind::Vcpu, &format!("vcpu{index}"), move || {
-            // The receiver waits for it.
-            let _told = say.send(thread_id());
+            // The owner may have given up.
+            let _gone = say.send(thread_id());
             Running { index, fd, cpuid, around, commands: received, waiting: seen }.live();
         })?;
-        let thread_id = said.recv().map_err(std::io::Error::other)?;
-        Ok(Self { index, commands, waiting, thread: Some(thread), thread_id })
+        let thread_id = OnceCell::new();
+        Ok(Self { index, commands, waiting, thread: Some(thread), thread_id, told })
     }
 
     /// Its number.
@@ -87,10 +90,10 @@ impl Vcpu {
         self.index
     }
 
-    /// The kernel's number of its thread.
+    /// The kernel's number of its thread; 0 = it has ended without a word.
     #[must_use]
-    pub const fn thread_id(&self) -> u32 {
-        self.thread_id
+    pub fn thread_id(&self) -> u32 {
+        *self.thread_id.get_or_init(|| self.told.recv().unwrap_or(0))
     }
 
     /// Lets it run.

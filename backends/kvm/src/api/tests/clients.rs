@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::fake::{Client, Dir, Fake, Served};
 use crate::api::notices::What;
-use crate::api::{Listener, serve};
+use crate::api::{Api, Listener};
 
 #[test]
 fn the_next_client_waits_and_has_a_greeting_and_a_negotiation_of_its_own() {
@@ -38,7 +38,7 @@ fn each_socket_has_a_client_and_both_hear_what_happens() {
     let listeners = paths.iter().map(|path| Listener::bind(path).unwrap()).collect();
     let mut fake = Fake::new();
     let notices = fake.notices.clone();
-    let thread = std::thread::spawn(move || serve(listeners, &mut fake).unwrap());
+    let thread = std::thread::spawn(move || Api::open(listeners).serve(&mut fake).unwrap());
     let [mut one, mut other] = paths.map(|path| Client::new(&path));
     assert!(one.next().get("QMP").is_some() && other.next().get("QMP").is_some());
     let (events, _) = one.run(&json!({"execute": "stop"}));
@@ -167,4 +167,26 @@ fn a_client_that_lets_events_pile_up_is_let_go() {
     told.join().unwrap();
     drop(deaf);
     assert_eq!(served.end(), 9);
+}
+
+#[test]
+fn who_waits_already_is_greeted_before_there_is_a_machine() {
+    let dir = Dir::new("early");
+    let listener = Listener::bind(&dir.socket()).unwrap();
+    let mut client = Client::new(&dir.socket());
+    let api = Api::open(vec![listener]);
+    assert!(client.next().get("QMP").is_some());
+    client.say("{\"execute\":\"query-name\"}");
+    let mut fake = Fake::new();
+    // That it runs from the beginning on is not told; everything else is.
+    fake.notices.post(What::Resume);
+    fake.notices.post(What::Powerdown);
+    let notices = fake.notices.clone();
+    let thread = std::thread::spawn(move || api.serve(&mut fake).unwrap());
+    assert_eq!(client.next()["event"], "POWERDOWN");
+    assert_eq!(client.next(), json!({"return": {"name": "fake"}}));
+    notices.post(What::Resume);
+    assert_eq!(client.next()["event"], "RESUME");
+    notices.post(What::Exit(0));
+    assert_eq!(thread.join().unwrap(), 0);
 }

@@ -16,7 +16,7 @@ use crate::api::control::{
     Outcome, Place, Refusal, RunState, Status, Vcpu,
 };
 use crate::api::notices::{Cause, Notices, What};
-use crate::api::{Listener, serve};
+use crate::api::{Api, Listener};
 use crate::config::Actions;
 
 /// No test waits longer for anything.
@@ -298,7 +298,8 @@ impl Served {
         let dir = Dir::new(name);
         let listener = Listener::bind(&dir.socket()).unwrap();
         let (notices, log) = (fake.notices.clone(), Arc::clone(&fake.log));
-        let thread = std::thread::spawn(move || serve(vec![listener], &mut fake).unwrap());
+        let thread =
+            std::thread::spawn(move || Api::open(vec![listener]).serve(&mut fake).unwrap());
         Self { dir, notices, log, thread }
     }
 

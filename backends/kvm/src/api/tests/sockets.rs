@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::fake::{Client, Dir, Fake};
 use crate::api::notices::What;
-use crate::api::{ListenError, Listener, serve};
+use crate::api::{Api, ListenError, Listener};
 
 fn entries(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).unwrap();
@@ -102,7 +102,7 @@ fn paths_longer_than_an_address_work() {
     assert!(matches!(Listener::bind(&path).unwrap_err(), ListenError::InUse(_)));
     let mut fake = Fake::new();
     let notices = fake.notices.clone();
-    let thread = std::thread::spawn(move || serve(vec![listener], &mut fake).unwrap());
+    let thread = std::thread::spawn(move || Api::open(vec![listener]).serve(&mut fake).unwrap());
     let short = std::fs::File::open(&deep).unwrap();
     let through = format!("/proc/self/fd/{}/qmp.socket", std::os::fd::AsRawFd::as_raw_fd(&short));
     assert!(Client::new(Path::new(&through)).next().get("QMP").is_some());
@@ -133,7 +133,7 @@ fn an_inherited_socket_is_listened_on_and_keeps_its_file() {
     let listener = Listener::inherited(OwnedFd::from(theirs)).unwrap();
     let mut fake = Fake::new();
     let notices = fake.notices.clone();
-    let thread = std::thread::spawn(move || serve(vec![listener], &mut fake).unwrap());
+    let thread = std::thread::spawn(move || Api::open(vec![listener]).serve(&mut fake).unwrap());
     assert!(Client::new(&dir.socket()).next().get("QMP").is_some());
     notices.post(What::Exit(0));
     assert_eq!(thread.join().unwrap(), 0);
