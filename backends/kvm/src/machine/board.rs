@@ -1,5 +1,6 @@
 //! The devices: they live as long as the process, and are connected to one VM after another.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bincode::{Decode, Encode};
@@ -57,6 +58,8 @@ pub struct Parts {
     pub nics: Vec<OpenNic>,
     /// The kernel's devices for interfaces that come later.
     pub spares: Vec<Vhost>,
+    /// Devices that taps are attached through later.
+    pub taps: Vec<File>,
     /// The host's end of the virtio console.
     pub console: Option<Endpoint>,
     /// The name of the channel to a program in the guest, and the host's end.

@@ -8,7 +8,7 @@ use crate::api::control::{NewDisk, NewNic, NewTap, Outcome, Place, Refusal};
 use crate::api::notices::What;
 use crate::config::Vhost;
 use crate::virtio::block::{self, Disk, DiskError};
-use crate::virtio::net::tap::{self, TapError};
+use crate::virtio::net::tap::{self, Tap, TapError};
 
 /// The index of a free slot: the one that is asked for, or the first.
 fn free(wanted: Option<usize>, taken: &[bool], what: &str) -> Result<usize, Refusal> {
@@ -32,7 +32,8 @@ fn free(wanted: Option<usize>, taken: &[bool], what: &str) -> Result<usize, Refu
 const FILES: &str = "start it with -hotplug-dir, or pass the file with add-fd";
 
 /// How a confined machine comes by a tap.
-const TAPS: &str = "pass the tap with getfd, and that name to netdev_add as fd";
+const TAPS: &str = "make the tap before and let it belong to nobody or to the machine's user, or pass \
+                    it with getfd, and that name to netdev_add as fd";
 
 fn denied(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
@@ -46,6 +47,21 @@ impl Machine {
         }
         let text = format!("{}; the machine is confined: {way}", refusal.text);
         Refusal { text, ..refusal }
+    }
+
+    /// A tap by name: through a device that was opened in time, as long as there is one.
+    fn tap(&mut self, name: &str) -> Result<Tap, Refusal> {
+        let tap = match self.board.slots_mut().taps.pop() {
+            Some(device) => tap::attach(device, name),
+            None => tap::open(name),
+        };
+        tap.map_err(|error| {
+            let (TapError::Open { source, .. } | TapError::Attach { source, .. }) = &error else {
+                return error.into();
+            };
+            let shut = denied(source);
+            self.around(shut, error.into(), TAPS)
+        })
     }
 
     /// Refuses an id that a device has.
@@ -86,10 +102,7 @@ impl Machine {
             self.board.slots().nics.iter().map(|slot| slot.holds.is_some()).collect();
         let index = free(new.slot, &taken, "interface")?;
         let tap = match new.tap {
-            NewTap::Name(name) => tap::open(&name).map_err(|error| {
-                let shut = matches!(&error, TapError::Open { source, .. } if denied(source));
-                self.around(shut, error.into(), TAPS)
-            })?,
+            NewTap::Name(name) => self.tap(&name)?,
             NewTap::Fd(fd) => tap::inherited(fd, &new.id)?,
         };
         let slot = &mut self.board.slots_mut().nics[index];

@@ -67,6 +67,10 @@ pub enum ResourceError {
     Channel,
 }
 
+/// How often an interface can be plugged into a reserved slot by the name of its tap. By a
+/// descriptor it can always be.
+const TAPS: usize = 8;
+
 /// What was opened.
 #[derive(Debug)]
 pub struct Resources {
@@ -126,6 +130,7 @@ impl Resources {
             spares: (config.nics.len()..config.hotplug.nics)
                 .map_while(|_| vhost::open().ok())
                 .collect(),
+            taps: (0..config.hotplug.nics * TAPS).map_while(|_| tap::device().ok()).collect(),
             console: endpoint("console", &config.console, Unheard::Keep, &mut sockets)?,
             channel: match &config.channel {
                 Some(channel) => {

@@ -1,5 +1,6 @@
 //! The virtio devices in their slots.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -126,6 +127,8 @@ pub struct Slots {
     pub disks: Vec<DiskSlot>,
     /// The slots for interfaces.
     pub nics: Vec<NicSlot>,
+    /// Devices that taps are attached through later, opened while they still could be.
+    pub taps: Vec<File>,
     /// The balloon.
     pub balloon: Option<Arc<Handle<Balloon>>>,
 }
@@ -141,7 +144,7 @@ impl Slots {
         parts: Parts,
         observer: &Observer,
     ) -> Result<Self, SlotError> {
-        let mut all = Self::default();
+        let mut all = Self { taps: parts.taps, ..Self::default() };
         let mut disks = parts.disks.into_iter();
         for index in 0..disks.len().max(config.hotplug.disks) {
             let (holds, disk, serial) = match disks.next() {

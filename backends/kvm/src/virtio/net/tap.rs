@@ -82,15 +82,36 @@ fn request(name: &[u8], flags: libc::c_short) -> libc::ifreq {
 /// # Errors
 /// Any [`TapError`].
 pub fn open(name: &str) -> Result<Tap, TapError> {
+    check_name(name)?;
+    let file = device().map_err(|source| TapError::Open { name: name.to_owned(), source })?;
+    attach(file, name)
+}
+
+fn check_name(name: &str) -> Result<(), TapError> {
     let fits = (1..libc::IFNAMSIZ).contains(&name.len());
     if !fits || name.bytes().any(|byte| byte == 0 || byte == b'/' || byte.is_ascii_whitespace()) {
         return Err(TapError::Name(name.to_owned()));
     }
+    Ok(())
+}
+
+/// Opens the device that taps are attached through. What it is attached to is an interface of the
+/// network that the process was in when it did this.
+///
+/// # Errors
+/// The system's refusal.
+pub fn device() -> io::Result<File> {
     let mut options = File::options();
-    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
-    let file = options
-        .open("/dev/net/tun")
-        .map_err(|source| TapError::Open { name: name.to_owned(), source })?;
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")
+}
+
+/// Attaches a device that is open to a tap. A process without privileges can do this with a tap
+/// that is there and belongs to it, or to nobody.
+///
+/// # Errors
+/// Any [`TapError`] but that of opening.
+pub fn attach(file: File, name: &str) -> Result<Tap, TapError> {
+    check_name(name)?;
     let attach = |source| TapError::Attach { name: name.to_owned(), source };
     let mut wanted = request(name.as_bytes(), KIND);
     // SAFETY: the request reads and writes an ifreq, and `wanted` is one; the descriptor is open.
