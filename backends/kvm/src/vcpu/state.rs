@@ -151,7 +151,10 @@ pub fn restore(vcpu: &VcpuFd, state: &State) -> Result<CpuId, StateError> {
     let xsave: kvm_xsave = of(&state.xsave, "vectors")?;
     crate::sys::set_xsave(vcpu, &xsave).map_err(take("vectors"))?;
     let xcrs: kvm_xcrs = of(&state.xcrs, "extended control registers")?;
-    vcpu.set_xcrs(&xcrs).map_err(take("extended control registers"))?;
+    // A processor without XSAVE has none, and KVM refuses to be given none.
+    if xcrs.nr_xcrs > 0 {
+        vcpu.set_xcrs(&xcrs).map_err(take("extended control registers"))?;
+    }
     let debug: kvm_debugregs = of(&state.debug, "debug registers")?;
     vcpu.set_debug_regs(&debug).map_err(take("debug registers"))?;
     let lapic: kvm_lapic_state = of(&state.lapic, "interrupt controller")?;
