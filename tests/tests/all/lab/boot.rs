@@ -134,10 +134,6 @@ fn boot(jobs: &[String]) -> Result<Outcome, String> {
         .stderr(Stdio::inherit());
     let mut machine = Machine(command.spawn().unwrap());
     let (log, late) = listen(&mut machine);
-    if let Some(path) = std::env::var_os("KXL_LAB_LOG") {
-        let mut file = File::options().create(true).append(true).open(path).unwrap();
-        file.write_all(log.as_bytes()).unwrap();
-    }
     Ok(Outcome { log, late })
 }
 
@@ -153,11 +149,18 @@ fn listen(machine: &mut Machine) -> (String, bool) {
             }
         }
     });
+    let mut copy = std::env::var_os("KXL_LAB_LOG")
+        .map(|path| File::options().create(true).append(true).open(path).unwrap());
     let end = Instant::now() + DEADLINE;
     let mut log = Vec::new();
     let late = loop {
         match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(bytes) => log.extend(bytes),
+            Ok(bytes) => {
+                if let Some(copy) = &mut copy {
+                    copy.write_all(&bytes).unwrap();
+                }
+                log.extend(bytes);
+            }
             Err(RecvTimeoutError::Disconnected) => break false,
             Err(RecvTimeoutError::Timeout) => break true,
         }

@@ -44,3 +44,12 @@ group!(
     ends_are_told_apart,
     the_power_button_is_pressed,
 );
+
+group!(net: packets_cross_a_tap_through_the_process, packets_cross_a_tap_through_the_kernel);
+
+group!(states: a_saved_guest_goes_on_in_a_new_process, a_guest_works_while_it_is_saved);
+
+group!(
+    plugs: interfaces_come_as_eth0_and_eth1_and_a_third_is_refused,
+    a_disk_comes_and_goes,
+);

@@ -3,3 +3,6 @@
 pub(crate) mod host;
 pub(crate) mod linux;
 mod machine;
+pub(crate) mod net;
+pub(crate) mod plugs;
+pub(crate) mod states;
