@@ -3,6 +3,7 @@
 mod adopt;
 mod crash;
 mod images;
+mod kvm;
 mod policy;
 mod race;
 mod verbs;

@@ -9,6 +9,7 @@ mod guest;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How many pages it works on, and of how many of them it writes some.
 const PAGES: u32 = 500;
@@ -22,7 +23,9 @@ impl Tiny {
     pub(crate) fn new() -> Result<Self, String> {
         let opened = File::options().read(true).write(true).open("/dev/kvm");
         opened.map_err(|error| format!("cannot open /dev/kvm: {error}"))?;
-        let path = std::env::temp_dir().join(format!("kxl-test-{}-tiny.elf", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("kxl-test-{pid}-tiny-{number}.elf"));
         fs::write(&path, guest::counting(PAGES, SOME)).unwrap();
         Ok(Self(path))
     }
