@@ -8,8 +8,8 @@ use crate::memory::Memory;
 use crate::virtio::queue::{Chain, VirtQueue};
 use crate::virtio::{Env, QueueError, io as guest};
 
-/// The longest packet, with its header: 64 KiB that a tap puts together, and the frame around.
-const LONGEST: usize = 65_550 + HEADER;
+/// The longest packet, with its header: 64 KiB that a tap puts together, and the frames around.
+const LONGEST: usize = 65_600 + HEADER;
 
 /// Packets of one turn: orders are looked for in between.
 const BURST: usize = 256;
