@@ -55,8 +55,11 @@ fn run(parsed: Parsed) -> Result<u8, Box<dyn Error>> {
     sandbox::confine_process(&config)?;
     let api = Api::open(std::mem::take(&mut resources.listeners));
     // Take their files with them at the end.
-    let _sockets = std::mem::take(&mut resources.sockets);
+    let sockets = std::mem::take(&mut resources.sockets);
     let mut machine = Machine::create(config, resources, &notices)?;
     machine.begin()?;
-    Ok(api.serve(&mut machine)?)
+    let status = api.serve(&mut machine)?;
+    drop(sockets);
+    machine.leave();
+    Ok(status)
 }

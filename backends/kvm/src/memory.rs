@@ -141,3 +141,11 @@ pub fn size(memory: &Memory) -> u64 {
 pub fn clear(memory: &Memory) -> std::io::Result<()> {
     crate::sys::clear(memory)
 }
+
+/// Maps a file privately where memory is, from `at` on.
+///
+/// # Errors
+/// The system's refusal.
+pub fn map_again(memory: &Memory, file: &File, at: u64) -> std::io::Result<()> {
+    crate::sys::map_private(memory, file, at)
+}

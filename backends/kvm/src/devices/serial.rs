@@ -177,14 +177,17 @@ impl Com1 {
 
 impl BusDevice for Com1 {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        if let ([byte], Ok(offset)) = (data, u8::try_from(offset)) {
+        let Ok(offset) = u8::try_from(offset) else { return };
+        // Several bytes are one register several times, by a string instruction.
+        for byte in data {
             *byte = self.uart.read(offset);
             self.look_for_room();
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let ([byte], Ok(offset)) = (data, u8::try_from(offset)) {
+        let Ok(offset) = u8::try_from(offset) else { return };
+        for byte in data {
             // What cannot be written is lost, as on a line that nobody listens to.
             let _lost = self.uart.write(offset, *byte);
         }

@@ -65,6 +65,9 @@ impl Control for Machine {
         if self.engine.is_none() {
             return Err(MachineError::NoState.into());
         }
+        if self.actions.reboot == AfterReboot::Reset && self.payload.is_none() {
+            return Err(MachineError::NoKernel.into());
+        }
         let ran = self.state == RunState::Running;
         self.stand()?;
         if self.actions.reboot == AfterReboot::Shutdown {

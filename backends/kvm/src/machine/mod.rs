@@ -8,6 +8,7 @@ mod control;
 pub mod engine;
 #[allow(unsafe_code, reason = "inherited descriptors become owned")]
 pub mod files;
+mod made;
 mod plugging;
 pub mod resources;
 mod saving;
@@ -24,6 +25,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use self::board::{Board, BoardError};
 use self::engine::{Engine, EngineError, Shell};
+use self::made::Made;
 pub use self::resources::{ResourceError, Resources};
 use crate::api::Notices;
 use crate::api::control::{Limits, Migration, RunState};
@@ -104,6 +106,10 @@ pub struct Machine {
     ran: bool,
     /// Memory was cleared under the save in flight.
     cleared: bool,
+    /// Memory is mapped shared: its file is the only copy.
+    shared: bool,
+    /// The file that the save in flight was given.
+    made: Option<Made>,
     /// The last save.
     last: Migration,
 }
@@ -134,6 +140,7 @@ impl Machine {
     ) -> Result<Self, MachineError> {
         let Resources { kvm, payload, backing, parts, incoming, pagemap, .. } = resources;
         let memory = memory::map(config.memory_mib, &backing)?;
+        let shared = matches!(backing, Backing::Shared(..));
         let origin = match backing {
             Backing::Anonymous => None,
             Backing::Private(file, at) | Backing::Shared(file, at) => Some(Origin { file, at }),
@@ -164,6 +171,8 @@ impl Machine {
             saver: None,
             ran: false,
             cleared: false,
+            shared,
+            made: None,
             last: Migration::default(),
         };
         match incoming {
@@ -172,6 +181,15 @@ impl Machine {
             None => machine.engine = Some(machine.boot()?),
         }
         Ok(machine)
+    }
+
+    /// Leaves the machine as it is, for a process that ends: the threads of devices are not waited
+    /// for, as a disk that does not answer would keep them.
+    pub fn leave(mut self) {
+        self.give_save_up();
+        // A state that is not whole goes.
+        self.made = None;
+        std::mem::forget(self);
     }
 
     /// Lets it run, unless the configuration has it stand still or it waits for a state.
@@ -239,7 +257,10 @@ impl Machine {
         self.give_save_up();
         match end {
             End::Poweroff => self.over(Cause::GuestShutdown),
-            End::Reset | End::TripleFault if self.actions.reboot == AfterReboot::Reset => {
+            // One that came back from a state may have been given no kernel to begin with again.
+            End::Reset | End::TripleFault
+                if self.actions.reboot == AfterReboot::Reset && self.payload.is_some() =>
+            {
                 self.rebuild()?;
                 self.notices.post(What::Reset(cause_of_reset(end)));
                 self.board.resume()?;
@@ -289,8 +310,10 @@ impl Machine {
         self.engine = None;
         self.board.reset()?;
         memory::clear(&self.memory).map_err(MachineError::Clear)?;
-        self.origin = None;
-        self.cleared = self.saver.is_some();
+        if !self.shared {
+            self.origin = None;
+            self.cleared = self.saver.is_some();
+        }
         self.ending.forget();
         self.ended = None;
         self.engine = Some(self.boot()?);

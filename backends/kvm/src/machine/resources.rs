@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -218,9 +219,16 @@ fn endpoint(
             Endpoint::stdio(copy(io::stdin().as_fd())?, copy(io::stdout().as_fd())?)
         }
         config::Endpoint::File(path) => {
-            let file = File::options().append(true).create(true).open(path);
             let named = |source| OpenError::File { what, path: path.clone(), source };
-            Endpoint::file(file.map_err(named)?)
+            // A FIFO without a reader would be waited for here, and by processors later on.
+            let mut options = File::options();
+            options.append(true).create(true).custom_flags(libc::O_NONBLOCK);
+            let file = options.open(path).map_err(named)?;
+            if !file.metadata().map_err(named)?.is_file() {
+                let text = "it is no regular file: use a socket, or stdio";
+                return Err(named(io::Error::other(text)).into());
+            }
+            Endpoint::file(file)
         }
         config::Endpoint::Unix(path) => {
             let listener = Listener::bind(path)?;

@@ -1,10 +1,10 @@
 //! Saves and states that come in, as far as they are the machine's.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, PoisonError};
 
 use super::engine::{EngineError, Shell};
+use super::made::Made;
 use super::{Machine, MachineError};
 use crate::api::control::{
     Limits, Migrate, Migration, MigrationStatus, Outcome, Place, Refusal, RunState,
@@ -26,32 +26,39 @@ impl Machine {
             return Err(MachineError::Ended.into());
         }
         let engine = self.engine.as_ref().ok_or(MachineError::NoState)?;
+        // Before the first look at memory: what is written from here on comes again.
+        let tracker = Tracker::begin(engine.vm().fd(), &self.memory)?;
         let (file, made) = match order.to {
             Place::Fd(fd) => (File::from(fd), None),
             Place::Path(path) => {
                 // A state that is there may be mapped by a machine that runs.
-                let open = File::options().write(true).create_new(true).mode(0o600).open(&path);
-                let failed =
-                    |error| Refusal::new(format!("cannot make {}: {error}", path.display()));
-                (open.map_err(failed)?, Some(path))
+                let (file, made) = Made::new(path)?;
+                (file, Some(made))
             }
         };
-        let target = Target::new(file, order.offset, made)?;
+        let target = Target::new(file, order.offset)?;
         self.board.slots().note_writes(true)?;
+        self.made = made;
         let job = Job {
             memory: self.memory.clone(),
             origin: self.origin.take(),
             pagemap: self.pagemap.take(),
-            // Before the first look at memory: what is written from here on comes again.
-            tracker: match self.state {
-                RunState::Running => Some(Tracker::begin(engine.vm().fd(), &self.memory)?),
-                _ => None,
-            },
+            tracker,
+            live: self.state == RunState::Running,
             target,
             wait: order.pause_before_switchover,
         };
-        self.ran = self.state == RunState::Running;
-        self.saver = Some(Saver::begin(job, &self.limits, &self.notices)?);
+        self.ran = false;
+        match Saver::begin(job, &self.limits, &self.notices) {
+            Ok(saver) => self.saver = Some(saver),
+            Err(error) => {
+                // The job is lost with the thread that was to have it: all pages are looked at by a
+                // later save, which costs time only.
+                self.made = None;
+                self.board.slots().note_writes(false)?;
+                return Err(error.into());
+            }
+        }
         Ok(())
     }
 
@@ -77,6 +84,7 @@ impl Machine {
                 self.end(end)?;
                 return Err(MachineError::Ended);
             }
+            self.ran = true;
             self.notices.post(What::Stop);
         }
         if self.ended.is_some() {
@@ -90,7 +98,10 @@ impl Machine {
         let engine = self.engine.as_ref().ok_or(MachineError::NoState)?;
         let indices = self.kvm.get_msr_index_list();
         let indices = indices.map_err(|error| EngineError::Setup("list of registers", error))?;
-        let indices: Arc<[u32]> = indices.as_slice().into();
+        // KVM has the memory types as well, and does not say so.
+        let types =
+            [0x250, 0x258, 0x259, 0x2ff].into_iter().chain(0x268..0x270).chain(0x200..0x210);
+        let indices: Arc<[u32]> = indices.as_slice().iter().copied().chain(types).collect();
         Ok(Saved {
             memory: memory::size(&self.memory),
             engine: engine.state(&indices)?,
@@ -112,6 +123,9 @@ impl Machine {
             crate::log::line(&format!("packets go on through this process: {error}"));
         }
         let whole = ended.status == MigrationStatus::Completed;
+        if let Some(made) = self.made.take().filter(|_| whole) {
+            made.keep();
+        }
         if self.state == RunState::FinishMigrate {
             self.state = if whole { RunState::Postmigrate } else { RunState::Paused };
             if !whole && self.ran {
@@ -168,14 +182,24 @@ impl Machine {
         if done.is_err() {
             self.engine = None;
             self.board.reset()?;
-            memory::clear(&self.memory).map_err(MachineError::Clear)?;
+            self.memory_as_given().map_err(MachineError::Clear)?;
         }
         done
     }
 
+    /// Memory as it was before a state came in. What is mapped shared is its only copy, and stays.
+    fn memory_as_given(&self) -> std::io::Result<()> {
+        match (&self.origin, self.shared) {
+            (_, true) => Ok(()),
+            (None, false) => memory::clear(&self.memory),
+            (Some(origin), false) => memory::map_again(&self.memory, &origin.file, origin.at),
+        }
+    }
+
     /// Brings the machine back from a state: it stands still afterwards.
     pub(super) fn load(&mut self, from: File, offset: u64) -> Result<(), MachineError> {
-        let (saved, origin) = load::load(from, offset, &self.memory)?;
+        let given = self.config.memory_file.is_some();
+        let (saved, origin) = load::load(from, offset, &self.memory, given)?;
         let want = memory::size(&self.memory);
         if saved.memory != want {
             return Err(LoadError::Memory { have: saved.memory, want }.into());

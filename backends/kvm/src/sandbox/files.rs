@@ -16,7 +16,7 @@ const LEVEL: ABI = ABI::V6;
 
 /// Directories, opened while the process may still open them.
 pub(super) struct Directories {
-    /// Everything in them can be read, written and made.
+    /// Everything in them can be read, written, made and removed.
     hotplug: Vec<PathFd>,
     /// Sockets in them can be removed.
     sockets: Vec<PathFd>,
@@ -61,6 +61,8 @@ impl Directories {
             | AccessFs::ReadDir
             | AccessFs::Truncate
             | AccessFs::MakeReg
+            // A state that came to nothing.
+            | AccessFs::RemoveFile
             // A block device is asked for its size.
             | AccessFs::IoctlDev;
         for directory in self.hotplug {

@@ -51,7 +51,8 @@ impl Pages {
         self.0.get(place).is_some_and(|word| word >> (page % 64) & 1 != 0)
     }
 
-    /// The next run of neighbours from this page on, none longer than `most`: first and number.
+    /// The next run of neighbours from this page on: first and number. It ends before a multiple of
+    /// `most`, so that none crosses the gap, which is at one.
     #[must_use]
     pub fn run(&self, from: u64, most: u64) -> Option<(u64, u64)> {
         let end = self.0.len() as u64 * 64;
@@ -62,8 +63,8 @@ impl Pages {
             let rest = self.0.get(place)? >> (first % 64);
             first += if rest == 0 { 64 - first % 64 } else { u64::from(rest.trailing_zeros()) };
         }
-        let length =
-            (first..end.min(first + most)).take_while(|page| self.has(*page)).count() as u64;
+        let stop = end.min((first / most + 1) * most);
+        let length = (first..stop).take_while(|page| self.has(*page)).count() as u64;
         (length > 0).then_some((first, length))
     }
 
@@ -216,8 +217,18 @@ mod tests {
             pages.add(page);
         }
         assert_eq!(runs(&pages, 100), [(0, 1), (62, 4), (200, 1), (255, 1)]);
-        assert_eq!(runs(&pages, 3), [(0, 1), (62, 3), (65, 1), (200, 1), (255, 1)]);
+        assert_eq!(runs(&pages, 64), [(0, 1), (62, 2), (64, 2), (200, 1), (255, 1)]);
         assert_eq!(pages.count(), 7);
+    }
+
+    #[test]
+    fn no_run_crosses_the_gap() {
+        let gap = memory::GAP / PAGE as u64;
+        let mut pages = Pages::none(memory::GAP + (1 << 20));
+        for page in gap - 3..gap + 3 {
+            pages.add(page);
+        }
+        assert_eq!(runs(&pages, 256), [(gap - 3, 3), (gap, 3)]);
     }
 
     #[test]

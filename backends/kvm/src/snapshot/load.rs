@@ -1,7 +1,9 @@
 //! A state coming in.
 
 use std::fs::File;
-use std::io::{BufReader, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
@@ -15,6 +17,8 @@ use crate::sys;
 
 /// Bytes read at once.
 const AT_ONCE: usize = 1 << 20;
+/// Seconds that a stream may stand still.
+const PATIENCE_S: i64 = 10;
 
 /// Why a state does not come in.
 #[derive(Debug, Error)]
@@ -36,13 +40,17 @@ pub enum LoadError {
         /// Bytes of the machine.
         want: u64,
     },
+    /// The state and the command line both bring memory.
+    #[error("the state has its memory in the same file: leave -mem-file away")]
+    TwoMemories,
     /// The system's refusal to map it.
     #[error("cannot map the state's memory")]
     Map(#[source] std::io::Error),
 }
 
 /// Reads the state that begins at `offset` of a file, or what is left of a stream. The memory is in
-/// place then: mapped privately from a file that holds it at its own offset, which is returned.
+/// place then: mapped privately from a file that holds it at its own offset, which is returned. With
+/// `given`, memory was mapped from another file, and the state may have none of its own.
 ///
 /// # Errors
 /// Any [`LoadError`]; memory may hold a part of the state.
@@ -50,10 +58,14 @@ pub fn load(
     mut from: File,
     offset: u64,
     memory: &Memory,
+    given: bool,
 ) -> Result<(Saved, Option<Origin>), LoadError> {
     let regular = from.metadata().is_ok_and(|meta| meta.is_file());
     let mut origin = None;
     let records = if let Some((head, stream)) = found(&from, offset, regular)? {
+        if given {
+            return Err(LoadError::TwoMemories);
+        }
         let want = memory::size(memory);
         if head.size != want {
             return Err(LoadError::Memory { have: head.size, want });
@@ -66,10 +78,26 @@ pub fn load(
         if regular {
             from.seek(SeekFrom::Start(offset)).map_err(StreamError::Read)?;
         }
-        stream::read(&mut BufReader::with_capacity(AT_ONCE, from), &mut Into { memory })?
+        stream::read(&mut BufReader::with_capacity(AT_ONCE, Patient(from)), &mut Into { memory })?
     };
     let saved = records::decode(&records)?;
     Ok((saved, origin))
+}
+
+/// A stream that is given up when nothing comes of it: the machine's own thread reads it, and hears
+/// of nothing else meanwhile.
+struct Patient(File);
+
+impl Read for Patient {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let until = Timespec { tv_sec: PATIENCE_S, tv_nsec: 0 };
+        let mut watched = [PollFd::new(&self.0, PollFlags::IN)];
+        if poll(&mut watched, Some(&until))? == 0 {
+            let text = format!("nothing came for {PATIENCE_S} s");
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text));
+        }
+        self.0.read(into)
+    }
 }
 
 fn found(

@@ -59,9 +59,11 @@ pub struct Job {
     pub origin: Option<Origin>,
     /// The process's own pagemap, where it could be opened.
     pub pagemap: Option<File>,
-    /// Of a machine that runs: what it writes from here on. Begun and ended on the machine's own
-    /// thread, as it changes the machine.
-    pub tracker: Option<Tracker>,
+    /// What is written from here on, also by a machine that stands still and goes on meanwhile.
+    /// Begun and ended on the machine's own thread, as it changes the machine.
+    pub tracker: Tracker,
+    /// The machine runs: passes are made before it stands still.
+    pub live: bool,
     /// Where it goes.
     pub target: Target,
     /// Wait for [`Saver::go_on`] when the machine stands still.
@@ -212,7 +214,6 @@ struct Run {
 impl Run {
     fn run(mut self) -> Job {
         let end = self.save();
-        let failed = end.is_err();
         {
             let mut progress = locked(&self.shared.progress);
             progress.total_ms = millis(self.shared.began.elapsed());
@@ -229,9 +230,6 @@ impl Run {
                 }
             };
         }
-        if failed {
-            self.job.target.discard();
-        }
         *locked(&self.shared.wish) = Some(Wish::Over);
         self.shared.notices.wake();
         self.job
@@ -242,16 +240,12 @@ impl Run {
         self.job.target.begin(memory::size(&self.job.memory))?;
         self.is(MigrationStatus::Active)?;
         let mut pages = self.touched();
-        if let Some(tracker) = &self.job.tracker {
-            pages = self.live(tracker, pages)?;
+        if self.job.live {
+            pages = self.live(&self.job.tracker, pages)?;
         }
         let stood = Instant::now();
         let devices = self.devices()?;
-        if let Some(tracker) = &self.job.tracker {
-            let mut last = tracker.collect().map_err(SaveError::Dirty)?;
-            last.add_all(&pages);
-            pages = last;
-        }
+        pages.add_all(&self.job.tracker.collect().map_err(SaveError::Dirty)?);
         if self.job.wait {
             self.is(MigrationStatus::PreSwitchover)?;
             self.wait()?;

@@ -47,6 +47,7 @@ pub fn common(
     cpu: &Cpu,
 ) -> Result<Vec<kvm_cpuid_entry2>, CpuidError> {
     let mut leaves = offered.to_vec();
+    hide_nesting(&mut leaves);
     if cpu.template == Template::Baseline {
         features::baseline(&mut leaves)
             .map_err(|lacking| CpuidError::Template { template: "baseline", lacking })?;
@@ -64,6 +65,18 @@ pub fn common(
         }
     }
     Ok(leaves)
+}
+
+/// A guest that runs guests has state in KVM that is not saved here: it is not offered to.
+fn hide_nesting(leaves: &mut Vec<kvm_cpuid_entry2>) {
+    leaves.retain(|leaf| leaf.function != 0x8000_000a);
+    for leaf in leaves {
+        match leaf.function {
+            1 => leaf.ecx &= !(1 << 5),
+            0x8000_0001 => leaf.ecx &= !(1 << 2),
+            _ => {}
+        }
+    }
 }
 
 fn applies(mask: &CpuidMask, (function, index): (u32, u32)) -> bool {
@@ -140,6 +153,17 @@ mod tests {
         assert_eq!((find(1, 0).ecx >> 31, find(1, 0).edx >> 28), (1, 1));
         assert_eq!((find(0xb, 1).eax, find(0xb, 1).ebx, find(0xb, 1).edx), (2, 3, 2));
         assert_eq!((find(0xb, 0).ebx, find(0x8000_001e, 0).eax), (1, 2));
+    }
+
+    #[test]
+    fn a_guest_is_not_told_that_it_could_run_guests() {
+        let offered = [
+            leaf(1, 0, [0, 0, 1 << 5 | 1, 0]),
+            leaf(0x8000_0001, 0, [0, 0, 1 << 2 | 1, 0]),
+            leaf(0x8000_000a, 0, [1; 4]),
+        ];
+        let leaves = common(&offered, &Cpu::default()).unwrap();
+        assert_eq!(leaves.iter().map(|leaf| leaf.ecx).collect::<Vec<_>>(), [1, 1]);
     }
 
     #[test]

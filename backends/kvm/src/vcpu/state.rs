@@ -101,12 +101,13 @@ pub fn save(vcpu: &VcpuFd, indices: &[u32], cpuid: &CpuId) -> Result<State, Stat
     let xsave = bytes(&vcpu.get_xsave().map_err(give("vectors"))?);
     let xcrs = bytes(&vcpu.get_xcrs().map_err(give("extended control registers"))?);
     let debug = bytes(&vcpu.get_debug_regs().map_err(give("debug registers"))?);
-    let lapic = bytes(&vcpu.get_lapic().map_err(give("interrupt controller"))?);
     // Not every host can tell.
     let tsc_khz = vcpu.get_tsc_khz().unwrap_or(0);
     // As it was given: not every KVM gives back what it was given.
     let cpuid = cpuid.as_slice().iter().flat_map(bytes).collect();
     let msrs = read_msrs(vcpu, indices)?;
+    // Behind the deadline of its timer: one that passes in between is then in both, and not in none.
+    let lapic = bytes(&vcpu.get_lapic().map_err(give("interrupt controller"))?);
     // Last: the calls before may have changed what is pending.
     let events = bytes(&vcpu.get_vcpu_events().map_err(give("events"))?);
     Ok(State { mp_state, regs, sregs, xsave, xcrs, debug, lapic, events, cpuid, msrs, tsc_khz })

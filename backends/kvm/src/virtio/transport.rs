@@ -167,6 +167,12 @@ impl Transport {
         if !sizes.eq(self.sizes.iter().copied()) {
             return Err(StateError::Shape("it has other queues"));
         }
+        let (space, _) = self.board.space.snapshot();
+        let kept = kept(self.id);
+        if space.get(kept.clone()) != state.space.get(kept) {
+            let text = "its disk has another size, or its interface another address";
+            return Err(StateError::Shape(text));
+        }
         self.worker.pause().map_err(StateError::Gone)?;
         self.worker.load(state.device)?;
         self.registers = state.registers;
@@ -366,5 +372,15 @@ impl BusDevice for Transport {
         } else if let (Ok(value), 0) = (<[u8; 4]>::try_from(data), offset % 4) {
             self.write_register(offset, u32::from_le_bytes(value));
         }
+    }
+}
+
+/// The part of the configuration space that a driver has read once and for all: an interface's
+/// address, and the size of a disk.
+const fn kept(id: u32) -> std::ops::Range<usize> {
+    match id {
+        1 => 0..6,
+        2 => 0..8,
+        _ => 0..0,
     }
 }

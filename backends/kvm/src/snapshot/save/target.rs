@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -21,10 +20,9 @@ pub struct Target {
 #[derive(Debug)]
 enum Kind {
     Stream,
-    /// The state begins at `base`; `made` is the path of a file that was made for it.
+    /// The state begins at `base`.
     File {
         base: u64,
-        made: Option<PathBuf>,
     },
 }
 
@@ -43,16 +41,16 @@ fn is_zero(page: &[u8]) -> bool {
 
 impl Target {
     /// An open file, socket or pipe. In a file the state begins at `base`, which is a multiple of a
-    /// page; `made` is its path if it was made for this.
+    /// page.
     ///
     /// # Errors
     /// The system's refusal to say what it is; a `base` that is no such multiple.
-    pub fn new(file: File, base: u64, made: Option<PathBuf>) -> io::Result<Self> {
+    pub fn new(file: File, base: u64) -> io::Result<Self> {
         let kind = if file.metadata()?.is_file() {
             if !base.is_multiple_of(PAGE as u64) {
                 return Err(io::Error::other(format!("offset {base} is no multiple of {PAGE}")));
             }
-            Kind::File { base, made }
+            Kind::File { base }
         } else {
             Kind::Stream
         };
@@ -63,7 +61,7 @@ impl Target {
         self.size = size;
         match &self.kind {
             Kind::Stream => self.file.write_all(&stream::head(size)),
-            Kind::File { base, .. } => {
+            Kind::File { base } => {
                 // What was there is no state any more, and what is not written is zeros.
                 self.file.set_len(*base)?;
                 self.file.set_len(base + file::MEMORY + size)
@@ -104,7 +102,7 @@ impl Target {
             .map_err(io::Error::other)?;
         match self.kind {
             Kind::Stream => self.stream(&copy, offset, first),
-            Kind::File { base, .. } => self.at(&copy, base + file::MEMORY + offset, pass),
+            Kind::File { base } => self.at(&copy, base + file::MEMORY + offset, pass),
         }
     }
 
@@ -164,7 +162,7 @@ impl Target {
                 self.file.write_all(&devices)?;
                 Ok(devices.len() as u64)
             }
-            Kind::File { base, .. } => {
+            Kind::File { base } => {
                 let mut whole = stream::head(self.size);
                 whole.extend(stream::pages(true));
                 whole.extend(stream::end_of_pages());
@@ -172,15 +170,6 @@ impl Target {
                 file::finish(&self.file, *base, self.size, &whole)?;
                 Ok(whole.len() as u64)
             }
-        }
-    }
-
-    /// The state came to nothing: a file that was made for it goes.
-    pub(super) fn discard(&mut self) {
-        if let Kind::File { made: Some(path), .. } = &self.kind
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            crate::log::line(&format!("a useless state is left in {}: {error}", path.display()));
         }
     }
 }
