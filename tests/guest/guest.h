@@ -41,6 +41,10 @@ void disk_stamp(const char *text);
 /* Appends the names of all disks and cd-roms to `out`, comma separated. */
 void disk_names(char *out, size_t size);
 
+/* speed.c: reads and writes of one disk for some seconds each, 128 KiB in a row and 4 KiB anywhere.
+ * What was on it is lost. */
+void disk_speed(const char *disk);
+
 /* button.c: ACPI power button, or the pl061 line that plays it on aarch64 "virt". */
 #define BUTTONS_MAX 8
 /* Fills `fds`, returns how many. */

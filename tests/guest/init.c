@@ -5,7 +5,8 @@
  * first disk). The console is the last console= there.
  *
  * Bytes understood on the console: c check the memory, w rewrite it, d test the first disk,
- * i describe the machine, p power off, r reboot, k panic, s a shell (until it exits).
+ * b measure /dev/vda (what is on it is lost), i describe the machine, p power off, r reboot,
+ * k panic, s a shell (until it exits).
  * CR, LF and NUL are passed over; any other byte b is answered with `? b` in hex. */
 #include "guest.h"
 
@@ -118,6 +119,7 @@ static void obey(unsigned char byte)
 	case 'c': memory_start(WORK_CHECK); break;
 	case 'w': memory_start(WORK_FILL); break;
 	case 'd': disk_test(); break;
+	case 'b': disk_speed("/dev/vda"); break;
 	case 'i': describe(); break;
 	case 'k': panic(); break;
 	case 's': shell(); break;

@@ -31,6 +31,10 @@ static BOOTS: Mutex<Option<HashMap<String, Once>>> = Mutex::new(None);
 /// jobs are booted together when the first of them is asked for.
 pub(super) fn expect(module: &str, jobs: &[&str], job: &str) {
     let group = module.rsplit("::").next().unwrap();
+    if group == "speed" && std::env::var_os("KXL_LAB_SPEED").is_none() {
+        skip(&format!("speed {job}"), "KXL_LAB_SPEED=1 measures");
+        return;
+    }
     let once = {
         let mut boots = BOOTS.lock().unwrap_or_else(PoisonError::into_inner);
         let boots = boots.get_or_insert_default();
@@ -45,7 +49,7 @@ pub(super) fn expect(module: &str, jobs: &[&str], job: &str) {
     let alone = std::env::var_os("NEXTEST").is_some();
     let only = std::env::var("KXL_LAB_ONLY").unwrap_or_default();
     if !job.contains(&only) {
-        skip(job, "KXL_LAB_ONLY leaves it out");
+        skip(&format!("lab {job}"), "KXL_LAB_ONLY leaves it out");
         return;
     }
     let wanted = |other: &&&str| if alone { **other == job } else { other.contains(&only) };
@@ -54,7 +58,7 @@ pub(super) fn expect(module: &str, jobs: &[&str], job: &str) {
         boot(&jobs)
     });
     match outcome {
-        Err(reason) => skip(job, reason),
+        Err(reason) => skip(&format!("lab {job}"), reason),
         Ok(outcome) => outcome.judge(&full(job)),
     }
 }

@@ -62,6 +62,9 @@ pub(super) fn ramdisk(jobs: &[String]) -> Result<Vec<u8>, String> {
         archive.file(&format!("/guest/{name}"), &read(&built(name)?));
     }
     add_programs(&mut archive)?;
+    if jobs.iter().any(|job| job.contains("::speed::")) {
+        add_qemu(&mut archive)?;
+    }
     Ok(archive.finish())
 }
 
@@ -95,6 +98,24 @@ fn add_programs(archive: &mut Archive) -> Result<(), String> {
     add(&std::env::current_exe().unwrap(), "/lab/tests")?;
     for library in libraries {
         archive.file(&library, &read(Path::new(&library)));
+    }
+    Ok(())
+}
+
+/// QEMU for the lab, to be compared with: the program, its libraries and its firmware.
+fn add_qemu(archive: &mut Archive) -> Result<(), String> {
+    let qemu = program("qemu-system-x86_64")?;
+    archive.file("/lab/bin/qemu-system-x86_64", &read(&qemu));
+    for library in needed(&qemu)? {
+        archive.file(&library, &read(Path::new(&library)));
+    }
+    for name in ["bios-microvm.bin", "linuxboot_dma.bin", "pvh.bin", "kvmvapic.bin"] {
+        let found = ["/usr/share/seabios", "/usr/share/qemu"]
+            .iter()
+            .map(|dir| Path::new(dir).join(name))
+            .find(|path| path.is_file());
+        let path = found.ok_or_else(|| format!("QEMU's {name} is not installed"))?;
+        archive.file(&format!("/lab/qemu/{name}"), &read(&path));
     }
     Ok(())
 }

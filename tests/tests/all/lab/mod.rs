@@ -5,6 +5,9 @@
 //! again with the name of the test, it does the job. Jobs use `kxl-vmm` and `kxl` as anybody
 //! would, with Linux guests that nest in the lab.
 //!
+//! The group `speed` measures, which takes minutes and is worth nothing on a host with other work or
+//! with programs that were built for debugging: it is run where `KXL_LAB_SPEED` is set.
+//!
 //! `KXL_LAB_ONLY=word` boots the lab for the jobs with this word in their name only, and
 //! `KXL_LAB_LOG=file` leaves what the lab said on its console there.
 
@@ -53,3 +56,10 @@ group!(
     plugs: interfaces_come_as_eth0_and_eth1_and_a_third_is_refused,
     a_disk_comes_and_goes,
 );
+
+group!(
+    toolstack: kxl_runs_linux_from_create_to_shutdown,
+    auto_takes_kvm_where_linux_runs_on_it,
+);
+
+group!(speed: a_disk_is_as_fast_as_qemus);

@@ -33,10 +33,17 @@ pub(super) fn path(name: &str) -> PathBuf {
 impl Machine {
     /// Starts one with these arguments only, and its serial port here.
     pub(super) fn start(name: &str, args: &[&str]) -> Self {
-        let mut child = Command::new(programs().join("kxl-vmm"))
+        let mut command = Command::new(programs().join("kxl-vmm"));
+        command
             .args(["-name", name, "-serial", "stdio", "-hotplug-dir", "/tmp", "-qmp"])
             .arg(format!("unix:/tmp/{name}.qmp"))
-            .args(args)
+            .args(args);
+        Self::of(name, &mut command)
+    }
+
+    /// A machine that is run by any program, with its serial port on standard input and output.
+    pub(super) fn of(name: &str, command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(path(&format!("{name}.err"))).unwrap())
