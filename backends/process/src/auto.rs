@@ -102,3 +102,65 @@ pub(crate) fn offer(cachedir: &Path) -> (Option<(PathBuf, String)>, Vec<String>)
     missing.extend(qemu::kvm::unfit());
     (found, missing)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use kxl_backend::StateSource;
+    use kxl_domain::image::Machine;
+
+    use super::*;
+    use crate::testing::Scratch;
+
+    fn state_of(backend: &str) -> StateSource {
+        let machine = Machine {
+            backend: backend.into(),
+            emulator: String::new(),
+            version: String::new(),
+            machine: String::new(),
+            cpu: String::new(),
+            features: Vec::new(),
+            accel: String::new(),
+            devices: Vec::new(),
+            notes: BTreeMap::new(),
+        };
+        let device = Arc::new(File::open("/dev/null").unwrap().into());
+        StateSource { machine, device, memory: None }
+    }
+
+    #[test]
+    fn a_state_and_a_living_domain_stay_with_the_one_that_made_them() {
+        let scratch = Scratch::new("auto");
+        let mut spec = scratch.spec();
+        let auto = Auto::new(&spec.config, &spec.profiledir).unwrap();
+        assert_eq!(auto.name(), "qemu", "without a kernel there is only one");
+        for name in ["kvm", "qemu", "kvm"] {
+            spec.image = Some(state_of(name));
+            assert_eq!(auto.settle(&spec).name(), name);
+            assert_eq!(auto.name(), name, "and it is that one from now on");
+        }
+        spec.image = None;
+        assert_eq!(auto.settle(&spec).name(), "qemu");
+        let made = |emulator: &str| {
+            let emulator = emulator.to_owned();
+            auto.kvm.made(&Attachments { emulator, ..Attachments::default() })
+        };
+        assert!(made("kxl-vmm /usr/bin/kxl-vmm 0.1.0"));
+        assert!(!made("qemu /usr/bin/qemu-system-x86_64 7.2.22"));
+        assert!(!made(""), "an older record");
+    }
+
+    #[test]
+    fn what_the_configuration_names_for_one_program_is_not_given_to_another() {
+        let mut config = Scratch::new("auto").spec().config;
+        config.boot.kernel = Some("/k".into());
+        config.emulator_args = vec!["-device".into(), "x".into()];
+        assert_eq!(choose(&config), QEMU);
+        config.emulator_args.clear();
+        config.emulator = Some("/usr/bin/qemu".into());
+        assert_eq!(choose(&config), QEMU);
+    }
+}

@@ -140,15 +140,15 @@ fn the_profile_in_the_manual_is_one() {
 #[test]
 fn the_manual_tells_what_each_built_in_profile_offers() {
     let manual = include_str!("../../../../man/kxl-backends.7");
-    let profiles = ["qemu", "simh", "any"]
+    let profiles = ["qemu", "kvm", "simh", "any"]
         .map(|name| Profile::load(name, Path::new("/nonexistent")).unwrap().capabilities());
     for capability in Capability::ALL {
         let said: Vec<bool> = manual
             .lines()
             .find_map(|line| line.strip_prefix(&format!(".It {capability} Ta ")))
             .map_or_else(
-                || vec![false; 3],
-                |row| row.split(" Ta ").take(3).map(|cell| cell == "yes").collect(),
+                || vec![false; 4],
+                |row| row.split(" Ta ").take(4).map(|cell| cell == "yes").collect(),
             );
         assert_eq!(said, profiles.map(|set| set.has(*capability)), "{capability}");
     }
