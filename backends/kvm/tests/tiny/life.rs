@@ -126,3 +126,31 @@ fn every_thread_of_a_running_machine_is_confined() {
     }
     assert!(seen.iter().any(|name| name == "vcpu0"), "{seen:?}");
 }
+
+#[test]
+fn a_machine_of_another_user_runs_is_saved_and_comes_back() {
+    const NOBODY: u32 = 65534;
+    let test = "a_machine_of_another_user_runs_is_saved_and_comes_back";
+    if no_kvm(test) {
+        return;
+    }
+    let place = Place::new();
+    if std::os::unix::fs::chown(&place.0, Some(NOBODY), Some(NOBODY)).is_err() {
+        return crate::skip::skip(test, "only root can become another user");
+    }
+    let user = ["-runas", "65534:65534"];
+    let mut vmm = guest(&place, "nobody", &user);
+    let status = fs::read_to_string(format!("/proc/{}/status", vmm.pid())).unwrap();
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    assert_eq!(vmm.ask('t'), "T");
+    let mut qmp = vmm.qmp();
+    let file = place.path("state");
+    let state = qmp.migrate(&format!("file:{file}"));
+    assert_eq!(state["status"], "completed", "{state}");
+    drop(qmp.say("quit"));
+    assert_eq!(vmm.ended(), 0);
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(&file).unwrap()), NOBODY);
+    let incoming = format!("file:{file}");
+    let mut vmm = Vmm::start(&place, "back", &[user[0], user[1], "-incoming", &incoming]);
+    assert_eq!(vmm.ask('c'), "GOOD");
+}
