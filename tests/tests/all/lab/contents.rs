@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::archive::Archive;
+use super::vmlinux;
 use crate::support::guest::{built, program};
 use crate::support::host::programs;
 
@@ -61,6 +62,9 @@ pub(super) fn ramdisk(jobs: &[String]) -> Result<Vec<u8>, String> {
     for name in ["vmlinuz", "initramfs.cpio.gz"] {
         archive.file(&format!("/guest/{name}"), &read(&built(name)?));
     }
+    let image = read(&kernel()?);
+    let unpacked = vmlinux::of(&image).ok_or("the test guest's kernel is not packed by LZ4")?;
+    archive.file("/guest/vmlinux", &unpacked);
     add_programs(&mut archive)?;
     if jobs.iter().any(|job| job.contains("::speed::")) {
         add_qemu(&mut archive)?;

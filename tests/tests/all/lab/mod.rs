@@ -15,6 +15,7 @@ mod archive;
 mod boot;
 mod contents;
 mod inside;
+mod vmlinux;
 
 /// Set for a program inside the lab.
 const INSIDE: &str = "KXL_LAB";

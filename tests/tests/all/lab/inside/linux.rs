@@ -7,7 +7,8 @@ use serde_json::json;
 use super::machine::{Machine, path};
 
 pub(in crate::lab) fn linux_boots_to_its_shell() {
-    let mut machine = Machine::ready("shell", "", &[]);
+    let mut machine = Machine::boot_kernel("vmlinuz", "shell", "", &[]);
+    machine.expect("READY");
     machine.enter();
     assert_eq!(machine.shell("echo $((6 * 7))"), "42\n");
     assert!(machine.shell("cat /proc/cmdline").contains("tick=100"));

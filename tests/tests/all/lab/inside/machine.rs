@@ -62,9 +62,15 @@ impl Machine {
         Self { child, keys, screen, read: 0, name: name.to_owned() }
     }
 
-    /// Boots the test guest; `words` are those of its command line.
+    /// Boots the test guest; `words` are those of its command line. The kernel is the one that
+    /// need not unpack itself.
     pub(super) fn boot(name: &str, words: &str, args: &[&str]) -> Self {
-        let kernel = built("vmlinuz").unwrap();
+        Self::boot_kernel("vmlinux", name, words, args)
+    }
+
+    /// Boots the test guest with this form of its kernel.
+    pub(super) fn boot_kernel(kernel: &str, name: &str, words: &str, args: &[&str]) -> Self {
+        let kernel = built(kernel).unwrap();
         let initrd = built("initramfs.cpio.gz").unwrap();
         let append = format!("console=ttyS0 quiet panic=-1 tick=100 {words}");
         let mut all = vec!["-kernel", kernel.to_str().unwrap(), "-append", &append];
