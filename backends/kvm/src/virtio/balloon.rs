@@ -17,8 +17,11 @@ const REPORTING: u64 = 1 << 5;
 /// Entries of each queue.
 const QUEUE: u16 = 128;
 
-/// Requests that are served before orders are looked for again.
+/// What is done before orders are looked for again: so many requests, and so much work. One unit of
+/// it is a page number, or so many bytes of a range.
 const BURST: usize = 128;
+const WORK: usize = 16 << 10;
+const UNIT: usize = 64 << 10;
 
 /// Fields of the configuration space: what the host wants, what the guest has given.
 const WANTED: usize = 0;
@@ -31,6 +34,9 @@ const STATISTIC: usize = 10;
 /// Page numbers of one request that are looked at, and statistics.
 const MAX_NUMBERS: usize = 16 << 10;
 const MAX_STATISTICS: usize = 64;
+
+/// Bytes of free ranges of one request that are given back; Linux reports 128 MiB at once.
+const MAX_REPORTED: usize = 1 << 30;
 
 /// What a queue is for. Which number it has depends on what was negotiated: queues of features
 /// that are not in use are left out.
@@ -57,8 +63,9 @@ fn usage(features: u64, queue: usize) -> Option<Use> {
     all.into_iter().flatten().nth(queue)
 }
 
-/// Gives pages back to the host. Numbers of pages come in any order: neighbours go together.
-fn inflate(chain: &mut Chain, memory: &Memory) {
+/// Gives pages back to the host. Numbers of pages come in any order: neighbours go together. The
+/// work that it was.
+fn inflate(chain: &mut Chain, memory: &Memory) -> usize {
     let count = (chain.readable.total() / NUMBER).min(MAX_NUMBERS);
     let mut pages = Vec::with_capacity(count);
     let mut number = [0; NUMBER];
@@ -74,6 +81,22 @@ fn inflate(chain: &mut Chain, memory: &Memory) {
         rest = &rest[run..];
         give_back(memory, GuestAddress(first * PAGE as u64), run * PAGE);
     }
+    count
+}
+
+/// Gives ranges back that the guest does not use, as many as one request may name. The work that
+/// it was.
+fn report(chain: &Chain, memory: &Memory) -> usize {
+    let (mut left, mut work) = (MAX_REPORTED, 0);
+    for segment in chain.writable.segments() {
+        if segment.length > left {
+            break;
+        }
+        left -= segment.length;
+        work += 1 + segment.length / UNIT;
+        give_back(memory, segment.address, segment.length);
+    }
+    work
 }
 
 /// Gives a range back, as far as it is whole pages of guest memory.
@@ -135,26 +158,23 @@ impl Balloon {
         }
     }
 
+    /// Does what a request asks for; the work that it was.
     fn request(
         &mut self,
         usage: Use,
         mut chain: Chain,
         env: &mut Env,
         queue: usize,
-    ) -> Result<(), QueueError> {
+    ) -> Result<usize, QueueError> {
         let head = chain.head;
-        match usage {
-            Use::Statistics => return self.take_statistics(chain, env, queue),
+        let work = match usage {
+            Use::Statistics => return self.take_statistics(chain, env, queue).map(|()| 0),
             Use::Inflate => inflate(&mut chain, &env.memory),
             // The pages come back as they are touched.
-            Use::Deflate => {}
-            Use::Reporting => {
-                for segment in chain.writable.segments() {
-                    give_back(&env.memory, segment.address, segment.length);
-                }
-            }
-        }
-        give(env, queue, head)
+            Use::Deflate => 0,
+            Use::Reporting => report(&chain, &env.memory),
+        };
+        give(env, queue, head).map(|()| work)
     }
 }
 
@@ -194,7 +214,7 @@ impl Device for Balloon {
 
     fn serve(&mut self, queue: usize, env: &mut Env) -> Result<(), QueueError> {
         let Some(usage) = usage(env.features, queue) else { return Ok(()) };
-        let mut left = BURST;
+        let (mut left, mut work) = (BURST, WORK);
         loop {
             let Some(Some(ring)) = env.queues.get_mut(queue) else { return Ok(()) };
             let Some(chain) = ring.pop(&env.memory)? else {
@@ -203,9 +223,9 @@ impl Device for Balloon {
                 }
                 break;
             };
-            self.request(usage, chain, env, queue)?;
+            work = work.saturating_sub(self.request(usage, chain, env, queue)?);
             left -= 1;
-            if left == 0 {
+            if left == 0 || work == 0 {
                 env.again(queue);
                 break;
             }
@@ -333,6 +353,47 @@ mod tests {
         driver.request(3, &buffers);
         let empty: Vec<_> = (500..510).filter(|page| is_empty(&driver, *page)).collect();
         assert_eq!(empty, [501, 502], "only whole pages");
+    }
+
+    #[test]
+    fn orders_are_looked_for_after_so_many_pages_however_few_requests_name_them() {
+        let mut driver = driven(Balloon::default(), 0);
+        // Pages apart from each other.
+        let numbers: Vec<u8> =
+            (0u32..16 << 10).flat_map(|number| (2 * number).to_le_bytes()).collect();
+        driver.put(2 * DATA, &numbers);
+        let length = u32::try_from(numbers.len()).unwrap();
+        for _ in 0..4 {
+            driver.offer(1, &[In(2 * DATA, length)]);
+            driver.offer(0, &[In(2 * DATA + 0x2000, length - 0x2000)]);
+        }
+        let count = |driver: &Driver<Balloon>, queue: usize| {
+            let count = driver.handle.call(move |balloon, env| {
+                balloon.serve(queue, env).unwrap();
+                env.queues[queue].as_ref().unwrap().state().next_used
+            });
+            count.unwrap()
+        };
+        assert_eq!(count(&driver, 0), 2, "of 4, each of 14 Ki pages");
+        assert_eq!(count(&driver, 1), 4, "what comes back costs nothing");
+        for _ in 0..4 {
+            driver.wait(0);
+        }
+    }
+
+    #[test]
+    fn a_report_of_more_than_anybody_has_is_not_heard_to_its_end() {
+        let mut driver = driven(Balloon::default(), 0);
+        let page = u32::try_from(PAGE).unwrap();
+        for (less, heard) in [(page, true), (0, false)] {
+            touch(&driver, 400);
+            let mut buffers = vec![Out(2 * DATA, 2 << 20); 511];
+            buffers.extend([Out(2 * DATA, (2 << 20) - less), Out(400 * PAGE as u64, page)]);
+            driver.offer_indirect(3, DATA, &buffers);
+            driver.ring(3);
+            driver.wait(3);
+            assert_eq!(is_empty(&driver, 400), heard, "the last page of 1 GiB, or one more");
+        }
     }
 
     #[test]

@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use super::{Device, DeviceState, Env, Gone, Handle, QueueError, Space, StateError};
 pub use disk::{Disk, DiskError, open};
-use request::{MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, Request, Started};
+use request::{
+    LARGEST, MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, MAX_ZEROES_SECTORS, MAX_ZEROES_SEGMENTS,
+    Request, Started,
+};
 
 /// Bytes of a sector, the unit of everything in the protocol.
 pub(crate) const SECTOR: u64 = 512;
@@ -22,10 +25,37 @@ const QUEUE: u16 = 256;
 /// Buffers of one request, besides its header and its status.
 const SEGMENTS: u32 = QUEUE as u32 - 2;
 
-/// Requests that are served before orders are looked for again.
-const BURST: usize = 2 * QUEUE as usize;
+/// Bytes of one buffer: so many buffers of this size are a request of the largest size.
+const SEGMENT: u32 = 128 << 10;
+
+const _: () = assert!(SEGMENTS as usize * SEGMENT as usize <= LARGEST);
+
+/// What is done before orders are looked for again: so many requests, and so much work, as
+/// [`Request::work`] counts it. A guest that asks for all of the disk with each of its requests can
+/// still be paused.
+#[derive(Debug)]
+struct Turn {
+    requests: usize,
+    work: usize,
+}
+
+impl Turn {
+    fn new() -> Self {
+        Self { requests: 2 * usize::from(QUEUE), work: 64 << 20 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.requests == 0 || self.work == 0
+    }
+
+    fn take(&mut self, request: Option<&Request>) {
+        self.requests = self.requests.saturating_sub(1);
+        self.work = self.work.saturating_sub(request.map_or(0, Request::work));
+    }
+}
 
 mod feature {
+    pub(super) const SIZE_MAX: u64 = 1 << 1;
     pub(super) const SEG_MAX: u64 = 1 << 2;
     pub(super) const RO: u64 = 1 << 5;
     pub(super) const BLK_SIZE: u64 = 1 << 6;
@@ -61,20 +91,20 @@ impl Block {
         }
     }
 
-    /// Serves what is in the queue, at most `left` requests. What has to wait for the disk waits
-    /// behind the rest, and all of it at the same time.
-    fn drain(&self, queue: usize, env: &mut Env, left: &mut usize) -> Result<(), QueueError> {
+    /// Serves what is in the queue, at most one turn. What has to wait for the disk waits behind
+    /// the rest, and all of it at the same time.
+    fn drain(&self, queue: usize, env: &mut Env, turn: &mut Turn) -> Result<(), QueueError> {
         let disk = self.disk.as_ref();
         let mut waiting: VecDeque<(u16, Request)> = VecDeque::new();
         loop {
-            while *left > 0
+            while !turn.is_over()
                 && let Some(Some(ring)) = env.queues.get_mut(queue)
                 && let Some(chain) = ring.pop(&env.memory)?
             {
-                *left -= 1;
                 let head = chain.head;
-                let started =
-                    Request::new(chain, env).map(|request| request.start(disk, &self.serial, env));
+                let request = Request::new(chain, env);
+                turn.take(request.as_ref());
+                let started = request.map(|request| request.start(disk, &self.serial, env));
                 match started {
                     Some(Started::Waits(request)) => {
                         // The first is read at once, so that the host may read ahead of it.
@@ -114,14 +144,15 @@ fn space(sectors: u64, block_size: u32) -> Space {
     let mut bytes = vec![0; 60];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     put(0, &sectors.to_le_bytes());
+    put(8, &SEGMENT.to_le_bytes());
     put(12, &SEGMENTS.to_le_bytes());
     put(20, &block_size.to_le_bytes());
     let alignment = block_size / 512;
     put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
     put(40, &MAX_DISCARD_SEGMENTS.to_le_bytes());
     put(44, &alignment.to_le_bytes());
-    put(48, &MAX_DISCARD_SECTORS.to_le_bytes());
-    put(52, &MAX_DISCARD_SEGMENTS.to_le_bytes());
+    put(48, &MAX_ZEROES_SECTORS.to_le_bytes());
+    put(52, &MAX_ZEROES_SEGMENTS.to_le_bytes());
     // Zeroes may be written by giving the space back.
     put(56, &[1]);
     Space::new(bytes)
@@ -131,9 +162,9 @@ impl Device for Block {
     const ID: u32 = 2;
 
     fn features(&self) -> u64 {
-        use feature::{BLK_SIZE, DISCARD, FLUSH, RO, SEG_MAX, WRITE_ZEROES};
+        use feature::{BLK_SIZE, DISCARD, FLUSH, RO, SEG_MAX, SIZE_MAX, WRITE_ZEROES};
         let kind = if self.readonly { RO } else { DISCARD | WRITE_ZEROES };
-        SEG_MAX | BLK_SIZE | FLUSH | kind
+        SIZE_MAX | SEG_MAX | BLK_SIZE | FLUSH | kind
     }
 
     fn queues(&self) -> Vec<u16> {
@@ -147,15 +178,15 @@ impl Device for Block {
     fn activate(&mut self, _env: &mut Env) {}
 
     fn serve(&mut self, queue: usize, env: &mut Env) -> Result<(), QueueError> {
-        let mut left = BURST;
+        let mut turn = Turn::new();
         loop {
             let Some(Some(ring)) = env.queues.get_mut(queue) else { return Ok(()) };
             ring.hush(&env.memory)?;
-            self.drain(queue, env, &mut left)?;
+            self.drain(queue, env, &mut turn)?;
             env.signal_used(queue)?;
             let Some(Some(ring)) = env.queues.get_mut(queue) else { return Ok(()) };
             let more = ring.listen(&env.memory)?;
-            if left == 0 {
+            if turn.is_over() {
                 // Orders come in between: a guest that never stops asking can still be paused.
                 env.again(queue);
                 return Ok(());

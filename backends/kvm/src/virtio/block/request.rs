@@ -10,11 +10,23 @@ use crate::virtio::Env;
 use crate::virtio::io as guest;
 use crate::virtio::queue::{Buffers, Chain, Segment};
 
-/// Sectors of one range that is discarded or zeroed: 1 GiB.
-pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 21;
+/// Bytes that one request reads or writes at most. The limits of buffers that the driver is told
+/// of come to less; a Linux that knows none of them sends 4 MiB at most.
+pub(super) const LARGEST: usize = 32 << 20;
 
-/// Ranges of one such request.
+/// Sectors of one range that is discarded, 128 MiB, and ranges of one such request.
+pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 18;
 pub(super) const MAX_DISCARD_SEGMENTS: u32 = 16;
+
+/// Sectors of one range that is zeroed, and ranges of one such request. Where the file system
+/// cannot zero they are written.
+pub(super) const MAX_ZEROES_SECTORS: u32 = 1 << 16;
+pub(super) const MAX_ZEROES_SEGMENTS: u32 = 1;
+
+const _: () = assert!(MAX_ZEROES_SECTORS as usize * MAX_ZEROES_SEGMENTS as usize * 512 <= LARGEST);
+
+/// What waiting for the disk to have written everything counts as.
+const FLUSH_WORK: usize = 16 << 20;
 
 const HEADER: usize = 16;
 const RANGE: usize = 16;
@@ -89,6 +101,17 @@ impl Request {
         Some(Self { kind, sector, readable, writable, status, room, done: 0 })
     }
 
+    /// How much there is to do for it, in bytes that are read or written, or what takes as long.
+    pub(super) fn work(&self) -> usize {
+        match self.kind {
+            kind::IN => self.room,
+            kind::OUT => self.readable.total(),
+            kind::FLUSH => FLUSH_WORK,
+            kind::DISCARD | kind::WRITE_ZEROES => LARGEST,
+            _ => 0,
+        }
+    }
+
     /// Does it, unless it would have to wait for the disk.
     pub(super) fn start(mut self, disk: Option<&Disk>, serial: &[u8], env: &Env) -> Started {
         if let (kind::IN, Some(disk)) = (self.kind, disk)
@@ -153,7 +176,7 @@ impl Request {
     /// Reads what is left to be read; whether that is all. What it was told to is said again by
     /// the next try, errors too.
     fn read(&mut self, disk: &Disk, env: &Env, flags: libc::c_int) -> Result<bool, Failure> {
-        let start = within(disk, self.sector, self.room)?;
+        let start = within(disk, self.sector, not_too_large(self.room)?)?;
         while !self.writable.segments().is_empty() {
             let (at, into) = (Some(start + self.done), self.writable.segments());
             let count = match retry(|| guest::read(disk.fd(), &env.memory, into, at, flags)) {
@@ -176,7 +199,7 @@ impl Request {
 
     fn write(&mut self, disk: &Disk, env: &Env) -> Result<(), Failure> {
         writable(disk)?;
-        let mut offset = within(disk, self.sector, self.readable.total())?;
+        let mut offset = within(disk, self.sector, not_too_large(self.readable.total())?)?;
         while !self.readable.segments().is_empty() {
             let at = Some(offset);
             let from: &[Segment] = self.readable.segments();
@@ -194,10 +217,11 @@ impl Request {
     fn ranges(&mut self, disk: &Disk, env: &Env) -> Result<(), Failure> {
         writable(disk)?;
         let total = self.readable.total();
-        if total == 0
-            || !total.is_multiple_of(RANGE)
-            || total > RANGE * MAX_DISCARD_SEGMENTS as usize
-        {
+        let (most, longest) = match self.kind {
+            kind::DISCARD => (MAX_DISCARD_SEGMENTS, MAX_DISCARD_SECTORS),
+            _ => (MAX_ZEROES_SEGMENTS, MAX_ZEROES_SECTORS),
+        };
+        if total == 0 || !total.is_multiple_of(RANGE) || total > RANGE * most as usize {
             return Err(Failure::Guest("no list of ranges"));
         }
         for _ in 0..total / RANGE {
@@ -205,7 +229,7 @@ impl Request {
             self.readable.read(&env.memory, &mut range);
             let sector = u64::from(word(&range, 0)) | u64::from(word(&range, 4)) << 32;
             let (sectors, flags) = (word(&range, 8), word(&range, 12));
-            if sectors > MAX_DISCARD_SECTORS {
+            if sectors > longest {
                 return Err(Failure::Guest("a range beyond the limit"));
             }
             let length = u64::from(sectors) * SECTOR;
@@ -242,6 +266,10 @@ fn discard(disk: &Disk, offset: u64, length: u64) -> Result<(), Failure> {
 
 fn writable(disk: &Disk) -> Result<(), Failure> {
     if disk.is_readonly() { Err(Failure::Guest("the disk is read-only")) } else { Ok(()) }
+}
+
+fn not_too_large(bytes: usize) -> Result<usize, Failure> {
+    if bytes > LARGEST { Err(Failure::Guest("more than a request may carry")) } else { Ok(bytes) }
 }
 
 /// The offset of a range of the disk, if all of it is there.

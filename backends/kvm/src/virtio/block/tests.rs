@@ -160,9 +160,9 @@ fn ranges_are_discarded_and_zeroed() {
     assert_eq!(ask(&mut driver, 11, 0, &[In(BUFFER, 16)]), (0, 1));
     assert!(image.read(0, 512 * 512).iter().all(|byte| *byte == 0));
     assert!(fs::metadata(&image.0).unwrap().blocks() < before, "space is given back");
-    driver.put(BUFFER, &[range(600, 8, 0), range(700, 8, 1)].concat());
-    assert_eq!(ask(&mut driver, 13, 0, &[In(BUFFER, 32)]), (0, 1));
-    for sector in [600, 700] {
+    for (sector, flags) in [(600, 0), (700, 1)] {
+        driver.put(BUFFER, &range(sector, 8, flags));
+        assert_eq!(ask(&mut driver, 13, 0, &[In(BUFFER, 16)]), (0, 1));
         assert!(image.read(sector, 8 * 512).iter().all(|byte| *byte == 0));
         assert_eq!(image.read(sector + 8, 1), [u8::try_from((sector + 8) & 0xff).unwrap()]);
     }
@@ -180,6 +180,7 @@ fn a_disk_says_its_name_its_size_and_its_limits() {
     assert_eq!(ask(&mut driver, 8, 0, &[Out(BUFFER, 20)]), (0, 21));
     assert_eq!(driver.get(BUFFER, 20), *b"disk0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
     assert_eq!(u64::from_le_bytes(driver.config(0)), 2048);
+    assert_eq!(u32::from_le_bytes(driver.config(8)), 128 << 10);
     assert_eq!(u32::from_le_bytes(driver.config(12)), 254);
     assert_eq!(u32::from_le_bytes(driver.config(20)), 512);
     assert_eq!(ask(&mut driver, 99, 0, &[]), (2, 1), "a request that nobody knows");
@@ -322,4 +323,84 @@ fn what_the_host_has_to_fetch_from_its_disk_first_comes_as_well() {
             assert!(driver.get(BUFFER + 0x2000 * number, 4608) == sectors);
         }
     }
+}
+
+/// A disk of 512 MiB, and requests that read nearly `mib` of it into the same few buffers.
+fn long_reads(name: &str, mib: u32, count: u64) -> (Image, Driver<Block>) {
+    let image = Image::new(name);
+    File::options().write(true).open(&image.0).unwrap().set_len(512 << 20).unwrap();
+    let mut driver = disk(&image);
+    for number in 0..count {
+        let (header, status) = (HEADER + 16 * number, STATUS + number);
+        driver.put(header, &[0; 16]);
+        driver.put(status, &[0xff]);
+        let mut buffers = vec![In(header, 16)];
+        buffers.extend((0..mib).map(|_| Out(BUFFER + 0x1_0000, 1 << 20)));
+        buffers.push(Out(status, 1));
+        driver.offer_indirect(0, DATA + 0x2000 + 0x800 * number, &buffers);
+    }
+    (image, driver)
+}
+
+#[test]
+fn orders_are_looked_for_after_so_much_work_however_few_requests_it_is() {
+    let (_image, mut driver) = long_reads("turns", 24, 8);
+    let served = driver.handle.call(|block, env| {
+        block.serve(0, env).unwrap();
+        env.queues[0].as_ref().unwrap().state().next_used
+    });
+    assert_eq!(served.unwrap(), 3, "of 8, each of 24 MiB");
+    for _ in 0..8 {
+        assert_eq!(driver.wait(0).1, (24 << 20) + 1);
+    }
+    assert_eq!(driver.get(STATUS, 8), [0; 8]);
+}
+
+#[test]
+fn flushes_and_ranges_end_a_turn_as_well() {
+    let image = Image::new("flushes");
+    let mut driver = disk(&image);
+    for (kind, most, buffer) in [(4, 4, None), (13, 2, Some(In(BUFFER, 16)))] {
+        driver.put(BUFFER, &[0; 16]);
+        let all: u16 = if buffer.is_some() { 5 } else { 8 };
+        let count = |driver: &Driver<Block>, serve: bool| {
+            let count = driver.handle.call(move |block, env| {
+                if serve {
+                    block.serve(0, env).unwrap();
+                }
+                env.queues[0].as_ref().unwrap().state().next_used
+            });
+            count.unwrap()
+        };
+        let before = count(&driver, false);
+        for number in 0..u64::from(all) {
+            offer(&mut driver, number, kind, 0, buffer.as_slice());
+        }
+        assert_eq!(count(&driver, true) - before, most);
+        for _ in 0..all {
+            driver.wait(0);
+        }
+        assert_eq!(driver.get(STATUS, usize::from(all)), vec![0; usize::from(all)]);
+    }
+}
+
+#[test]
+fn a_request_that_is_too_large_is_refused() {
+    for (mib, status) in [(32, 0), (33, 1)] {
+        let (_image, mut driver) = long_reads("large", mib, 1);
+        driver.ring(0);
+        driver.wait(0);
+        assert_eq!(driver.get(STATUS, 1), [status], "{mib} MiB");
+    }
+    let image = Image::new("ranges");
+    File::options().write(true).open(&image.0).unwrap().set_len(512 << 20).unwrap();
+    let mut driver = disk(&image);
+    for (kind, sectors, status) in
+        [(11, 1u32 << 18, 0), (11, (1 << 18) + 1, 1), (13, 1 << 16, 0), (13, (1 << 16) + 1, 1)]
+    {
+        driver.put(BUFFER, &[&[0; 8][..], &sectors.to_le_bytes(), &[0; 4]].concat());
+        assert_eq!(ask(&mut driver, kind, 0, &[In(BUFFER, 16)]).0, status, "{kind} {sectors}");
+    }
+    driver.put(BUFFER, &[0; 32]);
+    assert_eq!(ask(&mut driver, 13, 0, &[In(BUFFER, 32)]).0, 1, "zeroes in two ranges");
 }
