@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use kxl_qmp::server::{ErrorClass, Incoming, Request, line};
+use kxl_qmp::server::{Incoming, Request, line};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use thiserror::Error;
@@ -167,13 +167,7 @@ impl Server<'_> {
         self.tell_notices();
         match outcome {
             Ok(value) => line::returned(&value, id.as_ref()),
-            Err(refusal) => {
-                let text = match refusal.class {
-                    ErrorClass::CommandNotFound => refusal.text,
-                    _ => format!("{command}: {}", refusal.text),
-                };
-                line::refused(refusal.class, &text, id.as_ref())
-            }
+            Err(refusal) => line::refused(refusal.class, &refusal.text, id.as_ref()),
         }
     }
 

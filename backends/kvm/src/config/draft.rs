@@ -100,11 +100,11 @@ impl Draft {
     }
 
     fn boot(&mut self) -> Result<()> {
-        if self.config.incoming.is_some() {
-            // The state has the kernel in it: a description that names one fits both ways.
-            return Ok(());
-        }
         let Some(kernel) = self.kernel.take() else {
+            if self.config.incoming.is_some() {
+                // The state has the kernel in it: a file is for a reset.
+                return Ok(());
+            }
             let why = if self.initrd.is_some() || self.cmdline.is_some() {
                 "an initrd and a command line are for a kernel: name one with -kernel"
             } else {

@@ -41,7 +41,7 @@ pub struct Config {
     pub vcpus: u8,
     /// What they show of the host's processor.
     pub cpu: Cpu,
-    /// What is booted; `None` only where a state comes in.
+    /// What is booted, and at a reset again; `None` only where a state comes in.
     pub boot: Option<Boot>,
     /// In the order of their slots: `vda`, `vdb`, …
     pub disks: Vec<Disk>,

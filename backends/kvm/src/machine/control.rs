@@ -65,6 +65,7 @@ impl Control for Machine {
         if self.engine.is_none() {
             return Err(MachineError::NoState.into());
         }
+        // Asked before anything stands still: a machine that cannot be reset goes on.
         if self.actions.reboot == AfterReboot::Reset && self.payload.is_none() {
             return Err(MachineError::NoKernel.into());
         }

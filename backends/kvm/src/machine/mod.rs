@@ -60,7 +60,7 @@ pub enum MachineError {
     #[error("cannot clear guest memory for a reset")]
     Clear(#[source] std::io::Error),
     /// There is nothing to boot: its state came without a kernel.
-    #[error("this machine was brought back from a state and has no kernel to boot: start it anew")]
+    #[error("there is no kernel to boot: name one beside the state when the machine is started")]
     NoKernel,
     /// The state does not come in.
     #[error("cannot bring the machine back")]

@@ -16,6 +16,7 @@ use crate::api::{ListenError, Listener};
 use crate::boot::Payload;
 use crate::config::{self, Config, Incoming, Source};
 use crate::endpoint::{Endpoint, Unheard};
+use crate::log;
 use crate::memory::Backing;
 use crate::virtio::block::{Disk, DiskError};
 use crate::virtio::net::tap::{self, Tap, TapError};
@@ -102,14 +103,14 @@ impl Resources {
         // First of all the channel: whoever started the process waits for it.
         let listeners = config.qmp.iter().map(listener).collect::<Result<_, _>>()?;
         let kvm = Kvm::new().map_err(ResourceError::Kvm)?;
-        let payload = config.boot.as_ref().map(|boot| {
-            let initrd = boot.initrd.as_ref();
-            Ok::<_, OpenError>(Payload {
-                kernel: files::open("kernel", &boot.kernel, For::Reading)?,
-                initrd: initrd.map(|file| files::open("initrd", file, For::Reading)).transpose()?,
-                cmdline: boot.cmdline.clone(),
-            })
-        });
+        let payload = match config.boot.as_ref().map(payload) {
+            // A state does not need it, but for a reset.
+            Some(Err(error)) if config.incoming.is_some() => {
+                log::line(&format!("{}: a reset will be refused", log::chain(&error)));
+                None
+            }
+            payload => payload.transpose()?,
+        };
         let incoming = match &config.incoming {
             Some(Incoming::From(source)) => Some(files::open("state", source, For::Reading)?),
             Some(Incoming::Defer) | None => None,
@@ -141,10 +142,18 @@ impl Resources {
                 None => None,
             },
         };
-        let payload = payload.transpose()?;
         let pagemap = File::open("/proc/self/pagemap").ok();
         Ok(Self { kvm, payload, incoming, backing, pagemap, parts, sockets, listeners })
     }
+}
+
+fn payload(boot: &config::Boot) -> Result<Payload, OpenError> {
+    let initrd = boot.initrd.as_ref();
+    Ok(Payload {
+        kernel: files::open("kernel", &boot.kernel, For::Reading)?,
+        initrd: initrd.map(|file| files::open("initrd", file, For::Reading)).transpose()?,
+        cmdline: boot.cmdline.clone(),
+    })
 }
 
 /// A disk that is open.

@@ -186,3 +186,30 @@ fn a_process_killed_in_the_middle_of_a_save_leaves_nothing_that_comes_back() {
         assert_eq!(vmm.ended(), 1);
     }
 }
+
+#[test]
+fn a_guest_that_came_back_boots_its_kernel_at_a_reset_where_it_has_one() {
+    if no_kvm("a_guest_that_came_back_boots_its_kernel_at_a_reset_where_it_has_one") {
+        return;
+    }
+    let place = Place::new();
+    let file = place.path("state");
+    saved(&place, &file);
+    let mut without = back(&place, "without", &file);
+    let refused = without.qmp().ask("system_reset", &json!({}));
+    let text = refused["error"]["desc"].as_str().unwrap_or_default();
+    assert!(text.contains("no kernel"), "{refused}");
+    assert_eq!(without.ask('c'), "GOOD", "it goes on");
+    drop(without);
+
+    let kernel = place.path("guest");
+    let incoming = format!("file:{file}");
+    let mut with = Vmm::start(&place, "with", &["-kernel", &kernel, "-incoming", &incoming]);
+    assert_eq!(with.ask('c'), "GOOD");
+    with.qmp().ok("system_reset", &json!({}));
+    with.expect("READY");
+    assert_eq!(with.ask('t'), "T");
+    drop(with);
+    // Another one of the same file finds it as it was.
+    assert_eq!(back(&place, "after", &file).ask('c'), "GOOD");
+}

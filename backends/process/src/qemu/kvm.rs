@@ -331,10 +331,10 @@ impl Args {
         self.push("qmp", format!("fd:{}", plan.control));
     }
 
-    /// A state has its kernel in it.
+    /// A state has its kernel in it; the file is for the day of a reset.
     fn boot(&mut self, spec: &LaunchSpec) {
         let boot = &spec.config.boot;
-        let Some(kernel) = boot.kernel.as_ref().filter(|_| spec.image.is_none()) else { return };
+        let Some(kernel) = &boot.kernel else { return };
         self.push("kernel", kernel.as_os_str());
         if let Some(ramdisk) = &boot.ramdisk {
             self.push("initrd", ramdisk.as_os_str());

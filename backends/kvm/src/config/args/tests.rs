@@ -138,13 +138,13 @@ fn masks_of_one_register_are_put_together_and_the_last_word_counts() {
 }
 
 #[test]
-fn a_state_needs_no_kernel_and_a_kernel_beside_it_is_not_booted() {
+fn a_state_needs_no_kernel_and_one_beside_it_is_kept_for_a_reset() {
     let state = ["-incoming", "fd:3", "-mem-file", "fd:4"];
     let config = run(&state).unwrap().config;
     assert_eq!(config.incoming, Some(Incoming::From(Source::Fd(3))));
     assert_eq!(config.boot, None);
     let config = run(&[&state[..], &["-kernel", "k", "-append", "x"]].concat()).unwrap().config;
-    assert_eq!(config.boot, None);
+    assert_eq!(config.boot.unwrap().kernel, path("k"));
     let config = run(&["-incoming", "file:/s"]).unwrap().config;
     assert_eq!(config.incoming, Some(Incoming::From(path("/s"))));
     assert_eq!(run(&["-incoming", "defer"]).unwrap().config.incoming, Some(Incoming::Defer));

@@ -75,14 +75,16 @@ fn a_domain_becomes_a_command_line() {
 }
 
 #[test]
-fn a_state_comes_back_without_its_kernel() {
+fn a_state_comes_back_and_has_its_kernel_for_a_reset() {
     let mut plan = plan();
     plan.memory = Some(Memory { number: 5, own: false });
     plan.state = Some(6);
     let spec = spec();
-    assert!(line(&spec, &plan).ends_with("-rng -mem-file fd:5 -incoming fd:6"));
+    let line = |plan: &Plan| self::line(&spec, plan);
+    assert!(line(&plan).ends_with("-rng -mem-file fd:5 -incoming fd:6"));
+    assert!(line(&plan).contains("-kernel /boot/vmlinuz "));
     plan.memory = Some(Memory { number: 5, own: true });
-    assert!(line(&spec, &plan).contains("-mem-file fd:5,shared=on"));
+    assert!(line(&plan).contains("-mem-file fd:5,shared=on"));
 }
 
 #[test]
