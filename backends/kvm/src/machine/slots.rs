@@ -45,6 +45,15 @@ pub enum SlotError {
     /// Its thread has ended.
     #[error(transparent)]
     Gone(#[from] Gone),
+    /// One that cannot be saved.
+    #[error("cannot save the device in slot {slot}")]
+    Save {
+        /// The slot.
+        slot: u32,
+        /// Why not.
+        #[source]
+        source: StateError,
+    },
     /// A state that does not fit.
     #[error("cannot bring the device in slot {slot} back")]
     State {
@@ -271,11 +280,15 @@ impl Slots {
     /// The state of devices that stand still.
     ///
     /// # Errors
-    /// [`SlotError::Gone`].
+    /// [`SlotError::Save`].
     pub fn state(&self) -> Result<Vec<State>, SlotError> {
         (0u32..)
             .zip(&self.slots)
-            .map(|(slot, device)| Ok(State { slot, device: locked(&device.transport).state()? }))
+            .map(|(slot, device)| {
+                let state = locked(&device.transport).state();
+                let device = state.map_err(|source| SlotError::Save { slot, source })?;
+                Ok(State { slot, device })
+            })
             .collect()
     }
 

@@ -249,9 +249,9 @@ impl Device for Balloon {
         Ok(())
     }
 
-    fn save(&mut self, env: &mut Env) -> DeviceState {
+    fn save(&mut self, env: &mut Env) -> Result<DeviceState, StateError> {
         let target = env.space.get_u32(WANTED as u64);
-        DeviceState::Balloon { target, statistics: self.statistics.clone() }
+        Ok(DeviceState::Balloon { target, statistics: self.statistics.clone() })
     }
 
     fn load(&mut self, state: DeviceState, env: &mut Env) -> Result<(), StateError> {

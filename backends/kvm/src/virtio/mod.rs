@@ -114,8 +114,12 @@ pub trait Device: std::fmt::Debug + Send + Sized + 'static {
         let _nothing_stood_still = env;
     }
 
-    /// What is to be known besides registers and queues. Only while paused.
-    fn save(&mut self, env: &mut Env) -> DeviceState;
+    /// What is to be known besides registers and queues. Only while paused. What the driver believes
+    /// to be written is written for good afterwards.
+    ///
+    /// # Errors
+    /// When it cannot be; the device can go on all the same.
+    fn save(&mut self, env: &mut Env) -> Result<DeviceState, StateError>;
 
     /// Takes such a state back, before the device is activated.
     ///

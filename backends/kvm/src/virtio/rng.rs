@@ -75,8 +75,8 @@ impl Device for Rng {
         env.signal_used(queue)
     }
 
-    fn save(&mut self, _env: &mut Env) -> DeviceState {
-        DeviceState::Plain
+    fn save(&mut self, _env: &mut Env) -> Result<DeviceState, StateError> {
+        Ok(DeviceState::Plain)
     }
 
     fn load(&mut self, state: DeviceState, _env: &mut Env) -> Result<(), StateError> {

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use thiserror::Error;
 
-/// Why a state cannot be taken back.
+/// Why a state cannot be given, or taken back.
 #[derive(Debug, Error)]
 pub enum StateError {
     /// It belongs to another device.
@@ -26,6 +26,15 @@ pub enum StateError {
     /// A queue that is not in memory.
     #[error("cannot take the queues back")]
     Queue(#[source] super::QueueError),
+    /// What the guest has written is not safe on the disk.
+    #[error("cannot flush the disk {disk}, which the state would rely on")]
+    Flush {
+        /// The disk's id.
+        disk: String,
+        /// The refusal.
+        #[source]
+        source: std::io::Error,
+    },
     /// The device's thread has ended.
     #[error("cannot reach the device")]
     Gone(#[source] super::Gone),

@@ -130,8 +130,8 @@ impl Transport {
     /// Everything of the device, which must be paused.
     ///
     /// # Errors
-    /// When the device's thread has ended.
-    pub fn state(&self) -> Result<State, Gone> {
+    /// When what it holds is not safe on its disk, or its thread has ended.
+    pub fn state(&self) -> Result<State, StateError> {
         let (used, device) = self.worker.save()?;
         let mut queues = self.queues.clone();
         for (queue, used) in queues.iter_mut().zip(used) {

@@ -328,7 +328,7 @@ pub(crate) trait Work: Send + Sync + std::fmt::Debug {
     fn pause(&self) -> Result<(), Gone>;
     fn resume(&self) -> Result<(), Gone>;
     /// The queues in use, by number, and what is the device's own.
-    fn save(&self) -> Result<(Vec<Option<QueueState>>, DeviceState), Gone>;
+    fn save(&self) -> Result<(Vec<Option<QueueState>>, DeviceState), StateError>;
     /// Takes the device's own back.
     fn load(&self, state: DeviceState) -> Result<(), StateError>;
 }
@@ -350,12 +350,13 @@ impl<D: Device> Work for Handle<D> {
         self.order(Worker::resume)
     }
 
-    fn save(&self) -> Result<(Vec<Option<QueueState>>, DeviceState), Gone> {
+    fn save(&self) -> Result<(Vec<Option<QueueState>>, DeviceState), StateError> {
         self.order(|worker| {
-            let device = worker.device.save(&mut worker.env);
-            let queues = &worker.env.queues;
-            (queues.iter().map(|queue| queue.as_ref().map(VirtQueue::state)).collect(), device)
+            let device = worker.device.save(&mut worker.env)?;
+            let queues = worker.env.queues.iter();
+            Ok((queues.map(|queue| queue.as_ref().map(VirtQueue::state)).collect(), device))
         })
+        .map_err(StateError::Gone)?
     }
 
     fn load(&self, state: DeviceState) -> Result<(), StateError> {

@@ -125,6 +125,11 @@ impl Disk {
         self
     }
 
+    /// By which its errors are told.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// An error of the host, to be told; not more than one a second.
     pub(super) fn error(&self, write: bool, error: &io::Error) -> Option<Told> {
         let now = Instant::now();

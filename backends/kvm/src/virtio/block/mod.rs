@@ -197,8 +197,14 @@ impl Device for Block {
         }
     }
 
-    fn save(&mut self, _env: &mut Env) -> DeviceState {
-        DeviceState::Plain
+    fn save(&mut self, _env: &mut Env) -> Result<DeviceState, StateError> {
+        // The guest's memory, which goes into the state, has pages that it counts as clean: they may
+        // not be lost with the host's.
+        if let Some(disk) = self.disk.as_ref().filter(|disk| !disk.is_readonly()) {
+            let flush = |source| StateError::Flush { disk: disk.id().to_owned(), source };
+            disk.flush().map_err(flush)?;
+        }
+        Ok(DeviceState::Plain)
     }
 
     fn load(&mut self, state: DeviceState, _env: &mut Env) -> Result<(), StateError> {

@@ -404,3 +404,23 @@ fn a_request_that_is_too_large_is_refused() {
     driver.put(BUFFER, &[0; 32]);
     assert_eq!(ask(&mut driver, 13, 0, &[In(BUFFER, 32)]).0, 1, "zeroes in two ranges");
 }
+
+#[test]
+fn a_state_is_refused_while_the_disk_cannot_be_flushed_and_the_guest_goes_on() {
+    let image = Image::new("flush");
+    // It can be written, but knows of no flushing.
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let disk = image.disk(false).with_id("vda").over(null);
+    let mut driver = driven(Block::new(Some(disk), ""), 0);
+    driver.transport.pause().unwrap();
+    let error = driver.transport.state().unwrap_err();
+    assert!(matches!(&error, StateError::Flush { disk, .. } if disk == "vda"), "{error}");
+    driver.transport.resume().unwrap();
+    assert_eq!(ask(&mut driver, 1, 0, &[In(BUFFER, 512)]), (0, 1));
+    // One that nobody writes needs no flushing.
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let disk = image.disk(true).over(null);
+    let driver = driven(Block::new(Some(disk), ""), 0);
+    driver.transport.pause().unwrap();
+    driver.transport.state().unwrap();
+}

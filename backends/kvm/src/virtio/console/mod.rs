@@ -252,12 +252,12 @@ impl Device for Console {
         }
     }
 
-    fn save(&mut self, _env: &mut Env) -> DeviceState {
-        DeviceState::Console {
+    fn save(&mut self, _env: &mut Env) -> Result<DeviceState, StateError> {
+        Ok(DeviceState::Console {
             ready: self.ready,
             ports: self.ports.iter().map(|port| port.state).collect(),
             messages: self.messages.iter().cloned().collect(),
-        }
+        })
     }
 
     fn load(&mut self, state: DeviceState, _env: &mut Env) -> Result<(), StateError> {

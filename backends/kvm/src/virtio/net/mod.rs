@@ -242,8 +242,9 @@ impl Device for Net {
         self.connect(env);
     }
 
-    fn save(&mut self, _env: &mut Env) -> DeviceState {
-        DeviceState::Net { packet: self.received.packet().to_vec(), link_down: self.link_down }
+    fn save(&mut self, _env: &mut Env) -> Result<DeviceState, StateError> {
+        let packet = self.received.packet().to_vec();
+        Ok(DeviceState::Net { packet, link_down: self.link_down })
     }
 
     fn load(&mut self, state: DeviceState, env: &mut Env) -> Result<(), StateError> {
