@@ -324,12 +324,13 @@ impl VirtQueue {
         }
     }
 
-    /// Goes on where somebody else has stopped serving the ring: with this entry of the driver.
-    pub(crate) fn move_to(&mut self, memory: &Memory, available: u16) {
-        self.inner.set_next_avail(available);
+    /// Goes on where somebody else has stopped serving the ring: with this entry of the driver, or
+    /// behind what was given back, if that is all that is known.
+    pub(crate) fn move_to(&mut self, memory: &Memory, available: Option<u16>) {
         if let Ok(used) = self.inner.used_idx(memory, Ordering::Acquire) {
             self.inner.set_next_used(used.0);
         }
+        self.inner.set_next_avail(available.unwrap_or(self.inner.next_used()));
         self.asked = self.inner.next_used();
     }
 

@@ -135,8 +135,15 @@ impl Net {
                 .ok_or_else(|| io::Error::other("the driver has no such queue"))
         };
         let queues = [part(RX)?, part(TX)?];
-        vhost.start(env.features, &env.memory, queues, tap)?;
+        vhost.prepare(env.features, &env.memory, queues)?;
+        // The packet that waits for room would come behind those that the kernel brings.
+        if !self.received.packet().is_empty() {
+            self.received.clear();
+            self.dropped += 1;
+        }
+        // From here on it may have them, whatever it says.
         self.in_kernel = true;
+        vhost.start(tap)?;
         for (token, queue) in (CALL_TOKEN..).zip([RX, TX]) {
             env.listen_to(queue, false);
             if let Some(call) = vhost.call(queue) {
@@ -149,21 +156,26 @@ impl Net {
     }
 
     fn leave_kernel(&mut self, env: &mut Env) {
-        let Some(vhost) = self.vhost.as_ref().filter(|_| self.in_kernel) else { return };
+        let Some(vhost) = self.vhost.take_if(|_| self.in_kernel) else { return };
         self.in_kernel = false;
-        match vhost.stop() {
-            Ok(positions) => {
-                for (queue, position) in positions.into_iter().enumerate() {
-                    if let Some(Some(ring)) = env.queues.get_mut(queue) {
-                        ring.move_to(&env.memory, position);
-                    }
-                }
-            }
-            Err(error) => env.errors.report(|| format!("vhost keeps the queues: {error}")),
-        }
+        let stopped = vhost.stop();
         for queue in [RX, TX] {
             if let Some(call) = vhost.call(queue) {
                 env.unwatch(call);
+            }
+        }
+        if stopped.iter().all(Result::is_ok) {
+            self.vhost = Some(vhost);
+        } else {
+            // Closed, it serves nothing; packets go through this process from here on.
+            drop(vhost);
+        }
+        for (queue, position) in stopped.into_iter().enumerate() {
+            if let Err(error) = &position {
+                env.errors.report(|| format!("vhost keeps queue {queue} and is closed: {error}"));
+            }
+            if let Some(Some(ring)) = env.queues.get_mut(queue) {
+                ring.move_to(&env.memory, position.ok());
             }
             env.listen_to(queue, true);
             env.again(queue);

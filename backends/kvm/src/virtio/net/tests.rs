@@ -226,6 +226,55 @@ fn nothing_is_written_into_memory_during_a_pause() {
 }
 
 #[test]
+fn a_kernel_that_keeps_the_queues_is_closed_and_packets_go_on() {
+    let (mut driver, far) = interface(0);
+    for at in 0..4u64 {
+        driver.offer(RX, &[Out(DATA + at * 0x1000, 1536)]);
+    }
+    driver.ring(RX);
+    far.send(&packet(60, 1)).unwrap();
+    assert_eq!(driver.wait(RX).1, 60);
+    let closed = driver.handle.call(|net, env| {
+        // It refuses everything.
+        let null = std::fs::File::open("/dev/null").unwrap();
+        net.disconnect(env);
+        (net.vhost, net.in_kernel) = (Some(Vhost::new(null).unwrap()), true);
+        let before = env.errors.count();
+        net.disconnect(env);
+        assert_eq!(env.errors.count() - before, 2, "both queues are asked for");
+        let closed = net.vhost.is_none() && !net.in_kernel;
+        net.connect(env);
+        closed
+    });
+    assert!(closed.unwrap());
+    far.send(&packet(70, 2)).unwrap();
+    assert_eq!(driver.wait(RX).1, 70, "where the used ring says");
+    driver.put(DATA, &packet(100, 5));
+    driver.request(TX, &[In(DATA, 100)]);
+    assert_eq!(far.recv(&mut [0; 200]).unwrap(), 100);
+}
+
+#[test]
+fn a_kernel_that_refuses_the_queues_leaves_them_here_with_the_packet_that_waits() {
+    let (mut driver, far) = interface(0);
+    far.send(&packet(300, 4)).unwrap();
+    while driver.handle.call(|net, _| net.received.packet().is_empty()).unwrap() {
+        std::thread::yield_now();
+    }
+    driver
+        .handle
+        .call(|net, env| {
+            let null = std::fs::File::open("/dev/null").unwrap();
+            net.change(env, |net| net.vhost = Some(Vhost::new(null).unwrap()));
+        })
+        .unwrap();
+    driver.offer(RX, &[Out(DATA, 1536)]);
+    driver.ring(RX);
+    assert_eq!(driver.wait(RX).1, 300);
+    assert_eq!(driver.handle.dropped().unwrap(), 0);
+}
+
+#[test]
 fn a_real_tap_carries_packets_both_ways() {
     let name = format!("kxln{}", std::process::id() % 1_000_000);
     let tap = match tap::open(&name) {

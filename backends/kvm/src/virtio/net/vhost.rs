@@ -112,13 +112,12 @@ impl Vhost {
         self.calls.get(queue)
     }
 
-    /// Has the kernel serve both queues from where they stand. On an error it serves none.
-    pub(super) fn start(
+    /// Tells the kernel where both queues stand. It serves none of them yet.
+    pub(super) fn prepare(
         &mut self,
         features: u64,
         memory: &Memory,
         queues: [(&VirtQueue, &EventFd); 2],
-        tap: &Tap,
     ) -> io::Result<()> {
         if !self.owned {
             self.plain(SET_OWNER)?;
@@ -135,14 +134,13 @@ impl Vhost {
         for (index, (queue, kick)) in (0..).zip(queues) {
             self.set_ring(index, queue, kick, memory)?;
         }
-        for index in 0..2 {
-            let attached = self.attach(index, tap.as_raw_fd());
-            if attached.is_err() {
-                drop(self.attach(0, -1));
-                return attached;
-            }
-        }
         Ok(())
+    }
+
+    /// Has the kernel serve both queues. On an error it may serve one of them until
+    /// [`Vhost::stop`].
+    pub(super) fn start(&self, tap: &Tap) -> io::Result<()> {
+        (0..2).try_for_each(|index| self.attach(index, tap.as_raw_fd()))
     }
 
     fn set_memory(&self, memory: &Memory) -> io::Result<()> {
@@ -192,17 +190,18 @@ impl Vhost {
         self.with(SET_VRING_KICK, &mut VringFile { index, fd: kick.as_raw_fd() })
     }
 
-    /// Takes the queues back: the next entries of the driver, where the kernel has stopped. When
-    /// this returns, the kernel touches guest memory no more.
-    pub(super) fn stop(&self) -> io::Result<[u16; 2]> {
-        let mut positions = [0; 2];
-        for (index, position) in (0..).zip(&mut positions) {
-            self.attach(index, -1)?;
-            let mut base = VringState { index, value: 0 };
-            self.with(GET_VRING_BASE, &mut base)?;
-            *position = u16::try_from(base.value & 0xffff).unwrap_or(0);
-        }
-        Ok(positions)
+    /// Takes both queues back: the next entries of the driver, where the kernel has stopped. It
+    /// touches guest memory no more for one that is given back; for one that is not it may until
+    /// its device is closed.
+    pub(super) fn stop(&self) -> [io::Result<u16>; 2] {
+        [self.stop_ring(0), self.stop_ring(1)]
+    }
+
+    fn stop_ring(&self, index: u32) -> io::Result<u16> {
+        self.attach(index, -1)?;
+        let mut base = VringState { index, value: 0 };
+        self.with(GET_VRING_BASE, &mut base)?;
+        Ok(u16::try_from(base.value & 0xffff).unwrap_or(0))
     }
 
     fn attach(&self, index: u32, fd: RawFd) -> io::Result<()> {
