@@ -167,6 +167,8 @@ pub(crate) struct Worker<D: Device> {
     env: Env,
     orders: Receiver<Order<D>>,
     bell: EventFd,
+    /// The driver has written into the configuration space, and was heard during a pause.
+    written: bool,
     ended: bool,
 }
 
@@ -201,7 +203,8 @@ impl<D: Device> Worker<D> {
                 order(self);
             }
         } else if self.env.paused || self.ended {
-            // Resuming serves every queue; what is watched is still ready then.
+            // Resuming serves every queue; what is watched is still ready then. This would be lost.
+            self.written |= token == WRITTEN;
         } else if token == WRITTEN {
             self.device.written(&mut self.env);
         } else if token >= OWN {
@@ -268,6 +271,9 @@ impl<D: Device> Worker<D> {
             drop(self.bell.write(1));
             self.serve_all();
             self.env.signal.again();
+            if std::mem::take(&mut self.written) {
+                self.device.written(&mut self.env);
+            }
         }
     }
 }
@@ -410,7 +416,40 @@ pub(crate) fn start<D: Device>(
         paused: false,
     };
     let own_bell = bell.try_clone()?;
-    let worker = Worker { device, env, orders: received, bell: own_bell, ended: false };
+    let worker =
+        Worker { device, env, orders: received, bell: own_bell, written: false, ended: false };
     let thread = thread::spawn(Kind::Device, &setup.name, move || worker.run())?;
     Ok((Handle { orders, bell, errors, thread: Mutex::new(Some(thread)) }, board))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::Told;
+    use crate::virtio::balloon::Balloon;
+    use crate::virtio::driver::driven;
+
+    #[test]
+    fn what_is_written_into_the_configuration_during_a_pause_is_heard_after_it() {
+        let driver = driven(Balloon::default(), 0);
+        driver
+            .handle
+            .order(|worker| {
+                worker.pause();
+                assert!(worker.env.space.write(4, &9u32.to_le_bytes()));
+                // As it comes together with the order to pause, behind it.
+                worker.take(WRITTEN);
+                worker.resume();
+            })
+            .unwrap();
+        assert_eq!(driver.told.try_recv(), Ok(Told::Given(9 << 12)));
+        driver
+            .handle
+            .order(|worker| {
+                worker.pause();
+                worker.resume();
+            })
+            .unwrap();
+        assert!(driver.told.try_recv().is_err(), "once");
+    }
 }
