@@ -10,7 +10,7 @@ use super::queue::Segment;
 use crate::memory::Memory;
 
 /// Buffers of one system call; the array of them is on the stack.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 #[derive(Clone, Copy)]
 enum Direction {

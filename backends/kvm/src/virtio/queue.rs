@@ -84,6 +84,12 @@ impl Buffers {
         self.segments.push(segment);
     }
 
+    /// Whether it never had a buffer, or all are eaten.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.segments().is_empty()
+    }
+
     /// Eats `count` bytes; fewer if there are not so many.
     pub fn skip(&mut self, mut count: usize) {
         while count > 0 {
@@ -276,6 +282,12 @@ impl VirtQueue {
         // The index goes over all of them with the last.
         self.inner.set_next_used(at);
         self.push(memory, *last, *written)
+    }
+
+    /// Why the queue cannot be served after a chain like this.
+    #[must_use]
+    pub fn refuse(&self, head: u16, what: &'static str) -> QueueError {
+        QueueError::Chain { queue: self.index, head, what }
     }
 
     /// Asks to be told of the next request; true if one is there already.

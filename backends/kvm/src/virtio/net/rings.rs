@@ -5,7 +5,7 @@ use std::io;
 use super::tap::HEADER;
 use super::{MRG_RXBUF, Net, RX, TX};
 use crate::memory::Memory;
-use crate::virtio::queue::{Chain, VirtQueue};
+use crate::virtio::queue::{Chain, MAX_SEGMENTS, VirtQueue};
 use crate::virtio::{Env, QueueError, io as guest};
 
 /// The longest packet, with its header: 64 KiB that a tap puts together, and the frames around.
@@ -81,9 +81,14 @@ impl Received {
     ) -> Result<Delivery, QueueError> {
         let limit = if merge { usize::from(ring.size()) } else { 1 };
         let mut chains: Vec<Chain> = Vec::new();
-        let mut room = 0;
-        while room < self.length && chains.len() < limit {
+        let (mut room, mut segments) = (0, 0);
+        // A packet is not worth a walk over more buffers than one request may have.
+        while room < self.length && chains.len() < limit && segments < MAX_SEGMENTS {
             if let Some(chain) = ring.pop(memory)? {
+                if chain.writable.is_empty() {
+                    return Err(ring.refuse(chain.head, "has no room for a packet"));
+                }
+                segments += chain.readable.segments().len() + chain.writable.segments().len();
                 room += chain.writable.total();
                 chains.push(chain);
             } else if !ring.listen(memory)? {
@@ -196,6 +201,10 @@ impl Net {
         let length = chain.readable.total();
         let Some(tap) = self.tap.as_ref().filter(|_| !self.link_down) else { return false };
         if length <= HEADER || length > LONGEST {
+            return false;
+        }
+        // A tap takes a packet at once or not at all.
+        if chain.readable.segments().len() > guest::BATCH {
             return false;
         }
         // A host that is full, or whose interface is down, loses packets as any wire does.

@@ -146,6 +146,50 @@ fn packets_that_make_no_sense_go_nowhere() {
 }
 
 #[test]
+fn a_packet_in_more_buffers_than_a_tap_takes_is_dropped_whole() {
+    let (mut driver, far) = interface(0);
+    driver.put(DATA, &packet(2000, 5));
+    for (count, dropped) in [(257u32, 1), (256, 1)] {
+        let buffers: Vec<_> = (0..u64::from(count)).map(|at| In(DATA + at, 1)).collect();
+        driver.offer_indirect(TX, DATA + 0x1000, &buffers);
+        driver.ring(TX);
+        driver.wait(TX);
+        assert_eq!(driver.handle.dropped().unwrap(), dropped, "{count}");
+    }
+    assert_eq!(far.recv(&mut [0; 2000]).unwrap(), 256, "the first that came out");
+}
+
+#[test]
+fn a_buffer_for_packets_without_room_is_the_end_of_the_queue() {
+    let (mut driver, far) = interface(0);
+    let before = driver.handle.errors();
+    driver.offer(RX, &[In(DATA, 1000)]);
+    driver.ring(RX);
+    far.send(&packet(100, 1)).unwrap();
+    driver.wait_changed();
+    assert_ne!(driver.read(0x70) & crate::virtio::transport::status::NEEDS_RESET, 0);
+    assert_eq!(driver.handle.errors() - before, 1);
+}
+
+#[test]
+fn a_packet_is_not_spread_over_thousands_of_buffers() {
+    let (mut driver, far) = interface(0);
+    // Two bytes of room in the first four, and enough in the fifth.
+    let mut buffers = vec![In(DATA, 1); 510];
+    buffers.extend([Out(DATA, 1), Out(DATA, 1)]);
+    for at in 0..4u64 {
+        driver.offer_indirect(RX, DATA + 0x1_0000 + at * 0x4000, &buffers);
+    }
+    driver.offer(RX, &[Out(DATA + 0x1000, 1000)]);
+    driver.ring(RX);
+    far.send(&packet(100, 1)).unwrap();
+    while driver.handle.dropped().unwrap() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(driver.used(RX), None);
+}
+
+#[test]
 fn a_slot_has_no_link_until_a_tap_is_plugged_in() {
     let mut driver = driven(Net::new(MAC_ADDRESS, None, None), 0);
     assert_eq!(driver.config::<6>(0), MAC_ADDRESS);
