@@ -124,7 +124,7 @@ pub enum What {
 impl What {
     /// Whether a guest can bring about any number of these.
     const fn of_no_account(&self) -> bool {
-        matches!(self, Self::BalloonChange(_) | Self::BlockIoError { .. })
+        matches!(self, Self::BlockIoError { .. })
     }
 }
 
@@ -161,7 +161,11 @@ impl Notices {
     /// Tells something that happens now. Never waits for who hears it.
     pub fn post(&self, what: What) {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if what.of_no_account() && queue.len() >= MAX_WAITING {
+        if let What::BalloonChange(_) = what {
+            // What it was before is of no interest to who has not heard it yet; the last is never
+            // dropped.
+            queue.retain(|waiting| !matches!(waiting.what, What::BalloonChange(_)));
+        } else if what.of_no_account() && queue.len() >= MAX_WAITING {
             return;
         }
         queue.push_back(Notice { at: SystemTime::now(), what });
@@ -228,12 +232,17 @@ mod tests {
     #[test]
     fn what_a_guest_repeats_is_bounded_and_an_end_is_told_all_the_same() {
         let notices = Notices::new().unwrap();
-        for number in 0..MAX_WAITING + 10 {
-            notices.post(What::BalloonChange(number as u64));
+        for _ in 0..MAX_WAITING + 10 {
+            let (device, reason) = ("vda".to_owned(), String::new());
+            notices.post(What::BlockIoError { device, write: true, reason });
+        }
+        for bytes in 0..10 {
+            notices.post(What::BalloonChange(bytes));
         }
         notices.post(What::Exit(1));
         let heard = notices.take();
-        assert_eq!(heard.len(), MAX_WAITING + 1);
-        assert_eq!(heard.last().unwrap().what, What::Exit(1));
+        assert_eq!(heard.len(), MAX_WAITING + 2);
+        let last: Vec<_> = heard.into_iter().skip(MAX_WAITING).map(|notice| notice.what).collect();
+        assert_eq!(last, [What::BalloonChange(9), What::Exit(1)], "the latest of a balloon");
     }
 }

@@ -100,6 +100,11 @@ pub trait Device: std::fmt::Debug + Send + Sized + 'static {
         let _of_no_interest = env;
     }
 
+    /// It is the time that was given to [`Env::wake_at`].
+    fn woken(&mut self, env: &mut Env) {
+        let _nothing_waited_for = env;
+    }
+
     /// Finishes or puts back whatever is in flight: afterwards nothing touches guest memory.
     ///
     /// # Errors

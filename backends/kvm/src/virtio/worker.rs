@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use thiserror::Error;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -68,6 +69,8 @@ pub struct Env {
     pub queues: Vec<Option<VirtQueue>>,
     bells: Vec<EventFd>,
     epoll: Epoll,
+    /// When the device wants to be called, if nothing else comes.
+    alarm: Option<Instant>,
     active: bool,
     paused: bool,
 }
@@ -137,6 +140,20 @@ impl Env {
         }
     }
 
+    /// Has [`Device::woken`] called at this time, or as soon as the machine goes on after it. One
+    /// that is set already stays.
+    pub fn wake_at(&mut self, time: Instant) {
+        self.alarm.get_or_insert(time);
+    }
+
+    /// The milliseconds that may be waited for events; -1 is for ever.
+    fn patience(&self) -> i32 {
+        let left = |alarm: Instant| alarm.saturating_duration_since(Instant::now());
+        // One more: what is rounded down would be waited for in circles.
+        self.alarm
+            .map_or(-1, |alarm| i32::try_from(left(alarm).as_millis() + 1).unwrap_or(i32::MAX))
+    }
+
     /// Interrupts the driver, if it wants to know of what was given back.
     ///
     /// # Errors
@@ -184,7 +201,8 @@ impl<D: Device> Worker<D> {
                 }
                 continue;
             }
-            let count = match self.env.epoll.wait(-1, &mut events) {
+            let patience = self.env.patience();
+            let count = match self.env.epoll.wait(patience, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // Not possible with a descriptor and a buffer of our own; without events there
@@ -193,6 +211,13 @@ impl<D: Device> Worker<D> {
             };
             for event in events.iter().take(count) {
                 self.take(event.data());
+            }
+            if !self.env.paused
+                && let Some(alarm) = self.env.alarm
+                && alarm <= Instant::now()
+            {
+                self.env.alarm = None;
+                self.device.woken(&mut self.env);
             }
         }
     }
@@ -412,6 +437,7 @@ pub(crate) fn start<D: Device>(
         queues: Vec::new(),
         bells,
         epoll,
+        alarm: None,
         active: false,
         paused: false,
     };
