@@ -115,9 +115,13 @@ fn the_target_is_seen_and_the_answer_heard() {
 fn of_a_flood_of_answers_the_first_and_the_last_are_told() {
     let mut driver = driven(Balloon::default(), 0);
     let began = Instant::now();
-    for pages in 1..=5000 {
-        driver.write(0x104, pages);
-    }
+    let flood = driver.handle.call(|balloon, env| {
+        for pages in 1..=5000u32 {
+            env.space.write(4, &pages.to_le_bytes());
+            balloon.written(env);
+        }
+    });
+    flood.unwrap();
     let mut told = vec![driver.told.recv().unwrap()];
     while told.last() != Some(&Told::Given(5000 << 12)) {
         told.push(driver.told.recv_timeout(Duration::from_secs(20)).unwrap());
