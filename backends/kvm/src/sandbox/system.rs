@@ -45,6 +45,16 @@ pub(super) fn no_new_privs() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
 }
 
+/// What this kernel's landlock can do, as it counts that itself; 0 without landlock (the kernel's
+/// Documentation/userspace-api/landlock.rst).
+pub(super) fn landlock_level() -> i64 {
+    const VERSION: libc::c_uint = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: asked for the version, the call takes no structure.
+    let level = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, VERSION) };
+    level.max(0)
+}
+
 /// Moves into a network without any interface, where the privileges allow it.
 pub(super) fn leave_network() -> io::Result<()> {
     // SAFETY: No memory is handed over.
