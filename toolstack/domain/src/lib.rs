@@ -18,6 +18,7 @@
 pub mod capability;
 pub mod config;
 pub mod failure;
+pub mod guest;
 pub mod ids;
 pub mod image;
 pub mod lifecycle;
