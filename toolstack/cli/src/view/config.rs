@@ -56,6 +56,11 @@ pub(crate) fn render(config: &DomainConfig) -> String {
     put_some(&mut put, "limit_pids", config.limits.pids.map(|n| n.to_string()).as_deref());
     put_some(&mut put, "limit_nofile", config.limits.nofile.map(|n| n.to_string()).as_deref());
     maintenance(&mut put, config);
+    for line in config.service_cfg().lines() {
+        if let Some((key, value)) = line.split_once(" = ") {
+            put(key, value.trim_matches('"'));
+        }
+    }
     for (key, value) in &config.kept {
         put(key, &format!("{value} (kept, without effect)"));
     }
@@ -71,6 +76,10 @@ fn maintenance(put: &mut impl FnMut(&str, &str), config: &DomainConfig) {
     if !own.after.is_empty() {
         let names: Vec<_> = own.after.iter().map(|name| name.as_str()).collect();
         put("after", &names.join(" "));
+    }
+    if !own.requires.is_empty() {
+        let names: Vec<_> = own.requires.iter().map(|name| name.as_str()).collect();
+        put("requires", &names.join(" "));
     }
     if !own.stop_command.is_empty() {
         put("stop_command", &own.stop_command.join(" "));

@@ -93,6 +93,16 @@ pub enum ErrorKind {
     /// Keys that contradict each other or a limit of the machine.
     #[error("{0}")]
     Contradiction(&'static str),
+    /// A key of Xen beside one of supervision that decides the same.
+    #[error("{of_xen} cannot stand beside {key}, which is at {place}")]
+    BesideSupervision {
+        /// Xen's key.
+        of_xen: &'static str,
+        /// The key of supervision.
+        key: &'static str,
+        /// Where that one stands.
+        place: String,
+    },
     /// What would have to be ignored and must not be.
     #[error("{key} cannot be honoured: {why}")]
     Refused {

@@ -18,6 +18,7 @@ mod print;
 mod print_items;
 mod rate;
 mod settings;
+mod size;
 mod syntax;
 mod text;
 pub mod vdev;

@@ -1,6 +1,9 @@
 //! A domain's configuration as typed, checked values: what the parser makes and what backends,
 //! records and renderers read.
 
+mod process;
+mod supervision;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,6 +13,9 @@ use crate::ids::{DomainName, DomainUuid};
 use crate::image::ClockPolicy;
 use crate::policy::{Action, GuestEvent, default_action};
 use crate::state::words;
+
+pub use process::{Input, Output, OutputTo, Privilege, ProcessRules, Rlimit, RlimitName};
+pub use supervision::{Autorestart, GuestEvents, Stop, StopSignal, Supervision};
 
 words! {
     /// xl's `type=`.
@@ -110,14 +116,31 @@ pub struct DomainConfig {
     /// `clock_after_restore=`.
     #[serde(default)]
     pub clock_after_restore: ClockPolicy,
+    /// Supervisor's rules; `None` = Xen's `on_*` alone decide what follows an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervision: Option<Supervision>,
+    /// How it is stopped.
+    #[serde(default)]
+    pub stop: Stop,
+    /// `guest_events=`.
+    #[serde(default = "DomainConfig::no_guest_events")]
+    pub guest_events: GuestEvents,
+    /// What its program runs with.
+    #[serde(default, skip_serializing_if = "ProcessRules::is_default")]
+    pub process: ProcessRules,
     /// Keys that are understood and kept but that this build does not act on: key to value, the
     /// value written as in a configuration file (`"text"`, `["a", "b"]`).
     pub kept: BTreeMap<String, String>,
 }
 
 impl DomainConfig {
-    /// Keeps the domain however it ends: nothing follows from any event.
-    pub const fn preserve_always(&mut self) {
+    const fn no_guest_events() -> GuestEvents {
+        GuestEvents::None
+    }
+
+    /// Keeps the domain however it ends: nothing follows from any event, and nobody supervises it.
+    pub fn preserve_always(&mut self) {
+        self.supervision = None;
         self.on_poweroff = Action::Preserve;
         self.on_reboot = Action::Preserve;
         self.on_crash = Action::Preserve;
@@ -165,6 +188,10 @@ impl DomainConfig {
             console: Console::default(),
             maintenance: Maintenance::default(),
             clock_after_restore: ClockPolicy::default(),
+            supervision: None,
+            stop: Stop::default(),
+            guest_events: GuestEvents::None,
+            process: ProcessRules::default(),
             kept: BTreeMap::new(),
         }
     }
@@ -376,6 +403,9 @@ pub struct Maintenance {
     /// `after=`: started before this domain and stopped after it. They need not exist.
     #[serde(default)]
     pub after: Vec<DomainName>,
+    /// `requires=`: as `after`, and where one of them did not come up this domain is not started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<DomainName>,
     /// `stop_command=`: the absolute path of a program and its arguments; empty = none.
     #[serde(default)]
     pub stop_command: Vec<String>,
@@ -385,6 +415,13 @@ impl Maintenance {
     const fn middle() -> u32 {
         500
     }
+
+    /// The domains that are started before this one and stopped after it: those of `after=` and
+    /// those of `requires=`.
+    pub fn predecessors(&self) -> impl Iterator<Item = &DomainName> {
+        let required = self.requires.iter().filter(|name| !self.after.contains(name));
+        self.after.iter().chain(required)
+    }
 }
 
 impl Default for Maintenance {
@@ -393,6 +430,7 @@ impl Default for Maintenance {
             autostart: None,
             priority: Self::middle(),
             after: Vec::new(),
+            requires: Vec::new(),
             stop_command: Vec::new(),
         }
     }

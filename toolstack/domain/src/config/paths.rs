@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::model::{DomainConfig, Firmware};
+use super::model::{DomainConfig, Firmware, Input, OutputTo};
 
 impl DomainConfig {
-    /// Makes every relative path absolute: kernel, ramdisk, firmware, ini, the files of disks, and
+    /// Makes every relative path absolute: kernel, ramdisk, firmware, ini, the files of disks
+    /// and of standard streams, the working directory, and
     /// an emulator that is named with a slash (one without is searched for, as a shell would).
     ///
     /// Left alone are the targets of disks with a script or of the form `SCHEME://…`, which are no
@@ -23,6 +24,18 @@ impl DomainConfig {
             && emulator.as_os_str().as_encoded_bytes().contains(&b'/')
         {
             resolve(emulator, cwd);
+        }
+        let process = &mut self.process;
+        if let Some(directory) = &mut process.directory {
+            resolve(directory, cwd);
+        }
+        if let Some(Input::File(path)) = &mut process.stdin {
+            resolve(path, cwd);
+        }
+        for output in [&mut process.stdout, &mut process.stderr] {
+            if let Some(OutputTo::File(path)) = &mut output.to {
+                resolve(path, cwd);
+            }
         }
         for disk in self.disks.iter_mut().filter(|disk| disk.script.is_none()) {
             if let Some(target) = disk.target.as_mut().filter(|target| !is_address(target)) {

@@ -1,5 +1,7 @@
 //! A configuration as text that reads back as the same configuration.
 
+mod service;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -211,6 +213,8 @@ impl DomainConfig {
         }
         out.number("console_pace", self.console.pace_ms.map(i64::from));
         self.print_maintenance(out, plain);
+        self.print_supervision(out, plain);
+        self.print_process(out, plain);
     }
 
     fn print_maintenance(&self, out: &mut Printer, plain: &Self) {
@@ -221,6 +225,8 @@ impl DomainConfig {
         }
         let after: Vec<String> = own.after.iter().map(|name| name.as_str().to_owned()).collect();
         out.list("after", &after);
+        let requires: Vec<String> = own.requires.iter().map(ToString::to_string).collect();
+        out.list("requires", &requires);
         out.list("stop_command", &own.stop_command);
         if self.clock_after_restore != plain.clock_after_restore {
             out.text("clock_after_restore", Some(self.clock_after_restore.as_str()));

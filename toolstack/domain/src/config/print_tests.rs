@@ -10,11 +10,18 @@ use crate::policy::Action;
 
 #[test]
 fn a_configuration_of_every_section_reads_back_the_same() {
-    let text = include_str!("testdata/everything.cfg");
-    let config = parse("everything.cfg", text, &[]).unwrap_or_else(|e| panic!("{e}")).config;
-    let printed = config.to_cfg();
-    let again = parse("printed", &printed, &[]).unwrap_or_else(|e| panic!("{e}\n{printed}"));
-    assert_eq!(again.config, config, "{printed}");
+    for text in [
+        include_str!("testdata/everything.cfg"),
+        include_str!("testdata/supervised.cfg"),
+        // One key makes it supervised, and what is printed must still say so.
+        "name='a'\nbackend='any'\nstartsecs=10\n",
+        "name='a'\nbackend='any'\nexitcodes=[]\n",
+    ] {
+        let config = parse("given", text, &[]).unwrap_or_else(|e| panic!("{e}")).config;
+        let printed = config.to_cfg();
+        let again = parse("printed", &printed, &[]).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(again.config, config, "{printed}");
+    }
 }
 
 /// Any text that a string in a configuration can hold.

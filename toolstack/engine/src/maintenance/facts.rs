@@ -156,7 +156,7 @@ fn member(paths: &Paths, row: ListRow, config: DomainConfig, abilities: &Abiliti
         memory,
         touched,
         priority: config.maintenance.priority,
-        after: config.maintenance.after,
+        after: config.maintenance.predecessors().cloned().collect(),
         stop_command: config.maintenance.stop_command,
     }
 }

@@ -76,7 +76,7 @@ impl Item {
             uuid,
             name: config.name.clone(),
             priority: config.maintenance.priority,
-            after: config.maintenance.after.clone(),
+            after: config.maintenance.predecessors().cloned().collect(),
             bring,
             paused: false,
             from: from.to_owned(),

@@ -5,7 +5,9 @@ mod devices;
 mod display;
 mod general;
 mod own;
+mod process;
 mod reader;
+mod supervision;
 
 use super::error::{ConfigError, ConfigErrors, ErrorKind, Warning, WarningKind};
 use super::keys::{self, Verdict};
@@ -81,6 +83,8 @@ pub fn parse_by(
 fn build(reader: &mut Reader<'_>) -> DomainConfig {
     let mut config = general::identity(reader);
     own::read(reader, &mut config);
+    supervision::read(reader, &mut config);
+    process::read(reader, &mut config);
     general::machine(reader, &mut config);
     general::actions(reader, &mut config);
     boot::read(reader, &mut config);
@@ -216,5 +220,7 @@ fn syntax_hint(source: &SourceText, error: &SyntaxError) -> Option<String> {
     Some(hint)
 }
 
+#[cfg(test)]
+mod service_tests;
 #[cfg(test)]
 mod tests;

@@ -63,23 +63,31 @@ fn maintenance(reader: &mut Reader<'_>, config: &mut DomainConfig) {
     if let Some(priority) = reader.ranged("priority", 0..=1000) {
         config.maintenance.priority = priority;
     }
-    for text in reader.texts("after") {
-        match text.value.parse::<DomainName>() {
-            Ok(name) if name == config.name => {
-                let what = "a domain cannot come after itself";
-                reader.error(ErrorKind::Contradiction(what), &text.span).done();
-            }
-            Ok(name) if config.maintenance.after.contains(&name) => {}
-            Ok(name) => config.maintenance.after.push(name),
-            Err(_) => unknown_word(reader, "after", text, "the name of a domain").done(),
-        }
-    }
+    config.maintenance.after = names(reader, "after", &config.name);
+    config.maintenance.requires = names(reader, "requires", &config.name);
     let command = reader.items("stop_command");
     if let Some(program) = command.first().filter(|program| !program.value.starts_with('/')) {
         let program = program.clone();
         unknown_word(reader, "stop_command", program, "the absolute path of a program").done();
     }
     config.maintenance.stop_command = command.into_iter().map(|text| text.value).collect();
+}
+
+/// The names of other domains.
+fn names(reader: &mut Reader<'_>, key: &'static str, own: &DomainName) -> Vec<DomainName> {
+    let mut names = Vec::new();
+    for text in reader.texts(key) {
+        match text.value.parse::<DomainName>() {
+            Ok(name) if name == *own => {
+                let what = "a domain cannot come after itself";
+                reader.error(ErrorKind::Contradiction(what), &text.span).done();
+            }
+            Ok(name) if names.contains(&name) => {}
+            Ok(name) => names.push(name),
+            Err(_) => unknown_word(reader, key, text, "the name of a domain").done(),
+        }
+    }
+    names
 }
 
 /// A path; an empty one is an error.

@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::config::model::DomainConfig;
 use crate::config::number::{self, NumberError};
 use crate::config::syntax::{Document, Setting, ValueKind};
-use crate::config::text::SourceText;
+use crate::config::text::{Place, SourceText};
 
 /// A string and where it stands.
 #[derive(Clone, Debug)]
@@ -107,15 +107,16 @@ impl<'d> Reader<'d> {
         kind: ErrorKind,
         key: &'static str,
     ) -> Mistake<'r, 'd> {
-        let place = self.document.settings.get(key).map(|s| self.source.place(&s.key_span));
+        let place = self.place_of(key);
         self.mistake(kind, place)
     }
 
-    fn mistake(
-        &mut self,
-        kind: ErrorKind,
-        place: Option<crate::config::text::Place>,
-    ) -> Mistake<'_, 'd> {
+    /// Where a key stands, if it is given.
+    pub(super) fn place_of(&self, key: &str) -> Option<Place> {
+        self.document.settings.get(key).map(|setting| self.source.place(&setting.key_span))
+    }
+
+    fn mistake(&mut self, kind: ErrorKind, place: Option<Place>) -> Mistake<'_, 'd> {
         let error = ConfigError {
             kind,
             source_name: self.source.name.clone(),

@@ -9,7 +9,7 @@ use crate::policy::Action;
 
 const HEAD: &str = "name = 'web1'\nkernel = '/k'\n";
 
-fn good(text: &str) -> DomainConfig {
+pub(super) fn good(text: &str) -> DomainConfig {
     parse("f", &format!("{HEAD}{text}"), &[]).unwrap_or_else(|e| panic!("{text}: {e}")).config
 }
 
@@ -17,7 +17,7 @@ fn hvm(text: &str) -> DomainConfig {
     good(&format!("type = 'hvm'\n{text}"))
 }
 
-fn bad(text: &str) -> ConfigErrors {
+pub(super) fn bad(text: &str) -> ConfigErrors {
     parse("f", &format!("{HEAD}{text}"), &[]).map(|_| ()).expect_err(text)
 }
 
