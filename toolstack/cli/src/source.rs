@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kxl_domain::config::{self, Parsed};
+use kxl_domain::config::{self, Parsed, Rules};
 use kxl_domain::{Failure, Kind};
-use kxl_engine::monitor_program;
+use kxl_engine::{Conf, monitor_program};
 use serde::Deserialize;
 
 use crate::report;
@@ -47,7 +47,8 @@ pub(crate) fn read(file: &Path) -> io::Result<String> {
     fs::read_to_string(file)
 }
 
-/// Reads and parses, and makes the paths in it absolute.
+/// Reads and parses, with the host's defaults for what is left out, and makes the paths in it
+/// absolute.
 ///
 /// # Errors
 /// [`Kind::Failed`] when the file cannot be read, [`Kind::Usage`] with the lines and carets of
@@ -67,7 +68,8 @@ pub(crate) fn load(words: &Words) -> Result<Parsed, Failure> {
         Some(file) if is_json(&text) => stratovirt(file)?,
         _ => text,
     };
-    let mut parsed = config::parse(&name, &text, &words.overrides)
+    let defaults = Conf::domain_defaults()?;
+    let mut parsed = config::parse_with(&defaults, Rules::Kxl, &name, &text, &words.overrides)
         .map_err(|errors| Failure::new(Kind::Usage, errors.to_string().trim_end().to_owned()))?;
     resolve(&mut parsed)?;
     Ok(parsed)

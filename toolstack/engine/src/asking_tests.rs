@@ -9,7 +9,7 @@ use kxl_domain::DomainConfig;
 use kxl_store::{ManagedChange, Paths, Store};
 
 use super::*;
-use crate::host::Conf;
+use crate::conf::Conf;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

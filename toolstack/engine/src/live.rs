@@ -15,7 +15,7 @@ use kxl_domain::{DomId, Failure, ImageId, Kind, Op, Reason, State, Verb, Wanted}
 use kxl_store::{LiveChange, LiveRow, Paths, Settle, Severity, Store};
 use tokio::sync::{mpsc, watch};
 
-use crate::host::Conf;
+use crate::conf::Conf;
 use crate::recorder::RowRecorder;
 use crate::restoring::Back;
 use crate::spec::launch_spec;

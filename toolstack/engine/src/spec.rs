@@ -6,7 +6,7 @@ use kxl_backend::{LaunchSpec, RunAs};
 use kxl_domain::Wanted;
 use kxl_store::{LiveRow, Paths};
 
-use crate::host::Conf;
+use crate::conf::Conf;
 
 /// The launch spec of a live row. A domain that is wanted paused is launched paused.
 pub(crate) fn launch_spec(

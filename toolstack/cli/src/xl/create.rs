@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use kxl_domain::config::{Parsed, Rules, parse_by};
+use kxl_domain::config::{Parsed, Rules, parse_with};
 use kxl_domain::{DomainConfig, DomainUuid, Kind};
-use kxl_engine::{StartOpts, Started};
+use kxl_engine::{Conf, StartOpts, Started};
 
 use super::getopt::{Line, Options};
 use super::names::run;
@@ -84,7 +84,9 @@ pub(crate) fn config(session: &Session, line: &Line) -> Result<DomainConfig, u8>
     if !line.has('q') {
         out::complain(&format!("Parsing config from {name}\n"));
     }
-    let mut parsed = parse_by(Rules::Xl, &name, &text, &words.overrides).map_err(|errors| {
+    let defaults = Conf::domain_defaults().map_err(|failure| fail(&failure))?;
+    let parsed = parse_with(&defaults, Rules::Xl, &name, &text, &words.overrides);
+    let mut parsed = parsed.map_err(|errors| {
         out::complain(&errors.xl_text());
         errors.xl_exit_code()
     })?;

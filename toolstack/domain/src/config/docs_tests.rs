@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::keys::{self, Section};
-use super::{Rules, parse, parse_by};
+use super::{Defaults, HOST_KEYS, Rules, parse, parse_by};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -153,6 +153,27 @@ fn the_manual_explains_exactly_the_keys_there_are() {
     for section in Section::ALL {
         let head = format!(".Ss {section}\n");
         assert!(manual.contains(&head), "the manual has no part {section}");
+    }
+}
+
+#[test]
+fn the_manual_of_kxl_conf_explains_exactly_its_keys() {
+    let manual = read(&root().join("man/kxl.conf.5"));
+    let listed = manual_keys(&manual);
+    let known: Vec<_> = HOST_KEYS.iter().map(|key| key.name).collect();
+    assert_eq!(BTreeSet::from_iter(listed), BTreeSet::from_iter(known));
+    let from = manual.find(".Sh DEFAULTS FOR DOMAINS").unwrap();
+    let to = from + manual[from + 1..].find("\n.Sh ").unwrap();
+    let told: BTreeSet<_> = manual[from..to]
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Cm "))
+        .flat_map(|line| line.split_whitespace())
+        .filter(|word| word.len() > 1)
+        .collect();
+    let missing: Vec<_> = Defaults::KEYS.iter().filter(|key| !told.contains(**key)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for key in Defaults::KEYS {
+        assert!(keys::find(key).is_some(), "{key} is no key of domains");
     }
 }
 

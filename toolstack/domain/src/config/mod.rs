@@ -6,8 +6,10 @@
 
 pub mod build;
 pub mod cpulist;
+mod defaults;
 pub mod disk;
 pub mod error;
+mod host_file;
 pub mod keys;
 mod lexer;
 pub mod model;
@@ -17,19 +19,19 @@ mod paths;
 mod print;
 mod print_items;
 mod rate;
-mod settings;
 mod size;
 mod syntax;
 mod text;
 pub mod vdev;
 pub mod vif;
 
-pub use build::{Parsed, Rules, parse, parse_by};
+pub use build::{Parsed, Rules, parse, parse_by, parse_with};
+pub use defaults::Defaults;
 pub use error::{ConfigError, ConfigErrors, ErrorKind, Warning, WarningKind};
+pub use host_file::{HOST_KEYS, HostFile, HostFileError, HostKey, PlainSetting, host_file};
 pub use lexer::EscapeError;
 pub use nearest::nearest;
 pub use rate::RateError;
-pub use settings::{PlainSetting, settings};
 pub use text::{COMMAND_LINE, Place, SAVED, UPDATED};
 
 #[cfg(test)]

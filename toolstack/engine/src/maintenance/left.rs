@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use kxl_domain::config::{Defaults, Rules};
 use kxl_domain::image::Purpose;
 use kxl_domain::{
     DomainConfig, DomainName, DomainUuid, Failure, ImageId, Kind, State, Wanted, config,
@@ -306,7 +307,7 @@ impl Host {
             if done.0.contains(&note) {
                 continue;
             }
-            match read_config(&file) {
+            match read_config(&file, &self.conf.defaults) {
                 Ok(config) if found.is_known(&config) => {}
                 Ok(config) => {
                     let bring = Bring::Create(Box::new(config.clone()));
@@ -334,7 +335,8 @@ impl Host {
     /// When the records cannot be read.
     pub fn live_starters(&mut self, auto: &Auto) -> Result<Vec<String>, Failure> {
         let files = self.auto_files(auto)?;
-        let configs: Vec<_> = files.iter().filter_map(|file| read_config(file).ok()).collect();
+        let configs: Vec<_> =
+            files.iter().filter_map(|file| read_config(file, &self.conf.defaults).ok()).collect();
         let rows = self.store.list().map_err(|e| stored("cannot read the domains", &e))?;
         let mut names = Vec::new();
         for row in rows.iter().filter(|row| row.domid.is_some()) {
@@ -425,11 +427,11 @@ fn configurations(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Reads a configuration; relative paths in it are taken from its directory.
-fn read_config(file: &Path) -> Result<DomainConfig, Failure> {
+fn read_config(file: &Path, defaults: &Defaults) -> Result<DomainConfig, Failure> {
     let name = file.display().to_string();
     let text = fs::read_to_string(file)
         .map_err(|error| Failure::because(Kind::Failed, format!("cannot read {name}"), &error))?;
-    let mut parsed = config::parse(&name, &text, &[])
+    let mut parsed = config::parse_with(defaults, Rules::Kxl, &name, &text, &[])
         .map_err(|errors| Failure::new(Kind::Usage, errors.to_string().trim_end().to_owned()))?;
     parsed.config.resolve_paths(file.parent().unwrap_or(Path::new("/")));
     Ok(parsed.config)

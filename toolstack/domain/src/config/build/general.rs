@@ -32,13 +32,16 @@ pub(super) fn identity(reader: &mut Reader<'_>) -> DomainConfig {
             }
         },
     };
-    let mut config = DomainConfig::new(
-        name.unwrap_or_else(|| DomainName::new("unnamed").expect("letters make a name")),
-    );
+    let mut config = DomainConfig::new(name.unwrap_or_else(stand_in));
     config.uuid = uuid(reader);
     config.arch = arch(reader);
     config.kind = kind.unwrap_or_else(|| default_kind(config.arch));
     config
+}
+
+/// The name of what has none.
+pub(super) fn stand_in() -> DomainName {
+    DomainName::new("unnamed").expect("letters make a name")
 }
 
 fn arch(reader: &mut Reader<'_>) -> Option<Arch> {

@@ -9,6 +9,7 @@ mod process;
 mod reader;
 mod supervision;
 
+use super::defaults::Defaults;
 use super::error::{ConfigError, ConfigErrors, ErrorKind, Warning, WarningKind};
 use super::keys::{self, Verdict};
 use super::lexer::TokenKind;
@@ -62,8 +63,23 @@ pub fn parse_by(
     text: &str,
     overrides: &[String],
 ) -> Result<Parsed, ConfigErrors> {
-    let source = SourceText::new(source_name, text, overrides);
-    let document = syntax::read(&source);
+    parse_with(&Defaults::default(), rules, source_name, text, overrides)
+}
+
+/// Reads a configuration that is about to become a domain: keys that it leaves out are as the
+/// host's defaults say. Otherwise as [`parse_by`].
+///
+/// # Errors
+/// [`ConfigErrors`] with every mistake that was found.
+pub fn parse_with(
+    defaults: &Defaults,
+    rules: Rules,
+    source_name: &str,
+    text: &str,
+    overrides: &[String],
+) -> Result<Parsed, ConfigErrors> {
+    let mut source = SourceText::new(source_name, text, overrides);
+    let mut document = syntax::read(&source);
     if !document.errors.is_empty() {
         return Err(ConfigErrors {
             errors: document.errors.iter().map(|error| syntax_error(&source, error)).collect(),
@@ -72,11 +88,29 @@ pub fn parse_by(
             likely_python: document.likely_python,
         });
     }
+    let further = defaults.lines_for(&document);
+    if !further.is_empty() {
+        source = SourceText::new(source_name, text, &[overrides, further.as_slice()].concat());
+        document = syntax::read(&source);
+    }
     let mut reader = Reader::new(&source, &document, rules);
     check_text(&mut reader, &document);
     let config = build(&mut reader);
     leftovers(&mut reader, &document);
     reader.finish(config)
+}
+
+/// Reads the keys that a host can have defaults for, for their mistakes.
+pub(super) fn check_defaults(source: &SourceText, document: &Document) -> Result<(), ConfigErrors> {
+    let mut reader = Reader::new(source, document, Rules::Kxl);
+    check_text(&mut reader, document);
+    let mut config = DomainConfig::new(general::stand_in());
+    config.backend = "any".to_owned();
+    own::read(&mut reader, &mut config);
+    supervision::read(&mut reader, &mut config);
+    process::read(&mut reader, &mut config);
+    general::machine(&mut reader, &mut config);
+    reader.finish(config).map(drop)
 }
 
 /// Reads every section, about in the order in which xl does.
