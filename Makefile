@@ -21,6 +21,7 @@ build:
 	@echo "==> building the release binaries"
 	@$(CARGO) build --release --locked -p kxl-cli -p kxl-monitor -p kxl-mock
 	@CARGO='$(CARGO)' tests/setup/build-vmm '$(BUILT)'
+	@CARGO='$(CARGO)' tests/setup/build-event '$(BUILT)'
 
 demo:
 	@echo "==> installing what is missing"
@@ -62,11 +63,11 @@ guest-aarch64:
 	@tests/setup/guest aarch64 || echo "guest aarch64: not available, tests that need it are skipped"
 
 # As root after a build by somebody else, nothing is built again.
-install: | $(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock $(BUILT)/kxl-vmm
+install: | $(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock $(BUILT)/kxl-vmm $(BUILT)/kxl-event
 	@echo "==> installing into $(DESTDIR)$(PREFIX)"
 	@$(PLACE) install
 
-$(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock $(BUILT)/kxl-vmm:
+$(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock $(BUILT)/kxl-vmm $(BUILT)/kxl-event:
 	@$(MAKE) --no-print-directory build
 
 install-xl:

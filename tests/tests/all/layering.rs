@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("kxl-cli", &["kxl-engine", "kxl-control", "kxl-store", "kxl-domain", "kxl-backend"]),
+    ("kxl-guest", &[]),
     ("kxl-backend", &["kxl-domain"]),
     ("kxl-qmp", &[]),
     ("kxl-process", &["kxl-qmp", "kxl-backend", "kxl-domain"]),
