@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kxl_domain::State;
 
+pub(crate) use self::events::{Alerts, AlertsVerb, Events, Log};
 pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
 use crate::commands::host::args::{Autostart, HostArgs};
 use crate::terminal::escape;
 
+mod events;
 mod state;
 
 /// Manages domains over KVM, QEMU, SIMH and other emulators.
@@ -79,6 +81,11 @@ pub(crate) enum Command {
     Info(Info),
     /// Print what happened
     Events(Events),
+    /// Print what happened, in other words
+    #[command(subcommand)]
+    Log(Log),
+    /// Print the alerts that nobody has acknowledged, or acknowledge some
+    Alerts(Alerts),
     /// Tell why a domain is in its state
     Why(Why),
     /// Give live domains whose monitor died a new one
@@ -303,23 +310,6 @@ pub(crate) struct Info {
     #[arg(long)]
     pub(crate) backends: bool,
     /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `events`.
-#[derive(Debug, Args)]
-pub(crate) struct Events {
-    /// Name, domid or uuid; none for all
-    #[arg(value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Go on printing what happens
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// The newest so many; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub(crate) limit: u32,
-    /// Print JSON, one event a line
     #[arg(long)]
     pub(crate) json: bool,
 }

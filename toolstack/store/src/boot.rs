@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::Result;
 use crate::error::{Fault, StoreError};
-use crate::events::{self, Event, Severity};
+use crate::events::{Event, Severity};
 use crate::facade::Store;
 use crate::image::Image;
 use crate::image_ops::{self, ImageOp};
@@ -178,9 +178,7 @@ impl Store {
         if events.is_empty() {
             return;
         }
-        let written = self.events_db().write(&self.paths, "record events", |db| {
-            events::append(db, events.iter().map(|(event, key)| (event, Some(key.as_str()))))
-        });
+        let written = self.record(events.iter().map(|(event, key)| (event, Some(key.as_str()))));
         // Rows come before events: a full disk here must not keep them untrue.
         if let Err(error) = written {
             tracing::warn!(%error, "cannot record which domains the host's reboot has ended");

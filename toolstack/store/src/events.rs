@@ -3,18 +3,22 @@
 
 use kxl_domain::{DomId, DomainName, DomainUuid, Reason};
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Params, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::{self, OPEN};
 use crate::clock::now_ms;
 use crate::db::{Spec, Synchronous};
 use crate::error::Fault;
 use crate::paths::Paths;
 
-/// How many events are kept. Older ones go in batches of [`BATCH`], so a few more may be there.
+/// How many events are kept where nobody has said otherwise.
 pub const KEPT: i64 = 100_000;
-/// How many are trimmed at once.
+/// How many are written between two times at which old ones are removed; so many more than are to
+/// be kept may be there.
 pub const BATCH: i64 = 1_000;
+/// Of open alerts, which are kept as long as they are open, only the newest so many are.
+const OPEN_KEPT: i64 = 10_000;
 /// Longest text of an event in bytes; guests have a say in some.
 pub const TEXT_MAX: usize = 4096;
 
@@ -38,10 +42,30 @@ const SCHEMA_1: &str = "
     CREATE UNIQUE INDEX event_key ON event (key) WHERE key IS NOT NULL;
 ";
 
+/// Alerts stay open until somebody acknowledges them; what repeats one points at it. And how far
+/// each hook has come, in the same database as the numbers that this is told in.
+const SCHEMA_2: &str = "
+    ALTER TABLE event ADD COLUMN repeats INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE event ADD COLUMN last_ms INTEGER;
+    ALTER TABLE event ADD COLUMN repeat_of INTEGER;
+    ALTER TABLE event ADD COLUMN acked_ms INTEGER;
+    ALTER TABLE event ADD COLUMN acked_by TEXT;
+    CREATE INDEX event_open ON event (uuid, what)
+        WHERE severity = 'alert' AND acked_ms IS NULL AND repeat_of IS NULL;
+    CREATE INDEX event_time ON event (time_ms);
+    CREATE TABLE hook (
+        name TEXT PRIMARY KEY,
+        told INTEGER NOT NULL,
+        tries INTEGER NOT NULL,
+        next_ms INTEGER NOT NULL,
+        problem TEXT
+    ) STRICT;
+";
+
 pub(crate) const SPEC: Spec = Spec {
     path: Paths::events_db,
     synchronous: Synchronous::Normal,
-    migrations: &[SCHEMA_1],
+    migrations: &[SCHEMA_1, SCHEMA_2],
     next: "move it and its -wal and -shm files away; the history of events then starts anew",
 };
 
@@ -58,6 +82,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All, the least first.
+    pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Alert];
+
     /// The stable spelling, as stored and printed.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -71,7 +98,7 @@ impl Severity {
     /// The value of this spelling, if there is one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Info, Self::Warning, Self::Alert].into_iter().find(|v| v.as_str() == text)
+        Self::ALL.into_iter().find(|v| v.as_str() == text)
     }
 }
 
@@ -151,6 +178,61 @@ pub struct EventRow {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+    /// Of an alert: how often the same was raised again while it was open.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: u64,
+    /// Of a repeated alert: when the last of them was raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ms: Option<i64>,
+    /// The open alert that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat_of: Option<i64>,
+    /// Of an alert: who has acknowledged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked: Option<Acked>,
+}
+
+/// That somebody has taken note of an alert.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acked {
+    /// Who.
+    pub by: String,
+    /// When; milliseconds since 1970.
+    pub time_ms: i64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl EventRow {
+    /// An event that nothing more is known of.
+    #[must_use]
+    pub const fn new(id: i64, event: Event) -> Self {
+        Self { id, event, repeats: 0, last_ms: None, repeat_of: None, acked: None }
+    }
+
+    /// Whether it is an alert that nobody has acknowledged, and no repetition of one.
+    #[must_use]
+    pub fn is_open_alert(&self) -> bool {
+        self.event.severity == Severity::Alert && self.acked.is_none() && self.repeat_of.is_none()
+    }
+}
+
+/// How many events are kept, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The newest so many; beside them open alerts.
+    pub count: i64,
+    /// Those that are not older than so many days; `None`: age does not matter.
+    pub days: Option<u32>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { count: KEPT, days: None }
+    }
 }
 
 /// Which events to give; every part that is set narrows it.
@@ -162,6 +244,18 @@ pub struct EventQuery {
     pub name: Option<String>,
     /// After this number.
     pub since_id: Option<i64>,
+    /// Up to this number.
+    pub until_id: Option<i64>,
+    /// Not before this moment, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Not after this moment.
+    pub until_ms: Option<i64>,
+    /// That matter at least so much.
+    pub severity: Option<Severity>,
+    /// With one of these words in `what`; none: with any.
+    pub what: Vec<String>,
+    /// Alerts that nobody has acknowledged, without those that repeat one.
+    pub open: bool,
     /// The newest so many; `None` = all.
     pub limit: Option<u32>,
 }
@@ -169,16 +263,22 @@ pub struct EventQuery {
 /// Appends events, each with an optional key; one whose key is there already is left out.
 pub(crate) fn append<'a>(
     db: &Connection,
+    retention: Retention,
     events: impl IntoIterator<Item = (&'a Event, Option<&'a str>)>,
 ) -> Result<(), Fault> {
     let before = newest(db)?;
     let mut insert = db.prepare(
         "INSERT OR IGNORE INTO event (time_ms, uuid, name, domid, severity, what, reason, action,
-                                      text, key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                                      text, key, repeat_of)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     for (event, key) in events {
-        insert.execute(params![
+        let text = cut(&event.text);
+        let repeated = match event.severity {
+            Severity::Alert => alerts::same_open(db, event, text)?,
+            Severity::Info | Severity::Warning => None,
+        };
+        let added = insert.execute(params![
             event.time_ms,
             event.uuid.map(|uuid| uuid.to_string()),
             event.name,
@@ -187,18 +287,49 @@ pub(crate) fn append<'a>(
             event.what,
             event.reason.map(Reason::as_str),
             event.action,
-            cut(&event.text),
+            text,
             key,
+            repeated,
         ])?;
+        if let Some(open) = repeated
+            && added > 0
+        {
+            alerts::count(db, open, event.time_ms)?;
+        }
     }
     let after = newest(db)?;
     if after / BATCH != before / BATCH {
-        db.execute("DELETE FROM event WHERE id <= ?1", [after - KEPT])?;
+        trim(db, retention)?;
     }
     Ok(())
 }
 
-fn cut(text: &str) -> &str {
+/// Removes what is beyond the retention; how many events that were. Open alerts stay, as long as
+/// there are not too many of them.
+pub(crate) fn trim(db: &Connection, retention: Retention) -> Result<usize, Fault> {
+    let protected: Option<i64> = db
+        .query_row(
+            &format!("SELECT id FROM event WHERE {OPEN} ORDER BY id DESC LIMIT 1 OFFSET ?1"),
+            [OPEN_KEPT - 1],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let old = format!("NOT (id >= ?2 AND {OPEN})");
+    let protected = protected.unwrap_or(0);
+    let bound = newest(db)?.saturating_sub(retention.count);
+    let mut gone =
+        db.execute(&format!("DELETE FROM event WHERE id <= ?1 AND {old}"), [bound, protected])?;
+    if let Some(days) = retention.days {
+        let bound = now_ms() - i64::from(days) * 86_400_000;
+        gone += db.execute(
+            &format!("DELETE FROM event WHERE time_ms < ?1 AND {old}"),
+            [bound, protected],
+        )?;
+    }
+    Ok(gone)
+}
+
+pub(crate) fn cut(text: &str) -> &str {
     let mut end = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -211,12 +342,13 @@ pub(crate) fn newest(db: &Connection) -> Result<i64, Fault> {
     Ok(db.query_row("SELECT coalesce(max(id), 0) FROM event", [], |row| row.get(0))?)
 }
 
+/// The columns that [`event`] reads.
+const COLUMNS: &str = "id, time_ms, uuid, name, domid, severity, what, reason, action, text,
+                       repeats, last_ms, repeat_of, acked_ms, acked_by";
+
 /// The events asked for, oldest first.
 pub(crate) fn query(db: &Connection, query: &EventQuery) -> Result<Vec<EventRow>, Fault> {
-    let mut sql = String::from(
-        "SELECT id, time_ms, uuid, name, domid, severity, what, reason, action, text
-         FROM event WHERE true",
-    );
+    let mut sql = format!("SELECT {COLUMNS} FROM event WHERE true");
     let mut values: Vec<Value> = Vec::new();
     if let Some(uuid) = query.uuid {
         sql.push_str(" AND uuid = ?");
@@ -226,22 +358,54 @@ pub(crate) fn query(db: &Connection, query: &EventQuery) -> Result<Vec<EventRow>
         sql.push_str(" AND name = ?");
         values.push(name.clone().into());
     }
-    if let Some(id) = query.since_id {
-        sql.push_str(" AND id > ?");
-        values.push(id.into());
+    let bounds = [
+        (query.since_id, " AND id > ?"),
+        (query.until_id, " AND id <= ?"),
+        (query.since_ms, " AND time_ms >= ?"),
+        (query.until_ms, " AND time_ms <= ?"),
+    ];
+    for (bound, clause) in bounds {
+        if let Some(bound) = bound {
+            sql.push_str(clause);
+            values.push(bound.into());
+        }
+    }
+    sql.push_str(match query.severity {
+        None | Some(Severity::Info) => "",
+        Some(Severity::Warning) => " AND severity <> 'info'",
+        Some(Severity::Alert) => " AND severity = 'alert'",
+    });
+    if !query.what.is_empty() {
+        let marks = vec!["?"; query.what.len()].join(", ");
+        sql.push_str(&format!(" AND what IN ({marks})"));
+        values.extend(query.what.iter().map(|what| Value::from(what.clone())));
+    }
+    if query.open {
+        sql.push_str(&format!(" AND {OPEN}"));
     }
     sql.push_str(" ORDER BY id DESC");
     if let Some(limit) = query.limit {
         sql.push_str(" LIMIT ?");
         values.push(i64::from(limit).into());
     }
-    let mut statement = db.prepare(&sql)?;
-    let mut rows = statement.query(params_from_iter(values))?;
+    let mut found = rows(db, &sql, params_from_iter(values))?;
+    found.reverse();
+    Ok(found)
+}
+
+/// The oldest events after the number `after`, at most `most` of them, oldest first.
+pub(crate) fn following(db: &Connection, after: i64, most: u32) -> Result<Vec<EventRow>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM event WHERE id > ?1 ORDER BY id LIMIT ?2");
+    rows(db, &sql, params![after, most])
+}
+
+fn rows(db: &Connection, sql: &str, values: impl Params) -> Result<Vec<EventRow>, Fault> {
+    let mut statement = db.prepare(sql)?;
+    let mut rows = statement.query(values)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(event(row)?);
     }
-    found.reverse();
     Ok(found)
 }
 
@@ -252,21 +416,26 @@ fn event(row: &rusqlite::Row<'_>) -> Result<EventRow, Fault> {
     };
     let uuid = row.get::<_, Option<String>>("uuid")?;
     let reason = row.get::<_, Option<String>>("reason")?;
+    let by = row.get::<_, Option<String>>("acked_by")?.unwrap_or_default();
+    let acked = row.get::<_, Option<i64>>("acked_ms")?.map(|time_ms| Acked { by, time_ms });
+    let event = Event {
+        time_ms: row.get("time_ms")?,
+        uuid: uuid.map(|text| text.parse().map_err(|_| odd("uuid"))).transpose()?,
+        name: row.get("name")?,
+        domid: row.get::<_, Option<u32>>("domid")?.map(DomId),
+        severity: Severity::parse(row.get_ref("severity")?.as_str().unwrap_or_default())
+            .ok_or_else(|| odd("severity"))?,
+        what: row.get("what")?,
+        reason: reason.map(|text| Reason::parse(&text).ok_or_else(|| odd("reason"))).transpose()?,
+        action: row.get("action")?,
+        text: row.get("text")?,
+    };
     Ok(EventRow {
         id: row.get("id")?,
-        event: Event {
-            time_ms: row.get("time_ms")?,
-            uuid: uuid.map(|text| text.parse().map_err(|_| odd("uuid"))).transpose()?,
-            name: row.get("name")?,
-            domid: row.get::<_, Option<u32>>("domid")?.map(DomId),
-            severity: Severity::parse(row.get_ref("severity")?.as_str().unwrap_or_default())
-                .ok_or_else(|| odd("severity"))?,
-            what: row.get("what")?,
-            reason: reason
-                .map(|text| Reason::parse(&text).ok_or_else(|| odd("reason")))
-                .transpose()?,
-            action: row.get("action")?,
-            text: row.get("text")?,
-        },
+        event,
+        repeats: row.get::<_, i64>("repeats")?.try_into().unwrap_or(0),
+        last_ms: row.get("last_ms")?,
+        repeat_of: row.get("repeat_of")?,
+        acked,
     })
 }

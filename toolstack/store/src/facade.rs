@@ -1,12 +1,12 @@
 //! The store as its callers see it: one value that opens what is used, when it is used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::Result;
 use crate::db::Db;
-use crate::events::{self, Event, EventQuery, EventRow};
+use crate::events::{self, Event, EventQuery, EventRow, Retention, Severity};
 use crate::lock::PATIENCE;
 use crate::paths::Paths;
 use crate::tail::EventTail;
@@ -35,6 +35,18 @@ pub struct Store {
     live: Mutex<Db>,
     events: Mutex<Db>,
     patience: Mutex<Duration>,
+    retention: Mutex<Retention>,
+    listener: Listener,
+}
+
+/// Who is told after events were recorded.
+#[derive(Default)]
+struct Listener(OnceLock<Box<dyn Fn(Severity) + Send + Sync>>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Listener").field(&self.0.get().is_some()).finish()
+    }
 }
 
 impl Store {
@@ -51,6 +63,8 @@ impl Store {
             live: Mutex::new(Db::new(&live::SPEC, paths)),
             events: Mutex::new(Db::new(&events::SPEC, paths)),
             patience: Mutex::new(PATIENCE),
+            retention: Mutex::new(Retention::default()),
+            listener: Listener::default(),
         })
     }
 
@@ -90,6 +104,30 @@ impl Store {
     /// How long each single wait for another process lasts.
     pub(crate) fn patience(&self) -> Duration {
         *self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how many events are kept; obeyed by those that this store records.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        *self.retention.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `listener` told of events after each transaction that has recorded some, with the
+    /// highest severity among them: the one place where hooks are set going. It is called by the
+    /// thread that records, which goes on when it returns. Only the first listener counts.
+    pub fn on_events(&self, listener: impl Fn(Severity) + Send + Sync + 'static) {
+        if self.listener.0.set(Box::new(listener)).is_err() {
+            tracing::warn!("a second listener for events is not told of any");
+        }
+    }
+
+    pub(crate) fn told(&self, severity: Severity) {
+        if let Some(listener) = self.listener.0.get() {
+            listener(severity);
+        }
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Db> {
@@ -137,9 +175,33 @@ impl Store {
         if events.is_empty() {
             return Ok(());
         }
-        self.events_db().write(&self.paths, "record events", |db| {
-            events::append(db, events.iter().map(|event| (event, None)))
-        })
+        self.record(events.iter().map(|event| (event, None)))
+    }
+
+    /// Records events, each with an optional key by which it is recorded once only.
+    pub(crate) fn record<'a>(
+        &self,
+        events: impl Iterator<Item = (&'a Event, Option<&'a str>)> + Clone,
+    ) -> Result<()> {
+        let retention = self.retention();
+        let severity = events.clone().map(|(event, _)| event.severity).max();
+        self.events_db()
+            .write(&self.paths, "record events", |db| events::append(db, retention, events))?;
+        // After the database is let go of: the listener may take a millisecond.
+        severity.into_iter().for_each(|severity| self.told(severity));
+        Ok(())
+    }
+
+    /// Removes the events that are beyond the retention; how many that were.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn trim_events(&self) -> Result<usize> {
+        if self.events_db().read(&self.paths, "read events", |_| Ok(()))?.is_none() {
+            return Ok(0);
+        }
+        let retention = self.retention();
+        self.events_db().write(&self.paths, "remove old events", |db| events::trim(db, retention))
     }
 
     /// The events asked for, oldest first.

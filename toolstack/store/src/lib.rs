@@ -14,9 +14,11 @@
 //! registry, of the live rows, of the events. A call takes and releases all but the first itself, and
 //! waits for none of them for longer than [`Store::set_patience`] tells.
 
+mod alerts;
 mod boot;
 mod clock;
 mod columns;
+mod cursors;
 mod db;
 mod define;
 mod error;
@@ -39,9 +41,11 @@ mod tail;
 mod tests;
 mod waiter;
 
+pub use alerts::Ack;
 pub use clock::{boot_id, now_ms};
+pub use cursors::HookRow;
 pub use error::StoreError;
-pub use events::{Event, EventQuery, EventRow, Severity};
+pub use events::{Acked, Event, EventQuery, EventRow, Retention, Severity};
 pub use facade::Store;
 pub use image_ops::ImageOp;
 pub use lock::{DomainLock, NamesLock};

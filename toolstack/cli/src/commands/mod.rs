@@ -1,5 +1,6 @@
 //! The verbs of `kxl`, one file each, and what they share.
 
+mod alerts;
 mod autostart;
 mod completion;
 mod console;
@@ -27,7 +28,7 @@ use kxl_store::ListRow;
 
 pub(crate) use list::config as config_of;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Log};
 use crate::{out, report};
 
 /// How long a command waits for the backend of a domain that it starts; the start goes on after
@@ -96,6 +97,8 @@ fn run(command: Command) -> Exit {
         Command::Domname(args) => names::domname(&args),
         Command::Info(args) => info::info(&args),
         Command::Events(args) => events::events(&args),
+        Command::Log(Log::List(args)) => events::events(&args),
+        Command::Alerts(args) => alerts::alerts(&args),
         Command::Why(args) => why::why(&args),
         Command::Recover(args) => recover::recover(&args),
         Command::Completion(args) => completion::completion(args.shell),

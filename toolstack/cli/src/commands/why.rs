@@ -252,7 +252,7 @@ mod tests {
     fn event(what: &str, reason: Option<Reason>) -> EventRow {
         let mut event = Event::new(Severity::Info, what).reason(reason);
         event.time_ms = 1_785_000_000_000;
-        EventRow { id: 1, event }
+        EventRow::new(1, event)
     }
 
     #[test]

@@ -4,4 +4,5 @@ pub(crate) mod config;
 pub(crate) mod json;
 pub(crate) mod size;
 pub(crate) mod table;
+pub(crate) mod tame;
 pub(crate) mod when;

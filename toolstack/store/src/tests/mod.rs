@@ -1,5 +1,6 @@
 //! Tests of the crate as its callers see it, on databases of their own, some with many processes.
 
+mod alerts;
 mod boot;
 mod files;
 mod life;

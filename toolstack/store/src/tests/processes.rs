@@ -234,7 +234,7 @@ fn a_writer_stopped_in_the_middle_holds_nobody_up_for_longer_than_their_patience
         let turn = |db: &rusqlite::Transaction<'_>| {
             answer(&root, number, "inside");
             nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
-            crate::events::append(db, std::iter::once((&event, None)))
+            crate::events::append(db, crate::Retention::default(), std::iter::once((&event, None)))
         };
         store.events_db().write(&store.paths, "test", turn).unwrap();
         return;
