@@ -6,11 +6,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kxl_domain::State;
 
 pub(crate) use self::events::{Alerts, AlertsVerb, Events, Log};
+pub(crate) use self::shell::{Release, ShellArgs};
 pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
 use crate::commands::host::args::{Autostart, HostArgs};
 use crate::terminal::escape;
 
 mod events;
+mod shell;
 mod state;
 
 /// Manages domains over KVM, QEMU, SIMH and other emulators.
@@ -105,6 +107,10 @@ pub(crate) enum Command {
     Host(HostArgs),
     /// Set or tell which managed domains start with the host
     Autostart(Autostart),
+    /// Read commands at a prompt
+    Shell(ShellArgs),
+    /// End monitors; their domains run on and are adopted by the next command
+    Release(Release),
 }
 
 /// Whatever follows a verb that is not built yet.

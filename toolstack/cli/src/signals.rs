@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 
 /// Gives a signal its default action again.
 ///
@@ -12,6 +12,18 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 pub(crate) fn restore_default(which: Signal) -> nix::Result<()> {
     // SAFETY: the default action runs no code of ours.
     unsafe { signal(which, SigHandler::SigDfl) }.map(drop)
+}
+
+/// Makes a signal do nothing to this process. The programs that it runs are ended by it as ever: a
+/// handler, unlike a signal that is ignored or blocked, does not outlive an exec.
+///
+/// # Errors
+/// Only for signals whose action cannot be changed.
+pub(crate) fn shrug_off(which: Signal) -> nix::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing, which may be done at any moment.
+    unsafe { sigaction(which, &action) }.map(drop)
 }
 
 /// Rows and columns of a terminal.

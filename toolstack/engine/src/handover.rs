@@ -28,6 +28,7 @@ pub const READY_FD: i32 = 4;
 /// Environment that a monitor inherits: where things are, how much it logs, what tests ask for.
 const ENV: &[&str] = &[
     "KXL_ROOT",
+    "KXL_CONF",
     "KXL_LOG",
     "KXL_FAULT",
     "KXL_BOOT_ID",

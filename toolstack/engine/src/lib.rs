@@ -23,6 +23,7 @@ mod live;
 pub mod maintenance;
 mod observe;
 mod recorder;
+mod release;
 mod resting;
 mod restoring;
 mod returning;

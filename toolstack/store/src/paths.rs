@@ -26,6 +26,8 @@ pub struct Paths {
     run: PathBuf,
     /// Mode of directories made on the way to ours.
     parents: u32,
+    /// Settings in another file than that of the place.
+    settings: Option<PathBuf>,
 }
 
 impl Paths {
@@ -48,6 +50,7 @@ impl Paths {
             log: root.join("var/log/kxl"),
             run: root.join("run/kxl"),
             parents: 0o755,
+            settings: None,
         }
     }
 
@@ -55,6 +58,18 @@ impl Paths {
         env: impl Fn(&str) -> Option<OsString>,
         root: bool,
     ) -> Result<Self, StoreError> {
+        let settings = env("KXL_CONF").map(PathBuf::from);
+        if let Some(file) = settings.as_ref().filter(|file| !file.is_absolute()) {
+            let problem = format!(
+                "KXL_CONF is \"{}\"; set it to the absolute path of a file or unset it",
+                file.display()
+            );
+            return Err(StoreError::Place { problem });
+        }
+        Ok(Self { settings, ..Self::places(env, root)? })
+    }
+
+    fn places(env: impl Fn(&str) -> Option<OsString>, root: bool) -> Result<Self, StoreError> {
         // An empty KXL_ROOT is a mistake of a script: taking it for "not set" would let a test
         // act on the real host.
         if let Some(tree) = env("KXL_ROOT") {
@@ -90,13 +105,20 @@ impl Paths {
             state,
             run: run.join("kxl"),
             parents: 0o700,
+            settings: None,
         })
     }
 
-    /// The host's settings, `kxl.conf`.
+    /// The host's settings: the file that `KXL_CONF` names, else `kxl.conf`.
     #[must_use]
     pub fn conf_file(&self) -> PathBuf {
-        self.conf.join("kxl.conf")
+        self.settings.clone().unwrap_or_else(|| self.conf.join("kxl.conf"))
+    }
+
+    /// The lines that were typed in `kxl shell`.
+    #[must_use]
+    pub fn shell_history(&self) -> PathBuf {
+        self.state.join("shell.history")
     }
 
     /// The administrator's own profiles.

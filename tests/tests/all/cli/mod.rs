@@ -7,6 +7,7 @@ mod handover;
 mod hung;
 mod images;
 mod saved;
+mod shell;
 mod stratovirt;
 mod xl;
 mod xl_saved;

@@ -8,6 +8,7 @@ pub(crate) mod process;
 pub(crate) mod rest;
 pub(crate) mod run;
 pub(crate) mod skip;
+pub(crate) mod terminal;
 pub(crate) mod tiny;
 pub(crate) mod wait;
 

@@ -13,8 +13,10 @@ mod info;
 mod list;
 mod names;
 mod recover;
+mod release;
 pub(crate) mod restore;
 pub(crate) mod save;
+mod shell;
 mod shutdown;
 mod start;
 mod why;
@@ -109,6 +111,8 @@ fn run(command: Command) -> Exit {
         Command::Migrate(_) => not_built("migrate"),
         Command::Host(args) => host::host(args),
         Command::Autostart(args) => autostart::autostart(&args),
+        Command::Shell(args) => shell::shell(&args),
+        Command::Release(args) => release::release(&args),
     }
 }
 
