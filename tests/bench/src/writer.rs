@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use kxl_domain::supervision::Record;
 use kxl_domain::{DomainConfig, DomainName, Op, Reason, State, Wanted};
 use kxl_store::{Claim, LiveChange, Paths, ProcessRow, Settle, Store};
 
@@ -84,6 +85,7 @@ fn live(store: &Store, number: u32) -> Result<Life, BenchError> {
         op: Op::Starting,
         image: None,
         domid: None,
+        supervision: Record::default(),
     };
     let process = ProcessRow { pid: 1, start_time: 1, boot_id: store.boot_id().to_owned() };
     let running = LiveChange {
@@ -98,6 +100,7 @@ fn live(store: &Store, number: u32) -> Result<Life, BenchError> {
         detail: epitaph(number),
         wanted: None,
         image: None,
+        supervision: Record::default(),
     };
     let begin = Instant::now();
     store.claim(&claim)?;

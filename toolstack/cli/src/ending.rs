@@ -154,6 +154,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use kxl_control::client::Client;
+    use kxl_domain::supervision::Record;
     use kxl_domain::{State, Wanted};
 
     use super::*;
@@ -174,6 +175,7 @@ mod tests {
             op: None,
             process: None,
             started_ms: None,
+            supervision: Record::assumed(),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod frame;
 
 use kxl_domain::image::{ImageId, ImagePlace, Purpose};
 use kxl_domain::state::Status;
+use kxl_domain::supervision::{self, Record};
 use kxl_domain::{
     DomId, DomainConfig, DomainName, DomainUuid, Failure, Op, Reason, State, Verb, Wanted,
 };
@@ -114,6 +115,8 @@ pub enum Until {
     Gone,
     /// The domain runs anew after it has ended, or rests for good.
     Restarted,
+    /// Supervision has another word for it than this one; answered with [`Answer::Status`].
+    Leaves(supervision::Word),
 }
 
 /// How to attach to a console.
@@ -222,6 +225,9 @@ pub struct MonitorStatus {
     pub started_ms: u64,
     /// VNC address, where there is a screen.
     pub vnc: Option<String>,
+    /// What supervision remembers; a monitor from before there was any says nothing.
+    #[serde(default = "Record::assumed")]
+    pub supervision: Record,
 }
 
 impl MonitorStatus {
@@ -229,6 +235,12 @@ impl MonitorStatus {
     #[must_use]
     pub const fn status(&self) -> Status {
         Status { state: self.state, op: self.op }
+    }
+
+    /// Its state in Supervisor's words.
+    #[must_use]
+    pub fn word(&self) -> supervision::Word {
+        supervision::word(self.state, self.op, self.reason, &self.supervision)
     }
 }
 
@@ -252,6 +264,13 @@ pub enum Ready {
     Up {
         /// Its live number.
         domid: DomId,
+    },
+    /// Its start failed and is tried again: it is supervised.
+    Retrying {
+        /// Its live number.
+        domid: DomId,
+        /// Why it failed.
+        failure: Failure,
     },
     /// It could not be launched or adopted; the record says the same.
     Failed(Failure),

@@ -24,6 +24,7 @@ pub mod image;
 pub mod lifecycle;
 pub mod policy;
 pub mod state;
+pub mod supervision;
 
 pub use capability::{Capability, CapabilitySet};
 pub use config::model::DomainConfig;

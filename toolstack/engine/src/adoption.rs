@@ -81,6 +81,9 @@ impl LiveDomain {
             }
             _ => self.check_again(),
         }
+        if interrupted == Some(Op::Starting) {
+            self.has_begun_start();
+        }
         let mut state = seen;
         // A launch and a reset let the guest run as their last step, which may have been cut off. A
         // guest that runs already is none the worse; one that did not tell may stand still.

@@ -130,7 +130,7 @@ impl Host {
     ) -> Result<Recovery, Failure> {
         let rising = start_monitor(lock, uuid, name, Mission::Adopt)?;
         match rising.wait(ADOPT_DEADLINE, drop)? {
-            Ready::Up { .. } => Ok(Recovery::Adopted),
+            Ready::Up { .. } | Ready::Retrying { .. } => Ok(Recovery::Adopted),
             Ready::Settled { state, reason } => Ok(Recovery::Settled(state, reason)),
             Ready::Failed(failure) => Err(failure),
         }

@@ -7,6 +7,7 @@ use kxl_backend::{Event, Exit};
 use kxl_domain::lifecycle::{self, ImageSeen, Seen};
 use kxl_domain::policy::{PolicyRule, Then, policy_of};
 use kxl_domain::state::Status;
+use kxl_domain::supervision::{Ended, Record};
 use kxl_domain::{
     Action, Capability, DomainConfig, DomainName, DomainUuid, Failure, GuestEvent, Kind, Op,
     Reason, State, Verb, Wanted,
@@ -71,23 +72,30 @@ impl LiveDomain {
             return Ok(Next::Continue);
         }
         let (event, rule, by_person) = self.policy(event);
+        if self.is_supervised_end(event) {
+            let text = format!("its guest ended ({event})");
+            return self.supervised_end(Ended { event, code: None, signal: None, text }).await;
+        }
         let then = self.overruled(rule.standing, event, by_person);
-        self.record_end(event, LiveChange::default());
+        self.record_end(event.reason(), LiveChange::default());
         self.announce(event, rule, then, "");
         self.carry_out(then, event, by_person, "").await
     }
 
     /// Writes that the run has ended. What was asked stays written until the policy is carried
     /// out: a monitor that takes over half-way has to come to the same decision.
-    fn record_end(&mut self, event: GuestEvent, more: LiveChange) {
-        self.note_end(event.reason());
-        self.rest(State::Shutdown, Some(event.reason()), more);
+    pub(crate) fn record_end(&mut self, reason: Reason, more: LiveChange) {
+        self.note_end(reason);
+        self.rest(State::Shutdown, Some(reason), more);
         reach(Step::EndSeen, self.row.process.as_ref().map(|p| p.pid));
     }
 
     /// Carries out what follows from an end that an earlier monitor has written: it may have died
     /// before it came to that. Done twice it is the same: what is kept stays kept.
     pub(crate) async fn follow_recorded_end(&mut self) -> Result<Next, Failure> {
+        if let Some(followed) = self.follow_supervised_end().await {
+            return followed;
+        }
         let Some(event) = self.row.reason.and_then(GuestEvent::of) else {
             return Ok(Next::Continue);
         };
@@ -112,8 +120,13 @@ impl LiveDomain {
             return Ok(self.settle(State::Halted, reason, &exit.text, None));
         }
         let (event, rule, by_person) = self.policy(exit.meaning.unwrap_or(GuestEvent::Crash));
+        if self.is_supervised_end(event) {
+            let Exit { code, signal, text, .. } = exit;
+            return self.supervised_end(Ended { event, code, signal, text }).await;
+        }
         let then = self.overruled(rule.gone, event, by_person);
-        self.record_end(event, LiveChange { process: Some(None), ..LiveChange::default() });
+        let gone = LiveChange { process: Some(None), ..LiveChange::default() };
+        self.record_end(event.reason(), gone);
         self.announce(event, rule, then, &exit.text);
         self.carry_out(then, event, by_person, &exit.text).await
     }
@@ -123,8 +136,8 @@ impl LiveDomain {
     pub(crate) async fn emulator_was_lost(&mut self) -> Result<Next, Failure> {
         let interrupted = self.row.op;
         // The emulator that is recorded belongs to the start that was cut off.
-        let runs_before =
-            self.row.spawn_count.saturating_sub(u32::from(self.row.process.is_some()));
+        let had_process = self.row.process.is_some();
+        let runs_before = self.row.spawn_count.saturating_sub(u32::from(had_process));
         self.live = None;
         self.row.process = None;
         let cut = self.cut_off_image();
@@ -149,6 +162,14 @@ impl LiveDomain {
         }
         let text = interrupted.map_or_else(String::new, |op| format!("cut off while {op}"));
         if self.row.wanted != Wanted::Halted {
+            if let Some(next) = self.start_was_cut_off(interrupted, had_process).await {
+                return next;
+            }
+            if self.row.state == State::Shutdown
+                && let Some(followed) = self.follow_supervised_end().await
+            {
+                return followed;
+            }
             // A restart that had begun is a promise to the guest's owner: it goes on.
             let ended = self.row.reason.filter(|_| self.row.state == State::Shutdown);
             if let Some(event) = ended.and_then(GuestEvent::of) {
@@ -251,6 +272,7 @@ impl LiveDomain {
                 })?;
                 // The guest has done what it was asked: its next end means what it says.
                 self.row.asked = None;
+                self.begin_start();
                 let more = LiveChange { asked: Some(None), ..LiveChange::default() };
                 self.rest(State::Running, None, more);
                 Ok(Next::Continue)
@@ -264,15 +286,22 @@ impl LiveDomain {
         }
     }
 
-    /// Launches anew with a new domid under the same name and uuid. The row is there all the time.
     async fn relaunch(&mut self, by_person: bool) -> Result<Next, Failure> {
         let gap = self.restart_gap(by_person);
+        let record = Record { ready: false, ..self.row.supervision.clone() };
+        self.start_anew(gap, record, false).await
+    }
+
+    /// Writes that the domain is on its way up again, or waits for that: no emulator, and nothing
+    /// left of the run before.
+    pub(crate) fn between_runs(&mut self, record: Record, passing: bool) {
         self.leave_image(false);
         self.row.op = Some(Op::Starting);
         self.row.state = State::Halted;
         self.row.wanted = Wanted::Running;
         self.row.reason = None;
         self.row.asked = None;
+        self.row.supervision = record.clone();
         self.change(&LiveChange {
             op: Some(Some(Op::Starting)),
             state: Some(State::Halted),
@@ -281,8 +310,20 @@ impl LiveDomain {
             asked: Some(None),
             process: Some(None),
             image: Some(None),
+            supervision: Some(record),
+            passing,
             ..LiveChange::default()
         });
+    }
+
+    /// Launches anew with a new domid under the same name and uuid. The row is there all the time.
+    pub(crate) async fn start_anew(
+        &mut self,
+        gap: Duration,
+        record: Record,
+        passing: bool,
+    ) -> Result<Next, Failure> {
+        self.between_runs(record, passing);
         match self.store.renew_domid(self.row.uuid) {
             Ok(domid) => self.row.domid = domid,
             Err(error) => {
@@ -299,8 +340,7 @@ impl LiveDomain {
         // A crash loop must not become a busy loop; a destroy cancels the wait.
         tokio::time::sleep(gap).await;
         let launched = self.launch(&Arc::default()).await?;
-        self.is_up(launched);
-        Ok(Next::Relaunched)
+        Ok(self.is_up(launched))
     }
 
     fn restart_gap(&self, by_person: bool) -> Duration {
@@ -354,6 +394,7 @@ impl LiveDomain {
             op: Op::Starting,
             image: None,
             domid: None,
+            supervision: Record::default(),
         };
         self.store.claim(&claim).map_err(|error| failed(&error))?;
         // Nobody waits here: how the start ended is in the new domain's own record and events.
@@ -373,6 +414,7 @@ impl LiveDomain {
 fn kept(config: &DomainConfig, name: &DomainName) -> DomainConfig {
     DomainConfig {
         name: name.clone(),
+        supervision: None,
         on_poweroff: Action::Preserve,
         on_reboot: Action::Preserve,
         on_crash: Action::Preserve,

@@ -31,6 +31,7 @@ mod saving;
 mod spec;
 mod stamp;
 pub mod steps;
+mod supervising;
 mod thread;
 mod verbs;
 mod verifying;

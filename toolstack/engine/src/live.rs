@@ -43,6 +43,8 @@ pub enum Next {
     Continue,
     /// A new emulator runs: take its events and its console.
     Relaunched,
+    /// There is no emulator for now: nothing more is to be heard of the last one.
+    Parted,
     /// The domain is at rest: tell everybody and end.
     Over,
 }
@@ -55,6 +57,8 @@ pub enum Launched {
     Booted(State),
     /// It came back from an image.
     Back(Box<Back>),
+    /// It could not be launched, for this reason, and is tried again: it is supervised.
+    Waits(Failure),
 }
 
 /// A live domain. Owned by the monitor's one task.
@@ -76,6 +80,8 @@ pub struct LiveDomain {
     pub(crate) verifier: Option<Verifier>,
     /// The end that could not be written yet.
     unsettled: Option<Settle>,
+    /// The last launch failed in a way in which the next one would fail, too.
+    hopeless: bool,
     publisher: watch::Sender<Snapshot>,
 }
 
@@ -118,6 +124,7 @@ impl LiveDomain {
             journalled: Vec::new(),
             verifier: None,
             unsettled: None,
+            hopeless: false,
             publisher,
         }
     }
@@ -166,14 +173,22 @@ impl LiveDomain {
             Some(from) => self.come_back(from, watch).await.map(Box::new).map(Launched::Back),
             None => self.boot().await,
         };
-        launched.map_err(|failure| self.did_not_start(failure))
+        launched.or_else(|failure| self.did_not_start(failure))
     }
 
     /// Writes down that the domain is up.
-    pub fn is_up(&mut self, launched: Launched) {
+    pub fn is_up(&mut self, launched: Launched) -> Next {
         match launched {
-            Launched::Booted(state) => self.has_started(state, "started", ""),
-            Launched::Back(back) => self.has_come_back(*back),
+            Launched::Booted(state) => {
+                self.begin_start();
+                self.has_started(state, "started", "");
+                Next::Relaunched
+            }
+            Launched::Back(back) => {
+                self.has_come_back(*back);
+                Next::Relaunched
+            }
+            Launched::Waits(_) => Next::Parted,
         }
     }
 
@@ -185,7 +200,10 @@ impl LiveDomain {
             self.spawn(&spec).await?;
             Ok(spec.paused)
         };
-        let paused = booted.await.map_err(|error| self.not_started(Verb::Start, &error))?;
+        let paused = booted.await.map_err(|error| {
+            self.hopeless = is_for_good(&error);
+            self.not_started(Verb::Start, &error)
+        })?;
         Ok(Launched::Booted(if paused { State::Paused } else { State::Running }))
     }
 
@@ -194,8 +212,15 @@ impl LiveDomain {
         Failure::because(error_kind(error), attempt, error)
     }
 
-    /// The record of a start that did not succeed.
-    fn did_not_start(&mut self, failure: Failure) -> Failure {
+    /// The record of a start that did not succeed. A supervised domain may be tried again.
+    fn did_not_start(&mut self, failure: Failure) -> Result<Launched, Failure> {
+        let for_good = std::mem::take(&mut self.hopeless);
+        if self.row.op == Some(Op::Starting) && self.is_supervised() {
+            return match self.launch_failed(for_good, &failure) {
+                Next::Over => Err(failure),
+                _ => Ok(Launched::Waits(failure)),
+            };
+        }
         let text = failure.causes.join(": ");
         self.event(Severity::Warning, "start-failed", None, &failure.to_string());
         match (self.row.op, self.row.image.as_ref().map(|image| image.id)) {
@@ -206,7 +231,7 @@ impl LiveDomain {
             (Some(Op::Restoring), _) => drop(self.settle_as_before(&text)),
             _ => drop(self.settle(State::Failed, Reason::StartFailed, &text, None)),
         }
-        failure
+        Err(failure)
     }
 
     /// What the backend is told, with the limits of a new process.
@@ -252,9 +277,10 @@ impl LiveDomain {
         self.row.state = state;
         self.row.op = None;
         self.row.reason = reason;
-        let change =
-            LiveChange { state: Some(state), op: Some(None), reason: Some(reason), ..more };
-        self.change(&change);
+        self.keep_time(state);
+        let supervision = Some(self.row.supervision.clone());
+        let (state, op, reason) = (Some(state), Some(None), Some(reason));
+        self.change(&LiveChange { state, op, reason, supervision, ..more });
     }
 
     /// Writes a change of the live row and publishes it.
@@ -364,7 +390,10 @@ impl LiveDomain {
             self.row.wanted = wanted;
         }
         let detail = detail.to_owned();
-        self.unsettled = Some(Settle { state, reason: Some(reason), detail, wanted, image });
+        self.keep_time(state);
+        let supervision = self.row.supervision.clone();
+        let reason = Some(reason);
+        self.unsettled = Some(Settle { state, reason, detail, wanted, image, supervision });
         self.settle_again();
         reach(Step::Removed, None);
         cgroup::remove(self.row.uuid);
@@ -464,7 +493,19 @@ fn status_of(row: &LiveRow, pid: Option<i32>, vnc: Option<String>) -> MonitorSta
         vcpus: row.vcpus,
         started_ms: row.started_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
         vnc,
+        supervision: row.supervision.clone(),
     }
+}
+
+/// Whether the same launch would fail again: its configuration, what is on this host, or what its
+/// backend can, has to change before.
+const fn is_for_good(error: &BackendError) -> bool {
+    matches!(
+        error,
+        BackendError::Config { .. }
+            | BackendError::Missing { .. }
+            | BackendError::Unsupported { .. }
+    )
 }
 
 pub(crate) fn error_kind(error: &BackendError) -> Kind {

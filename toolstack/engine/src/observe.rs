@@ -252,6 +252,7 @@ fn why_silent(domain: &Seen) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use kxl_domain::supervision::Record;
     use kxl_domain::{DomainName, DomainUuid, Op, Wanted};
     use kxl_store::ProcessRow;
 
@@ -277,6 +278,7 @@ mod tests {
             op: None,
             process: Some(process),
             started_ms: Some(1_000),
+            supervision: Record::assumed(),
         };
         let status = MonitorStatus {
             uuid,
@@ -292,6 +294,7 @@ mod tests {
             vcpus: 1,
             started_ms: 1_000,
             vnc: None,
+            supervision: Record::assumed(),
         };
         (from_host(row), status)
     }

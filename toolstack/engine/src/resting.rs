@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use kxl_control::{Moved, Ready};
 use kxl_domain::image::ImageUse;
 use kxl_domain::state::Status;
+use kxl_domain::supervision::Record;
 use kxl_domain::{
-    Denied, DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, State, Verb, Verdict,
-    Wanted, decide,
+    Denied, DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind, Op, Reason, State, Verb,
+    Verdict, Wanted, decide,
 };
 use kxl_store::{Claim, DomainLock, ListRow, ManagedChange, Severity};
 
@@ -69,6 +70,8 @@ pub struct Started {
     pub domid: DomId,
     /// Name.
     pub name: DomainName,
+    /// It is supervised, and its first try failed, for this reason; the next one follows.
+    pub retrying: Option<Failure>,
 }
 
 /// A domain that was registered.
@@ -244,6 +247,7 @@ impl Host {
     ) -> Result<Started, Failure> {
         let Launch { config, uuid, managed, verb, op, wanted, image, domid, deadline } = launch;
         let name = config.name.clone();
+        let supervision = self.remembered(uuid, op);
         monitor_program()?;
         let attempt = format!("cannot {verb} domain \"{name}\"");
         if managed {
@@ -261,6 +265,7 @@ impl Host {
             op,
             image,
             domid,
+            supervision,
         };
         if let Err(error) = self.store.claim(&claim) {
             if !managed && let Err(error) = lock.remove_rundir(&self.paths, uuid) {
@@ -271,11 +276,29 @@ impl Host {
         reach(Step::Claimed, None);
         let rising = start_monitor(lock, uuid, &name, Mission::Launch)?;
         match rising.wait(deadline, moved)? {
-            Ready::Up { domid } => Ok(Started { uuid, domid, name }),
+            Ready::Up { domid } => Ok(Started { uuid, domid, name, retrying: None }),
+            Ready::Retrying { domid, failure } => {
+                Ok(Started { uuid, domid, name, retrying: Some(failure) })
+            }
             Ready::Failed(failure) => Err(failure),
             Ready::Settled { state, .. } => {
                 Err(Failure::new(Kind::Failed, format!("{attempt}: it came to rest as {state}")))
             }
+        }
+    }
+
+    /// What supervision remembers at a start: nothing but the last end, or, where a state comes
+    /// back, what it knew of the guest. Of one that it does not know it knows that it ran.
+    fn remembered(&self, uuid: DomainUuid, op: Op) -> Record {
+        let before = self.store.managed(uuid).ok().flatten();
+        match op {
+            Op::Restoring | Op::Resuming => match before.map(|row| (row.reason, row.supervision)) {
+                Some((Some(Reason::Saved | Reason::Suspended), record)) => {
+                    Record { stopped_by_person: false, ..record }
+                }
+                _ => Record::assumed(),
+            },
+            _ => Record::fresh(&before.map(|row| row.supervision).unwrap_or_default()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kxl_backend::{BackendError, Identity, Live, Process};
 use kxl_domain::state::Status;
+use kxl_domain::supervision::Record;
 use kxl_domain::{Capability, Failure, Kind, Op, Reason, State, Verb, Verdict, Wanted, decide};
 use kxl_store::{Asked, LiveChange, Severity};
 use nix::sys::signal::Signal;
@@ -24,6 +25,8 @@ impl LiveDomain {
     /// Refusals by the table ([`Kind::Denied`]) or the backend ([`Kind::Unsupported`]) change
     /// nothing; failures of the emulator leave the domain as the rule's failure column says.
     pub async fn verb(&mut self, verb: Verb) -> Result<(Verdict, Next), Failure> {
+        // There is no guest to be asked, and nothing but the next try to be stopped.
+        let verb = if verb == Verb::Shutdown && self.waits() { Verb::Destroy } else { verb };
         let status = Status { state: self.row.state, op: self.row.op };
         let rule = match decide(status, verb) {
             Verdict::Go(rule) => rule,
@@ -110,24 +113,27 @@ impl LiveDomain {
     /// `shutdown` and `reboot`: the wish is written first, so that a monitor that adopts the
     /// domain later knows what the guest's power-off means.
     async fn ask(&mut self, asked: Asked, verb: Verb) -> Result<Next, Failure> {
-        let before = (self.row.asked, self.row.wanted);
+        let before = (self.row.asked, self.row.wanted, self.row.supervision.clone());
         if asked == Asked::Poweroff {
             self.row.wanted = Wanted::Halted;
         }
+        self.row.supervision.stopped_by_person = asked == Asked::Poweroff;
         self.row.asked = Some(asked);
         let wanted = self.row.wanted;
         self.change(&LiveChange {
             asked: Some(Some(asked)),
             wanted: Some(wanted),
+            supervision: Some(self.row.supervision.clone()),
             ..LiveChange::default()
         });
         let pid = self.row.process.as_ref().map(|p| p.pid);
         reach(Step::Asked, pid);
         if let Err(error) = self.emulator()?.powerdown().await {
-            (self.row.asked, self.row.wanted) = before;
+            (self.row.asked, self.row.wanted, self.row.supervision) = before.clone();
             self.change(&LiveChange {
                 asked: Some(before.0),
                 wanted: Some(before.1),
+                supervision: Some(before.2),
                 ..LiveChange::default()
             });
             return Err(self.cannot(verb, &error));
@@ -150,6 +156,7 @@ impl LiveDomain {
         }
         self.row.wanted = Wanted::Running;
         self.row.asked = None;
+        self.begin_start();
         let more = LiveChange {
             wanted: Some(Wanted::Running),
             asked: Some(None),
@@ -162,13 +169,17 @@ impl LiveDomain {
 
     async fn destroy(&mut self) -> Result<Next, Failure> {
         let (state, reason) = (self.row.state, self.row.reason);
+        let before = self.row.supervision.clone();
         self.row.wanted = Wanted::Halted;
+        self.row.supervision.stopped_by_person = true;
         // Written after the power is taken, with the time of now: nothing comes before that.
         let began = self.compose(Severity::Info, "destroying", None, "");
         self.begin_stopping();
         let destroyed = self.finish_stopping(Some(&began)).await;
-        if destroyed.is_err() {
+        if let Err(failure) = &destroyed {
+            self.event(Severity::Alert, "stop-failed", None, &failure.to_string());
             // It stands where it stood, and its end is still followed when it comes.
+            self.row.supervision = Record { stopped_by_person: true, ..before };
             self.rest(state, reason, LiveChange::default());
         }
         destroyed
@@ -181,6 +192,7 @@ impl LiveDomain {
         let change = LiveChange {
             op: Some(Some(Op::Stopping)),
             wanted: Some(wanted),
+            supervision: Some(self.row.supervision.clone()),
             ..LiveChange::default()
         };
         self.change(&change);
@@ -195,6 +207,8 @@ impl LiveDomain {
         if let Some(began) = began {
             self.write_event(began);
         }
+        self.row.supervision =
+            Record { stopped_by_person: true, ..Record::fresh(&self.row.supervision) };
         let next = self.settle(State::Halted, Reason::Destroyed, "", Some(Wanted::Halted));
         self.event(Severity::Info, "destroyed", None, "");
         Ok(next)

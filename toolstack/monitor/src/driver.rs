@@ -185,6 +185,12 @@ impl Driver {
             Begun::Launched(launched) => {
                 // Listened to before it is written down: what it says waits for no disk.
                 self.take_streams();
+                if let Launched::Waits(failure) = &launched {
+                    let (domid, failure) = (self.domain.row().domid, failure.clone());
+                    ready.say(&Ready::Retrying { domid, failure });
+                    self.tidy();
+                    return Next::Parted;
+                }
                 self.domain.is_up(launched);
             }
             Begun::Adopted(Next::Over) => {
@@ -264,6 +270,11 @@ impl Driver {
                     next
                 }
                 () = end_of(self.orphan.as_ref()) => self.orphan_ended().await,
+                () = sleep(self.domain.next_timer()) => {
+                    let next = self.timer().await;
+                    tidy_at = Some(Instant::now() + QUIET);
+                    next
+                }
                 outcome = self.domain.checked() => {
                     if let Err(failure) = self.domain.image_checked(outcome).await {
                         tracing::error!(%failure, "the domain of a damaged image is not paused");
@@ -280,6 +291,7 @@ impl Driver {
             };
             match next {
                 Next::Continue => {}
+                Next::Parted => self.events = None,
                 Next::Relaunched => drop(self.take_streams()),
                 Next::Over => return End::Over,
             }
@@ -451,6 +463,16 @@ impl Driver {
         }
     }
 
+    /// What supervision has waited for is due.
+    async fn timer(&mut self) -> Next {
+        let follow = self.domain.timer_passed();
+        match interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), follow).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(failure)) => self.policy_failed(&failure),
+            Err(destroy) => self.destroy(destroy).await,
+        }
+    }
+
     /// Stays until the end of the domain is written: a disk that is full has room again some time,
     /// and until then the monitor is the only one that knows.
     async fn insist_on_record(&mut self) {
@@ -503,6 +525,14 @@ impl Driver {
         let row = self.domain.row();
         let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         format!("domain {} is {}{reason}", row.name, row.state)
+    }
+}
+
+/// Comes after that time; never when there is none.
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 

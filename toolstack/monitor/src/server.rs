@@ -11,6 +11,7 @@ use kxl_backend::Watch;
 use kxl_control::{
     Answer, Attach, Body, Call, MAX_LINE, MonitorStatus, Reply, Request, Save, Until, VERSION,
 };
+use kxl_domain::supervision::Word;
 use kxl_domain::{DomId, Failure, Kind, State};
 use kxl_engine::{Outcome, Snapshot};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -238,8 +239,26 @@ async fn status(probe: bool, desk: &Desk) -> MonitorStatus {
     MonitorStatus { answering, ..desk.snapshots.borrow().status.clone() }
 }
 
+/// Waits until supervision has another word for the domain.
+async fn wait_for_word(snapshots: &mut watch::Receiver<Snapshot>, word: Word) -> Body {
+    loop {
+        {
+            let now = snapshots.borrow_and_update();
+            if now.status.word() != word {
+                return Body::Done(Answer::Status(Box::new(now.status.clone())));
+            }
+        }
+        if snapshots.changed().await.is_err() {
+            return Body::Failed(Failure::new(Kind::Failed, "the monitor is leaving"));
+        }
+    }
+}
+
 /// Waits for the end of the run that was in progress when the wait began.
 async fn wait(snapshots: &mut watch::Receiver<Snapshot>, until: Until) -> Body {
+    if let Until::Leaves(word) = until {
+        return wait_for_word(snapshots, word).await;
+    }
     let (domid, before) = {
         let now = snapshots.borrow_and_update();
         // A guest that has ended and is kept has ended for this wait as well.
@@ -268,6 +287,7 @@ fn ended(now: &Snapshot, domid: DomId, before: u64, until: Until) -> Option<Answ
         Until::Gone => over,
         // Kept or reset in place, it has come to its end without a new domid.
         Until::Restarted => now.over || ((anew || shut) && now.status.op.is_none()),
+        Until::Leaves(word) => now.status.word() != word,
     };
     let reason = now.last_end.filter(|(of, _)| *of == domid).map(|(_, reason)| reason);
     let state = match until {

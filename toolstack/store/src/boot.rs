@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use kxl_domain::supervision::Record;
 use kxl_domain::{DomainUuid, Op, Reason, State, Wanted};
 use rusqlite::Connection;
 
@@ -46,6 +47,8 @@ impl Store {
                         image: Some(
                             op.as_ref().map(|op| op.image).filter(|_| state == State::Suspended),
                         ),
+                        // What it remembered was in the live rows, and they are gone.
+                        supervision: op.as_ref().map(|_| Record::assumed()),
                     };
                     registry::set_rest(db, uuid, &rest, &self.boot_id)?;
                     match op {

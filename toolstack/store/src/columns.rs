@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 
+use kxl_domain::supervision::Record;
 use kxl_domain::{DomainConfig, DomainName, DomainUuid};
 use rusqlite::types::FromSql;
 use rusqlite::{Row, RowIndex};
@@ -78,12 +79,17 @@ impl Columns<'_> {
     /// A value stored as JSON, which may be missing.
     pub(crate) fn json<T: serde::de::DeserializeOwned>(
         &self,
-        column: &str,
+        column: impl RowIndex,
     ) -> Result<Option<T>, Fault> {
         let Some(text) = self.text(column)? else { return Ok(None) };
         serde_json::from_str(text)
             .map(Some)
             .map_err(|error| self.fault(column, format_args!("is odd: {error}")))
+    }
+
+    /// What supervision remembers; `None` in a record from before there was any.
+    pub(crate) fn supervision(&self, column: usize) -> Result<Option<Record>, Fault> {
+        self.json(column)
     }
 
     pub(crate) fn config(&self) -> Result<DomainConfig, Fault> {

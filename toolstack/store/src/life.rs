@@ -121,8 +121,10 @@ impl Store {
             detail: change.detail.clone(),
             // A domain that lives is no image any more.
             image: change.state.filter(|state| state.is_live()).map(|_| None),
+            // While it lives, its live row alone knows.
+            supervision: None,
         };
-        let recorded = if now.managed && !rest.is_empty() {
+        let recorded = if now.managed && !change.passing && !rest.is_empty() {
             self.record_rest(uuid, &rest).map(drop)
         } else {
             Ok(())
@@ -256,6 +258,7 @@ impl Store {
             reason: Some(settle.reason),
             detail: Some(settle.detail.clone()),
             image: Some(settle.image),
+            supervision: Some(settle.supervision.clone()),
         };
         self.record_rest(uuid, &rest).map(drop)
     }

@@ -1,6 +1,7 @@
 //! `live.db`: the domains with a process. In the runtime directory, gone with the boot, never
 //! waited for a disk.
 
+use kxl_domain::supervision::Record;
 use kxl_domain::{DomId, DomainName, DomainUuid, Op, Reason, State, Wanted};
 use rusqlite::{Connection, params};
 
@@ -47,16 +48,19 @@ const SCHEMA_1: &str = "
 /// The image that a domain comes from.
 const SCHEMA_2: &str = "ALTER TABLE body ADD COLUMN image TEXT;";
 
+/// What supervision remembers.
+const SCHEMA_3: &str = "ALTER TABLE live ADD COLUMN supervision TEXT;";
+
 pub(crate) const SPEC: Spec = Spec {
     path: Paths::live_db,
     synchronous: Synchronous::Off,
-    migrations: &[SCHEMA_1, SCHEMA_2],
+    migrations: &[SCHEMA_1, SCHEMA_2, SCHEMA_3],
     next: "look for emulators that still run (ps), then move it and its -wal and -shm files away",
 };
 
 /// What [`light`] reads, in its order.
 const LIGHT: &str = "uuid, name, domid, managed, backend, memory_mib, vcpus, wanted, state, reason, \
-     detail, op, started_ms, pid, start_time, process_boot";
+     detail, op, started_ms, pid, start_time, process_boot, supervision";
 
 fn light(row: &rusqlite::Row<'_>) -> Result<ListRow, Fault> {
     let columns = Columns(row);
@@ -75,6 +79,7 @@ fn light(row: &rusqlite::Row<'_>) -> Result<ListRow, Fault> {
         op: columns.maybe(11, Op::parse)?,
         started_ms: columns.get(12)?,
         process: columns.process(13)?,
+        supervision: columns.supervision(16)?.unwrap_or_else(Record::assumed),
     })
 }
 
@@ -98,6 +103,7 @@ fn full(row: &rusqlite::Row<'_>) -> Result<LiveRow, Fault> {
         process: list.process,
         attachments: columns.get("attachments")?,
         image: columns.json("image")?,
+        supervision: list.supervision,
         boot_id: columns.get("boot_id")?,
         created_ms: columns.get("created_ms")?,
         started_ms: list.started_ms,
@@ -247,8 +253,8 @@ pub(crate) fn insert(
 ) -> Result<(), Fault> {
     db.execute(
         "INSERT INTO live (uuid, domid, name, managed, backend, memory_mib, vcpus, wanted, state,
-                           reason, detail, op, boot_id, created_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                           reason, detail, op, boot_id, created_ms, supervision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         params![
             claim.uuid.to_string(),
             domid.0,
@@ -264,6 +270,7 @@ pub(crate) fn insert(
             claim.op.as_str(),
             boot_id,
             now_ms(),
+            json_text(Some(&claim.supervision))?,
         ],
     )?;
     db.execute(
@@ -286,7 +293,7 @@ pub(crate) fn change(db: &Connection, row: &LiveRow, change: &LiveChange) -> Res
     db.execute(
         "UPDATE live SET backend = ?2, memory_mib = ?3, vcpus = ?4, wanted = ?5, state = ?6,
              reason = ?7, detail = ?8, op = ?9, asked = ?10, pid = ?11, start_time = ?12,
-             process_boot = ?13, started_ms = ?14, spawn_count = ?15
+             process_boot = ?13, started_ms = ?14, spawn_count = ?15, supervision = ?16
          WHERE uuid = ?1",
         params![
             row.uuid.to_string(),
@@ -304,6 +311,7 @@ pub(crate) fn change(db: &Connection, row: &LiveRow, change: &LiveChange) -> Res
             process.map(|process| &process.boot_id),
             if new_process { Some(now_ms()) } else { row.started_ms },
             row.spawn_count + u32::from(new_process),
+            json_text(Some(change.supervision.as_ref().unwrap_or(&row.supervision)))?,
         ],
     )?;
     if change.config.is_some() || change.attachments.is_some() || change.image.is_some() {

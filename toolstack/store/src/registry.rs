@@ -1,10 +1,11 @@
 //! `registry.db`: the managed domains. Every commit is on the disk when it returns.
 
+use kxl_domain::supervision::Record;
 use kxl_domain::{DomainConfig, DomainName, DomainUuid, ImageId, Reason, State, Wanted};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::now_ms;
-use crate::columns::{Columns, config_text, same_start, signed};
+use crate::columns::{Columns, config_text, json_text, same_start, signed};
 use crate::db::{Spec, Synchronous};
 use crate::error::Fault;
 use crate::paths::Paths;
@@ -55,17 +56,20 @@ const SCHEMA_2: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// What supervision remembers.
+const SCHEMA_3: &str = "ALTER TABLE domain ADD COLUMN supervision TEXT;";
+
 pub(crate) const SPEC: Spec = Spec {
     path: Paths::registry_db,
     synchronous: Synchronous::Full,
-    migrations: &[SCHEMA_1, SCHEMA_2],
+    migrations: &[SCHEMA_1, SCHEMA_2, SCHEMA_3],
     next: "move it and its -wal and -shm files away, then put a backup in its place or define the \
            domains again with kxl new",
 };
 
 /// What [`light`] reads, in its order.
-const LIGHT: &str =
-    "uuid, name, backend, memory_mib, vcpus, wanted, state, reason, detail, boot_id, image";
+const LIGHT: &str = "uuid, name, backend, memory_mib, vcpus, wanted, state, reason, detail, \
+     boot_id, image, supervision";
 
 /// A line of a list and the boot in which it was live.
 pub(crate) struct Light {
@@ -92,6 +96,7 @@ fn light(row: &rusqlite::Row<'_>) -> Result<Light, Fault> {
         op: None,
         process: None,
         started_ms: None,
+        supervision: columns.supervision(11)?.unwrap_or_default(),
     };
     Ok(Light { row, boot_id: columns.get(9)?, image: columns.maybe(10, |text| text.parse().ok())? })
 }
@@ -160,6 +165,7 @@ pub(crate) fn full(db: &Connection, uuid: DomainUuid) -> Result<Option<ManagedRo
         boot_id,
         autostart: columns.get("autostart")?,
         image,
+        supervision: row.supervision,
         created_ms: columns.get("created_ms")?,
         updated_ms: columns.get("updated_ms")?,
     }))
@@ -183,7 +189,8 @@ pub(crate) fn define(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, COALESCE(?10, 0))
          ON CONFLICT (uuid) DO UPDATE SET name = ?2, backend = ?3, memory_mib = ?4, vcpus = ?5,
              state = ?7, reason = ?8, detail = '', boot_id = NULL, image = NULL, updated_ms = ?9,
-             autostart = COALESCE(?10, autostart)",
+             autostart = COALESCE(?10, autostart),
+             supervision = CASE WHEN ?8 = 'new' THEN NULL ELSE supervision END",
         params![
             uuid.to_string(),
             config.name.as_str(),
@@ -236,6 +243,7 @@ pub(crate) struct Rest {
     pub(crate) reason: Option<Option<Reason>>,
     pub(crate) detail: Option<String>,
     pub(crate) image: Option<Option<ImageId>>,
+    pub(crate) supervision: Option<Record>,
 }
 
 impl Rest {
@@ -245,6 +253,7 @@ impl Rest {
             && self.reason.is_none()
             && self.detail.is_none()
             && self.image.is_none()
+            && self.supervision.is_none()
     }
 }
 
@@ -268,14 +277,16 @@ pub(crate) fn set_rest(
         None => before.clone(),
     };
     let image = rest.image.unwrap_or(was);
-    if (wanted, state, reason, detail, &boot, image)
-        == (row.wanted, row.state, row.reason, &row.detail, &before, was)
+    let supervision = rest.supervision.as_ref().unwrap_or(&row.supervision);
+    if (wanted, state, reason, detail, &boot, image, supervision)
+        == (row.wanted, row.state, row.reason, &row.detail, &before, was, &row.supervision)
     {
         return Ok(true);
     }
     db.execute(
         "UPDATE domain SET wanted = ?2, state = ?3, reason = ?4, detail = ?5, boot_id = ?6,
-                           updated_ms = ?7, image = ?8 WHERE uuid = ?1",
+                           updated_ms = ?7, image = ?8, supervision = ?9
+         WHERE uuid = ?1",
         params![
             uuid.to_string(),
             wanted.as_str(),
@@ -285,6 +296,7 @@ pub(crate) fn set_rest(
             boot,
             now_ms(),
             image.map(|id| id.to_string()),
+            json_text(Some(supervision))?,
         ],
     )?;
     Ok(true)

@@ -1,6 +1,7 @@
 //! What the records hold, and the changes that can be made to them.
 
 use kxl_domain::image::{ImageId, ImageUse};
+use kxl_domain::supervision::{Record, Word, word};
 use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid, Op, Reason, State, Wanted};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,8 @@ pub struct ManagedRow {
     pub autostart: bool,
     /// The image that it is, while suspended.
     pub image: Option<ImageId>,
+    /// What supervision remembers.
+    pub supervision: Record,
     /// When it was registered first; milliseconds since 1970.
     pub created_ms: i64,
     /// When the record changed last; milliseconds since 1970.
@@ -117,6 +120,8 @@ pub struct LiveRow {
     pub attachments: Option<String>,
     /// The image that it comes from, until that is verified and done with.
     pub image: Option<ImageUse>,
+    /// What supervision remembers.
+    pub supervision: Record,
     /// The boot in which the row was made.
     pub boot_id: String,
     /// When it was claimed; milliseconds since 1970.
@@ -158,6 +163,8 @@ pub struct ListRow {
     pub process: Option<ProcessRow>,
     /// When the emulator of now was started; milliseconds since 1970.
     pub started_ms: Option<i64>,
+    /// What supervision remembers.
+    pub supervision: Record,
 }
 
 impl ListRow {
@@ -165,6 +172,12 @@ impl ListRow {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.domid.is_some()
+    }
+
+    /// Its state in Supervisor's words, as recorded.
+    #[must_use]
+    pub fn word(&self) -> Word {
+        word(self.state, self.op, self.reason, &self.supervision)
     }
 }
 
@@ -218,6 +231,8 @@ pub struct Claim {
     pub image: Option<ImageUse>,
     /// The number that it takes if no live domain has it.
     pub domid: Option<DomId>,
+    /// What supervision remembers.
+    pub supervision: Record,
 }
 
 /// Changes to a live domain's row; `None` leaves as it is, `Some(None)` clears.
@@ -245,6 +260,11 @@ pub struct LiveChange {
     pub backend: Option<String>,
     /// The image that it comes from.
     pub image: Option<Option<ImageUse>>,
+    /// What supervision remembers.
+    pub supervision: Option<Record>,
+    /// What this says of the state holds for a moment, as on the way from one run to the next: the
+    /// record of a managed domain, which waits for the disk, keeps what it says of the run before.
+    pub passing: bool,
 }
 
 /// How a domain's life ended.
@@ -260,4 +280,6 @@ pub struct Settle {
     pub wanted: Option<Wanted>,
     /// The image that it is from now on, for [`State::Suspended`].
     pub image: Option<ImageId>,
+    /// What supervision remembers.
+    pub supervision: Record,
 }

@@ -105,6 +105,7 @@ fn tint(domain: &Seen) -> &'static str {
 #[cfg(test)]
 pub(crate) mod tests {
     use kxl_domain::state::Status;
+    use kxl_domain::supervision::Record;
     use kxl_domain::{DomId, DomainName, Op, Reason, Wanted};
     use kxl_store::ListRow;
 
@@ -130,6 +131,7 @@ pub(crate) mod tests {
             op: None,
             process: None,
             started_ms: domid.map(|_| 1_000),
+            supervision: Record::assumed(),
         };
         Seen {
             status: Status { state, op: None },

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 
+use kxl_domain::supervision::{LastExit, Record, Word};
 use kxl_domain::{DomId, Op, Reason, State, Wanted};
 
 use super::{Host, claim_of, config, managed, name, transient, uuid};
@@ -28,6 +29,7 @@ fn halted(reason: Reason) -> Settle {
         detail: "it is over".into(),
         wanted: Some(Wanted::Halted),
         image: None,
+        supervision: Record::default(),
     }
 }
 
@@ -330,4 +332,56 @@ fn links_lead_to_the_runtime_directory() {
     transient(&store, "t", 1);
     let by_name = host.by_name().join("t").join("lock");
     assert!(Path::new(&by_name).exists());
+}
+
+#[test]
+fn what_supervision_remembers_is_kept_while_it_lives_and_when_it_rests() {
+    let host = Host::new();
+    let store = host.store();
+    let row = managed(&store, "web", 1);
+    assert_eq!(row.supervision, Record::default());
+    let record = Record { failed_starts: 2, retry_at_ms: Some(7), ..Record::default() };
+    let waiting = LiveChange { supervision: Some(record.clone()), ..LiveChange::default() };
+    store.change_live(uuid(1), &waiting).unwrap();
+    store.change_live(uuid(1), &LiveChange::default()).unwrap();
+    assert_eq!(store.live(uuid(1)).unwrap().unwrap().supervision, record);
+    let listed = store.find("web").unwrap().unwrap();
+    assert_eq!((listed.word(), &listed.supervision), (Word::Backoff, &record));
+
+    let last_exit = Some(LastExit { code: Some(3), signal: None, expected: false });
+    let end = Record { last_exit, ..Record::default() };
+    store.settle(uuid(1), &Settle { supervision: end.clone(), ..halted(Reason::Crash) }).unwrap();
+    let listed = store.find("web").unwrap().unwrap();
+    assert_eq!((listed.word(), &listed.supervision), (Word::Exited, &end));
+    assert_eq!(store.managed(uuid(1)).unwrap().unwrap().supervision, end);
+}
+
+#[test]
+fn what_passes_in_a_moment_leaves_the_record_of_the_disk_alone() {
+    let host = Host::new();
+    let store = host.store();
+    managed(&store, "web", 1);
+    store.change_live(uuid(1), &running()).unwrap();
+    let between = LiveChange {
+        state: Some(State::Halted),
+        op: Some(Some(Op::Starting)),
+        process: Some(None),
+        passing: true,
+        ..LiveChange::default()
+    };
+    store.change_live(uuid(1), &between).unwrap();
+    assert_eq!(store.live(uuid(1)).unwrap().unwrap().state, State::Halted);
+    assert_eq!(store.managed(uuid(1)).unwrap().unwrap().state, State::Running);
+}
+
+#[test]
+fn a_live_row_from_before_there_was_supervision_is_one_that_runs() {
+    let host = Host::new();
+    let store = host.store();
+    transient(&store, "web", 1);
+    store.change_live(uuid(1), &running()).unwrap();
+    let db = rusqlite::Connection::open(host.paths.live_db()).unwrap();
+    assert_eq!(db.execute("UPDATE live SET supervision = NULL", []).unwrap(), 1);
+    let row = store.find("web").unwrap().unwrap();
+    assert_eq!((row.word(), row.supervision), (Word::Running, Record::assumed()));
 }

@@ -15,6 +15,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use kxl_domain::supervision::Record;
 use kxl_domain::{DomainConfig, DomainName, DomainUuid, Op, Wanted};
 
 use crate::{Claim, LiveRow, Paths, Store};
@@ -91,6 +92,7 @@ pub(super) fn claim_of(text: &str, uuid: DomainUuid, managed: bool) -> Claim {
         op: Op::Starting,
         image: None,
         domid: None,
+        supervision: Record::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use kxl_domain::supervision::Record;
 use kxl_domain::{Reason, State};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -142,6 +143,7 @@ fn live_and_end(store: &Store, number: u32) {
         detail: String::new(),
         wanted: None,
         image: None,
+        supervision: Record::default(),
     };
     store.settle(id, &end).unwrap();
     store.event(&Event::new(Severity::Info, "ended").of(id, &row.name, None)).unwrap();
