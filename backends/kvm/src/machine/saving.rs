@@ -72,7 +72,7 @@ impl Machine {
                 let state = self.stand_for_save();
                 let _given_up = say.send(state.map_err(|error| crate::log::chain(&error)));
             }
-            Some(Wish::Over) => self.end_of_save(),
+            Some(Wish::Over(ended)) => self.end_of_save(*ended),
         }
     }
 
@@ -110,9 +110,8 @@ impl Machine {
     }
 
     /// The save is over, one way or the other.
-    fn end_of_save(&mut self) {
+    fn end_of_save(&mut self, ended: Migration) {
         let Some(mut saver) = self.saver.take() else { return };
-        let ended = saver.progress();
         // Of memory that was cleared meanwhile its file is the origin no longer.
         let cleared = std::mem::take(&mut self.cleared);
         if let Some(job) = saver.job() {

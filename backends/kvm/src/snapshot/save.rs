@@ -75,8 +75,9 @@ pub struct Job {
 pub enum Wish {
     /// Stand still and give the devices' state.
     State(Sender<Result<Vec<u8>, String>>),
-    /// It is over, as [`Saver::progress`] says.
-    Over,
+    /// It is over, and came to this. Nobody else hears of it before the machine's own thread: a client
+    /// that sees the end may quit at once, and the state's file goes unless it was kept by then.
+    Over(Box<Migration>),
 }
 
 #[derive(Debug)]
@@ -89,6 +90,42 @@ struct Shared {
     went_on: Condvar,
     notices: Notices,
     began: Instant,
+}
+
+impl Shared {
+    fn new(total: u64, limits: &Arc<Mutex<Limits>>, notices: &Notices) -> Self {
+        let status = MigrationStatus::Setup;
+        Self {
+            progress: Mutex::new(Migration { status, total, ..Migration::default() }),
+            limits: Arc::clone(limits),
+            wish: Mutex::new(None),
+            cancelled: AtomicBool::new(false),
+            go_on: Mutex::new(false),
+            went_on: Condvar::new(),
+            notices: notices.clone(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Hands the end of the save over.
+    fn over(&self, end: &Result<Duration, SaveError>) {
+        let mut ended = locked(&self.progress).clone();
+        ended.total_ms = millis(self.began.elapsed());
+        ended.remaining = 0;
+        ended.status = match end {
+            Ok(stood) => {
+                ended.downtime_ms = Some(millis(*stood));
+                MigrationStatus::Completed
+            }
+            Err(SaveError::Cancelled) => MigrationStatus::Cancelled,
+            Err(error) => {
+                ended.error = Some(crate::log::chain(error));
+                MigrationStatus::Failed
+            }
+        };
+        *locked(&self.wish) = Some(Wish::Over(Box::new(ended)));
+        self.notices.wake();
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -112,34 +149,18 @@ impl Saver {
         limits: &Arc<Mutex<Limits>>,
         notices: &Notices,
     ) -> std::io::Result<Self> {
-        let progress = Migration {
-            status: MigrationStatus::Setup,
-            total: memory::size(&job.memory),
-            ..Migration::default()
-        };
-        let shared = Arc::new(Shared {
-            progress: Mutex::new(progress),
-            limits: Arc::clone(limits),
-            wish: Mutex::new(None),
-            cancelled: AtomicBool::new(false),
-            go_on: Mutex::new(false),
-            went_on: Condvar::new(),
-            notices: notices.clone(),
-            began: Instant::now(),
-        });
+        let shared = Arc::new(Shared::new(memory::size(&job.memory), limits, notices));
         shared.notices.post(What::Migration(MigrationStatus::Setup));
         let inner = Arc::clone(&shared);
         let thread = thread::spawn(Kind::Save, "save", move || Run { job, shared: inner }.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// How it stands.
+    /// How it stands: under way, until its [`Wish::Over`] was taken.
     #[must_use]
     pub fn progress(&self) -> Migration {
         let mut progress = locked(&self.shared.progress).clone();
-        if !progress.status.over() {
-            progress.total_ms = millis(self.shared.began.elapsed());
-        }
+        progress.total_ms = millis(self.shared.began.elapsed());
         progress
     }
 
@@ -163,11 +184,7 @@ impl Saver {
     /// Asks for an early end.
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, Ordering::Release);
-        let mut progress = locked(&self.shared.progress);
-        if !progress.status.over() {
-            progress.status = MigrationStatus::Cancelling;
-        }
-        drop(progress);
+        locked(&self.shared.progress).status = MigrationStatus::Cancelling;
         // Under the lock, or it could be missed between a look at the flag and the wait.
         let _between = locked(&self.shared.go_on);
         self.shared.went_on.notify_all();
@@ -214,24 +231,7 @@ struct Run {
 impl Run {
     fn run(mut self) -> Job {
         let end = self.save();
-        {
-            let mut progress = locked(&self.shared.progress);
-            progress.total_ms = millis(self.shared.began.elapsed());
-            progress.remaining = 0;
-            progress.status = match &end {
-                Ok(stood) => {
-                    progress.downtime_ms = Some(millis(*stood));
-                    MigrationStatus::Completed
-                }
-                Err(SaveError::Cancelled) => MigrationStatus::Cancelled,
-                Err(error) => {
-                    progress.error = Some(crate::log::chain(error));
-                    MigrationStatus::Failed
-                }
-            };
-        }
-        *locked(&self.shared.wish) = Some(Wish::Over);
-        self.shared.notices.wake();
+        self.shared.over(&end);
         self.job
     }
 
@@ -369,5 +369,27 @@ impl Run {
             let due = Duration::from_millis(due);
             std::thread::sleep(due.saturating_sub(began.elapsed()).min(Duration::from_secs(1)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_sees_the_end_of_a_save_before_its_machine() {
+        let notices = Notices::new().unwrap();
+        let shared = Arc::new(Shared::new(4096, &Arc::default(), &notices));
+        let saver = Saver { shared: Arc::clone(&shared), thread: None };
+        shared.over(&Ok(Duration::from_millis(7)));
+        assert_eq!(saver.progress().status, MigrationStatus::Setup);
+        let Some(Wish::Over(ended)) = saver.wish() else { panic!("it wants something else") };
+        assert_eq!((ended.status, ended.downtime_ms), (MigrationStatus::Completed, Some(7)));
+        // One that is given up too late is whole all the same, and is kept.
+        shared.over(&Ok(Duration::ZERO));
+        saver.cancel();
+        assert_eq!(saver.progress().status, MigrationStatus::Cancelling);
+        let Some(Wish::Over(ended)) = saver.wish() else { panic!("it wants something else") };
+        assert_eq!(ended.status, MigrationStatus::Completed);
     }
 }
