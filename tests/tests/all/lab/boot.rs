@@ -2,24 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::contents;
+use super::emulator::{Emulator, End};
 use crate::support::guest::{self, program};
 use crate::support::skip::skip;
-
-/// Longest time for a boot of the lab with all jobs of a group.
-const DEADLINE: Duration = Duration::from_secs(450);
 
 /// What one boot has shown.
 struct Outcome {
     log: String,
-    late: bool,
+    end: End,
 }
 
 type Once = Arc<OnceLock<Result<Outcome, String>>>;
@@ -55,16 +49,6 @@ pub(super) fn expect(module: &str, jobs: &[&str], job: &str) {
     let wanted = |other: &&&str| if alone { **other == job } else { other.contains(&only) };
     let outcome = once.get_or_init(|| {
         let jobs: Vec<String> = jobs.iter().filter(wanted).map(|job| full(job)).collect();
-        let outcome = boot(&jobs)?;
-        if !outcome.host_died() {
-            return Ok(outcome);
-        }
-        // Not a word from its kernel: QEMU's emulation of SVM loses a whole host once in a long
-        // while. Said in the summary, and not forgiven twice.
-        let last = outcome.log.lines().rev().find(|line| line.starts_with("LAB BEGIN "));
-        let last = last.unwrap_or("its boot").trim_start_matches("LAB BEGIN ");
-        skip("lab-host", &format!("the emulated host died in {last} and was booted once more"));
-        eprintln!("the lab's host died:\n{}", outcome.tail());
         boot(&jobs)
     });
     match outcome {
@@ -79,10 +63,10 @@ impl Outcome {
         let begin = format!("LAB BEGIN {job}\n");
         let end = format!("LAB END {job} ");
         let Some((_, rest)) = self.log.split_once(&begin) else {
-            panic!("the lab did not come to {job} ({}):\n{}", self.fate(), self.tail());
+            panic!("the lab did not come to {job} ({}):\n{}", self.end, self.tail());
         };
         let Some((said, rest)) = rest.split_once(&end) else {
-            panic!("the lab did not end {job} ({}):\n{}", self.fate(), self.tail());
+            panic!("the lab did not end {job} ({}):\n{}", self.end, self.tail());
         };
         let status = rest.lines().next().unwrap_or_default();
         for line in said.lines() {
@@ -99,16 +83,6 @@ impl Outcome {
         assert!(said.contains("1 passed"), "{job} in the lab:\n{said}");
     }
 
-    /// The lab ended, or stood still, without a farewell and without a panic of its kernel's.
-    fn host_died(&self) -> bool {
-        let panicked = self.log.contains("Kernel panic") || self.log.contains("BUG:");
-        !panicked && !self.log.contains("LAB DOWN")
-    }
-
-    fn fate(&self) -> &'static str {
-        if self.late { "its time was up" } else { "it has ended" }
-    }
-
     fn tail(&self) -> &str {
         let mut start = self.log.len().saturating_sub(6000);
         while !self.log.is_char_boundary(start) {
@@ -118,74 +92,20 @@ impl Outcome {
     }
 }
 
-/// QEMU; killed when dropped, if it still runs.
-struct Machine(Child);
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 /// Boots the lab for these jobs and waits for its end. The error is a reason to skip them.
 fn boot(jobs: &[String]) -> Result<Outcome, String> {
     let qemu = program("qemu-system-x86_64")?;
     let kernel = contents::kernel()?;
-    let ramdisk = contents::ramdisk(jobs)?;
-    // One lab at a time, whoever boots it, and nothing else emulated beside it: it has use for
-    // both processors of a small host.
+    // One lab at a time, whoever boots it: to the other tests it is one guest more. Its parts are
+    // made in files that all groups of this process share.
     let lock = File::create(std::env::temp_dir().join("kxl-lab.lock")).unwrap();
     lock.lock().unwrap();
-    let _slots = [guest::slot(), guest::slot()];
+    let _slot = guest::slot();
+    let ramdisk = contents::ramdisk(jobs)?;
     let file = Ramdisk::new(&ramdisk);
     drop(ramdisk);
-    let mut command = Command::new(qemu);
-    command
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,+svm,-xsave", "-smp", "2"])
-        .args(["-m", "2560", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
-        .args(["-append", "console=ttyS0 quiet panic=-1", "-serial", "stdio"])
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(&file.0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit());
-    let mut machine = Machine(command.spawn().unwrap());
-    let (log, late) = listen(&mut machine);
-    Ok(Outcome { log, late })
-}
-
-/// Everything on the console until the machine ends or its time is up.
-fn listen(machine: &mut Machine) -> (String, bool) {
-    let mut stdout = machine.0.stdout.take().unwrap();
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut chunk = [0; 4096];
-        while let Ok(count @ 1..) = stdout.read(&mut chunk) {
-            if sender.send(chunk[..count].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    let mut copy = std::env::var_os("KXL_LAB_LOG")
-        .map(|path| File::options().create(true).append(true).open(path).unwrap());
-    let end = Instant::now() + DEADLINE;
-    let mut log = Vec::new();
-    let late = loop {
-        match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(bytes) => {
-                if let Some(copy) = &mut copy {
-                    copy.write_all(&bytes).unwrap();
-                }
-                log.extend(bytes);
-            }
-            Err(RecvTimeoutError::Disconnected) => break false,
-            Err(RecvTimeoutError::Timeout) => break true,
-        }
-    };
-    (String::from_utf8_lossy(&log).replace('\r', ""), late)
+    let (log, end) = Emulator::start(&qemu, &kernel, &file.0).listen();
+    Ok(Outcome { log, end })
 }
 
 /// The RAM disk as a file, removed when dropped.

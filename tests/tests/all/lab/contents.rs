@@ -5,19 +5,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::archive::Archive;
 use super::vmlinux;
 use crate::support::guest::{built, program};
 use crate::support::host::programs;
 
-/// Longest time for one job, in seconds. The next one has its turn then.
-const JOB: u32 = 240;
+/// Longest time for one job. The next one has its turn then.
+pub(super) const JOB: Duration = Duration::from_secs(360);
+
+/// After this time a job has to show where it stands, before any wait in it is given up.
+const LATE: Duration = Duration::from_secs(120);
 
 /// Programs of this workspace that are in the lab, in /lab/bin.
 const PROGRAMS: &[&str] = &["kxl", "kxl-monitor", "kxl-mock", "kxl-vmm"];
 
-/// The first process of the lab.
+/// The first process of the lab. `stand` says what each thread of the programs under test is at.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp
@@ -33,11 +37,25 @@ for module in /modules/*; do insmod "$module" || echo "LAB: cannot load $module"
 ip link set lo up
 dmesg -n 1
 export KXL_LAB=1 KXL_BIN_DIR=/lab/bin KXL_GUEST_DIR=/guest RUST_BACKTRACE=0 TMPDIR=/tmp
+stand() {
+	echo "LATE: up $(cat /proc/uptime), load $(cat /proc/loadavg)"
+	for thread in /proc/[0-9]*/task/*; do
+		case "$(readlink "${thread%/task/*}/exe")" in /lab/*) ;; *) continue ;; esac
+		times=$(sed 's/.*) //' "$thread/stat" | cut -d ' ' -f 1,12,13)
+		echo "LATE: ${thread#/proc/} $(cat "$thread/comm") $times in $(cat "$thread/syscall")"
+		sed 's/^/LATE:     /' "$thread/stack"
+	done
+	dmesg | tail -n 8 | sed 's/^/LATE: /'
+}
 echo "LAB UP"
 for job in $(cat /jobs); do
 	echo "LAB BEGIN $job"
-	timeout -s KILL SECONDS /lab/tests --exact "$job" --nocapture --test-threads=1 </dev/null 2>&1
-	echo "LAB END $job $?"
+	(sleep LATE; stand; sleep 20; stand) </dev/null 2>&1 &
+	late=$!
+	timeout -s KILL JOB /lab/tests --exact "$job" --nocapture --test-threads=1 </dev/null 2>&1
+	status=$?
+	kill $late 2>/dev/null
+	echo "LAB END $job $status"
 done
 echo "LAB DOWN"
 poweroff -f
@@ -55,7 +73,9 @@ pub(super) fn ramdisk(jobs: &[String]) -> Result<Vec<u8>, String> {
         archive.directory(directory);
     }
     archive.device("/dev/console", (5, 1));
-    archive.file("/init", INIT.replace("SECONDS", &JOB.to_string()).as_bytes());
+    let init = INIT.replace("sleep LATE", &format!("sleep {}", LATE.as_secs()));
+    let init = init.replace("KILL JOB", &format!("KILL {}", JOB.as_secs()));
+    archive.file("/init", init.as_bytes());
     archive.file("/jobs", jobs.join("\n").as_bytes());
     archive.file("/bin/busybox", &read(&built("lab/busybox")?));
     add_modules(&mut archive)?;

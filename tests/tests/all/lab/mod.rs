@@ -14,6 +14,7 @@
 mod archive;
 mod boot;
 mod contents;
+mod emulator;
 mod inside;
 mod vmlinux;
 
