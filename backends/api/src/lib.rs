@@ -25,9 +25,11 @@ mod freezer;
 pub mod state;
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 
+use kxl_domain::config::model::GuestEvents;
 use kxl_domain::{
     Capability, CapabilitySet, DomId, DomainConfig, DomainName, DomainUuid, GuestEvent, State,
 };
@@ -166,6 +168,25 @@ pub trait Backend {
     ) -> Local<'a, Result<Box<dyn Live>>>;
 }
 
+/// Checks that a domain has the way by which its guest is to tell how it stands.
+///
+/// # Errors
+/// [`BackendError::Config`] for `guest_events`, saying what would work.
+pub fn check_guest_events(backend: &dyn Backend, config: &DomainConfig) -> Result<()> {
+    let (needed, hint) = match config.guest_events {
+        GuestEvents::None => return Ok(()),
+        GuestEvents::Port => (Capability::GuestPort, "a virtio port; \"console\" would do"),
+        GuestEvents::Console => {
+            (Capability::Console, "a console; \"port\" or serial=\"pty\" would do")
+        }
+    };
+    if backend.capabilities(config).has(needed) {
+        return Ok(());
+    }
+    let why = format!("a domain of backend {} has not got {hint}", backend.name());
+    Err(BackendError::config("guest_events", why))
+}
+
 /// What an emulator reports of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -221,6 +242,12 @@ pub trait Live {
 
     /// Takes the console's byte stream; `None` when there is none, or the second time.
     fn console(&mut self) -> Option<ConsoleEnd>;
+
+    /// Takes the host's end of the port by which the guest tells how it stands: a connected
+    /// socket, non-blocking. `None` when there is none, or the second time.
+    fn guest_channel(&mut self) -> Option<OwnedFd> {
+        None
+    }
 
     /// Stops the virtual CPUs. Idempotent.
     fn pause(&mut self) -> Local<'_, Result<()>>;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kxl_backend::{
     Attachments, Backend, BackendError, ConsoleEnd, Identity, LaunchSpec, Live, Local, Process,
-    Recorder, Result, spawn,
+    Recorder, Result, check_guest_events, spawn,
 };
 use kxl_domain::{Capability, CapabilitySet, DomainConfig};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -158,6 +158,7 @@ impl Backend for Mock {
 
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
         self.program(&spec.config)?;
+        check_guest_events(self, &spec.config)?;
         state::fits(spec, &Script::of(&spec.config)?.with_file(&spec.rundir)?)
     }
 

@@ -488,6 +488,9 @@ impl Profile {
         if self.save_live.kind != StateWay::None {
             list.push(Capability::LiveSave);
         }
+        if self.start.arguments.is_some() {
+            list.push(Capability::GuestPort);
+        }
         CapabilitySet::of(&list)
     }
 }

@@ -28,6 +28,8 @@ words! {
         Console = "console",
         /// Change the memory of a running guest.
         Balloon = "balloon",
+        /// A port of its own by which the guest tells its host how it stands.
+        GuestPort = "guest-port",
     }
 }
 

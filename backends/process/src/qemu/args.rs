@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) memory: Option<Memory>,
     /// The device stream of a state that comes back.
     pub(crate) state: Option<RawFd>,
+    /// The listening socket of the guest's port.
+    pub(crate) channel: Option<RawFd>,
 }
 
 /// A file that memory is mapped from.
@@ -178,6 +180,9 @@ impl Args {
         if let Some(fd) = plan.console {
             self.push("chardev", socket("console", fd));
             self.push("serial", "chardev:console");
+        }
+        if let Some(fd) = plan.channel {
+            self.push("chardev", socket("guest", fd));
         }
         self.push("display", "none");
     }

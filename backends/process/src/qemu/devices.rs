@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use kxl_backend::{BackendError, LaunchSpec};
 use kxl_domain::DomainConfig;
 use kxl_domain::config::model::{Disk, DiskBus, DiskFormat, Nic};
+use kxl_domain::guest::PORT;
 
 use super::args::{Plan, has_vnc};
 use super::options::Options;
@@ -30,7 +31,19 @@ pub(crate) fn all(spec: &LaunchSpec, plan: &Plan) -> Result<Vec<Item>, BackendEr
     serial(&mut items, config)?;
     screen(&mut items, config, plan)?;
     usb(&mut items, config, plan)?;
+    // Last, so that the other devices keep their places whether it is there or not.
+    if plan.channel.is_some() {
+        channel(&mut items);
+    }
     Ok(items)
+}
+
+/// The port by which the guest tells how it stands.
+fn channel(items: &mut Vec<Item>) {
+    device(items, Options::new("virtio-serial-pci").with("id", "serial0").number("max_ports", 2));
+    let port = Options::new("virtserialport").with("bus", "serial0.0").number("nr", 1);
+    let port = port.with("chardev", "guest").with("name", PORT).with("id", "guest0");
+    device(items, port);
 }
 
 fn device(items: &mut Vec<Item>, options: Options) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use kxl_backend::{Attachments, BackendError, LaunchSpec, Result, RunAs};
 use kxl_domain::DomainConfig;
 use kxl_domain::config::model::{Arch, Disk, DiskBus, DiskFormat, Nic};
+use kxl_domain::guest::PORT;
 
 use super::args::{Memory, Plan, has_vnc};
 use super::binary::{self, Accel, Emulator, Machines};
@@ -79,6 +80,9 @@ impl Family for Kvm {
             args.nic(spec, plan, index, nic)?;
         }
         args.serial(&spec.config, plan)?;
+        if let Some(fd) = plan.channel {
+            args.push("channel", format!("name={PORT},fd:{fd}"));
+        }
         args.flag("balloon");
         args.flag("rng");
         args.state(plan);
@@ -95,6 +99,7 @@ impl Family for Kvm {
         parts.push(format!("serial {}", if plan.console.is_some() { "fd" } else { "null" }));
         parts.extend(config.disks.iter().map(|disk| format!("disk {}", disk.vdev)));
         parts.extend((0..config.nics.len()).map(|index| format!("net {index}")));
+        parts.extend(plan.channel.map(|_| format!("channel {PORT}")));
         parts.extend(config.emulator_args.iter().map(|arg| format!("argument {arg}")));
         Ok(parts)
     }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Weak;
@@ -111,6 +112,7 @@ pub(crate) struct Qemu {
     pub(super) process: Rc<Process>,
     pub(super) client: Client,
     console: Option<ConsoleEnd>,
+    channel: Option<OwnedFd>,
     pub(super) exit: watch::Receiver<Option<Exit>>,
     pub(super) shared: Rc<Shared>,
     pub(super) facts: Facts,
@@ -125,6 +127,7 @@ pub(crate) struct Parts {
     pub(crate) client: Client,
     pub(crate) qmp_events: mpsc::UnboundedReceiver<kxl_qmp::Event>,
     pub(crate) console: Option<ConsoleEnd>,
+    pub(crate) channel: Option<OwnedFd>,
     pub(crate) shared: Shared,
     pub(crate) facts: Facts,
     pub(crate) notes: Vec<String>,
@@ -149,6 +152,7 @@ impl Qemu {
             process,
             client: parts.client,
             console: parts.console,
+            channel: parts.channel,
             exit,
             shared,
             facts: parts.facts,
@@ -293,6 +297,10 @@ impl Live for Qemu {
 
     fn console(&mut self) -> Option<ConsoleEnd> {
         self.console.take()
+    }
+
+    fn guest_channel(&mut self) -> Option<OwnedFd> {
+        self.channel.take()
     }
 
     fn pause(&mut self) -> Local<'_, Result<()>> {

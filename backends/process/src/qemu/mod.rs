@@ -36,8 +36,9 @@ use std::time::Duration;
 use kxl_backend::process::Identity;
 use kxl_backend::{
     Attachments, Backend, BackendError, ConsoleEnd, LaunchSpec, Live, Local, Process, Recorder,
-    Result, spawn,
+    Result, check_guest_events, spawn,
 };
+use kxl_domain::config::model::GuestEvents;
 use kxl_domain::{Capability, CapabilitySet, DomainConfig};
 use kxl_qmp::{Client, QmpError};
 use serde_json::{Value, json};
@@ -61,6 +62,7 @@ use shadow::Shadow;
 /// Names of the sockets in the runtime directory.
 const CONTROL: &str = "qmp.sock";
 const CONSOLE: &str = "console.sock";
+const CHANNEL: &str = "guest.sock";
 
 /// Numbers of the passed descriptors in the child; taps follow.
 const CONTROL_FD: RawFd = 3;
@@ -117,6 +119,7 @@ impl Driver {
             clock: clock::base(config),
             memory: memory.map(|memory| Memory { number: next, own: memory.own }),
             state: spec.image.as_ref().map(|_| next + 1),
+            channel: (config.guest_events == GuestEvents::Port).then_some(next + 2),
         };
         Ok((emulator, plan))
     }
@@ -124,6 +127,7 @@ impl Driver {
     /// Checks everything that can be checked without making anything.
     fn checked(&self, spec: &LaunchSpec) -> Result<(Emulator, Plan)> {
         let config = &spec.config;
+        check_guest_events(self, config)?;
         let (emulator, plan) = self.plan(spec)?;
         if let Some(image) = &spec.image {
             foreign::check(self.family, spec, image, &emulator, &plan)?;
@@ -198,6 +202,7 @@ impl Driver {
             client,
             qmp_events,
             console: opened.console,
+            channel: opened.channel,
             shared,
             facts,
             notes,
@@ -230,6 +235,8 @@ impl Driver {
                 None
             }
         };
+        // An emulator that was made without it has no such socket.
+        let channel = dir.connect(CHANNEL).ok();
         let offset = attachments.notes.get(LOG_OFFSET).and_then(|text| text.parse().ok());
         let shared = Shared::new(spec.emulator_log.clone(), offset.unwrap_or(0), &self.profile);
         // An earlier monitor may have died in the middle of a reset of its own.
@@ -241,6 +248,7 @@ impl Driver {
             client,
             qmp_events,
             console,
+            channel,
             shared,
             facts,
             notes: Vec::new(),
@@ -296,6 +304,7 @@ impl Backend for Driver {
 struct Opened {
     control: OwnedFd,
     console: Option<ConsoleEnd>,
+    channel: Option<OwnedFd>,
     log_offset: u64,
 }
 
@@ -330,6 +339,13 @@ fn command(
         let pace = spec.config.console.pace_ms.map(|ms| Duration::from_millis(ms.into()));
         console = Some(ConsoleEnd::Socket { stream: client, pace });
     }
+    let mut channel = None;
+    if let Some(number) = plan.channel {
+        let (listener, client) =
+            dir.pair(CHANNEL).map_err(failed("cannot make the socket of the guest's port"))?;
+        command.fd(listener, number);
+        channel = Some(client);
+    }
     for (tap, number) in wanted_taps(spec)?.iter().zip(plan.taps.iter().flatten()) {
         command.fd(tap::make(tap)?, *number);
     }
@@ -355,7 +371,7 @@ fn command(
     for group in &spec.cgroups {
         command.cgroup(group).map_err(failed("a control group's path"))?;
     }
-    Ok((command, Opened { control, console, log_offset }))
+    Ok((command, Opened { control, console, channel, log_offset }))
 }
 
 fn console_end(spec: &LaunchSpec, profile: &Profile, stream: OwnedFd) -> ConsoleEnd {

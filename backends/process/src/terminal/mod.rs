@@ -29,7 +29,8 @@ use std::time::Duration;
 
 use kxl_backend::process::Identity;
 use kxl_backend::{
-    Attachments, Backend, BackendError, LaunchSpec, Live, Local, Process, Recorder, Result, spawn,
+    Attachments, Backend, BackendError, LaunchSpec, Live, Local, Process, Recorder, Result,
+    check_guest_events, spawn,
 };
 use kxl_domain::{CapabilitySet, DomainConfig, GuestEvent};
 use tokio::io::unix::AsyncFd;
@@ -388,6 +389,7 @@ impl Backend for Driver {
 
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
         let plan = self.plan(spec)?;
+        check_guest_events(self, &spec.config)?;
         restore::fits(&self.profile, spec, &plan.program)
     }
 

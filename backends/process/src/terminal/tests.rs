@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::*;
 use crate::testing::{Record, Scratch, Typist, monitor, next, report, rests};
+use kxl_domain::config::model::GuestEvents;
 
 pub(super) fn driver(name: &str) -> Driver {
     Driver::new(Profile::load(name, Path::new("/nonexistent")).unwrap())
@@ -270,4 +271,17 @@ fn a_monitor_that_does_not_read_does_not_hold_the_emulator_up() {
         let Event::Exited(exit) = next(&mut events).await else { panic!("the end") };
         assert_eq!(exit.code, Some(0));
     });
+}
+
+#[test]
+fn a_program_on_a_terminal_has_a_console_for_its_guest_and_no_port() {
+    let scratch = Scratch::new("any");
+    let mut spec = scratch.spec();
+    spec.config.emulator = Some("/bin/cat".into());
+    let driver = driver("any");
+    spec.config.guest_events = GuestEvents::Console;
+    driver.check(&spec).unwrap();
+    spec.config.guest_events = GuestEvents::Port;
+    let error = driver.check(&spec).unwrap_err().to_string();
+    assert!(error.contains("guest_events") && error.contains("backend any"), "{error}");
 }

@@ -28,6 +28,7 @@ fn plan() -> Plan {
         clock: "utc".into(),
         memory: None,
         state: None,
+        channel: None,
     }
 }
 
@@ -354,4 +355,21 @@ fn arguments_of_ones_own_come_last_and_as_they_are() {
     spec.config.emulator_args = vec!["-global".into(), "a.b=c,d".into()];
     let args = arguments(&spec, &plan()).unwrap();
     assert_eq!(args[args.len() - 2..], ["-global", "a.b=c,d"]);
+}
+
+#[test]
+fn the_guests_port_comes_last_and_only_where_it_is_asked_for() {
+    for plan in [plan(), arm()] {
+        let with = Plan { channel: Some(9), ..plan.clone() };
+        let port = [
+            "-chardev socket,id=guest,fd=9,server=on,wait=off",
+            "-device virtio-serial-pci,id=serial0,max_ports=2",
+            "-device virtserialport,bus=serial0.0,nr=1,chardev=guest,name=org.kxl.event.0,id=guest0",
+        ];
+        let (before, after) = (lines(&spec(), &plan), lines(&spec(), &with));
+        let more: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
+        assert_eq!(more, port);
+        let devices = after.iter().filter(|line| line.starts_with("-device"));
+        assert_eq!(devices.rev().take(2).collect::<Vec<_>>(), [port[2], port[1]]);
+    }
 }

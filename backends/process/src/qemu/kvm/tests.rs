@@ -24,6 +24,7 @@ fn plan() -> Plan {
         clock: String::new(),
         memory: None,
         state: None,
+        channel: None,
     }
 }
 
@@ -176,4 +177,15 @@ fn its_version_is_the_one_that_was_started_not_that_of_its_greeting() {
     let attachments =
         Attachments { emulator: "kxl-vmm /usr/bin/kxl-vmm 0.1.0".into(), ..Attachments::default() };
     assert_eq!(Kvm.version([4, 0, 1], &attachments), "0.1.0");
+}
+
+#[test]
+fn the_guests_port_is_there_only_where_it_is_asked_for_and_is_part_of_the_machine() {
+    let (spec, plain) = (spec(), plan());
+    let with = Plan { channel: Some(8), ..plain.clone() };
+    assert!(!line(&spec, &plain).contains("-channel"));
+    assert!(line(&spec, &with).contains("-channel name=org.kxl.event.0,fd:8"));
+    let (before, after) = (Kvm.parts(&spec, &plain).unwrap(), Kvm.parts(&spec, &with).unwrap());
+    let more: Vec<_> = after.iter().filter(|part| !before.contains(part)).collect();
+    assert_eq!(more, ["channel org.kxl.event.0"]);
 }
