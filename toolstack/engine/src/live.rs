@@ -157,6 +157,11 @@ impl LiveDomain {
         self.live.as_mut().and_then(|live| live.console())
     }
 
+    /// The host's end of the guest's port, once per emulator.
+    pub fn guest_channel(&mut self) -> Option<std::os::fd::OwnedFd> {
+        self.live.as_mut().and_then(|live| live.guest_channel())
+    }
+
     /// Launches the emulator of a claimed row (op `starting`, `restoring` or `resuming`). `watch`
     /// tells how much of a state was read. The guest runs; [`Self::is_up`] writes that down, so
     /// that nobody who listens to it waits for the disk.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kxl_backend::{Event, Process, Watch};
 use kxl_control::{Ready, Save};
-use kxl_domain::{DomainUuid, Failure, Kind, Verb, Verdict};
+use kxl_domain::{DomainUuid, Failure, Kind, State, Verb, Verdict};
 use kxl_engine::{Host, Launched, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
 use kxl_store::{DomainLock, Paths, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::backends;
 use crate::console::Hub;
+use crate::guest::{Ear, Word};
 use crate::jobs::{Answer, Job, Meanwhile, SaveAnswer, decided, interruptible, next_job};
 use crate::listening::listen;
 use crate::progress::tell_progress;
@@ -116,6 +117,7 @@ struct Driver {
     orphan: Option<Process>,
     snapshots: watch::Receiver<Snapshot>,
     hub: Rc<Hub>,
+    ear: Rc<Ear>,
 }
 
 impl Driver {
@@ -125,10 +127,13 @@ impl Driver {
             .map_err(|error| Failure::because(Kind::Failed, "cannot read the live row", &error))?
             .ok_or_else(|| Failure::new(Kind::Internal, "there is no live row to attend"))?;
         let backend = backends::choose(&host.paths, &row.config);
-        let hub = Rc::new(Hub::new(host.paths.console_log(&row.name), &row.config.console));
         let Host { paths, store, conf } = host;
+        let (log, config) = (paths.console_log(&row.name), row.config.clone());
         let domain = LiveDomain::new(paths, store, conf, backend, row);
         let snapshots = domain.watch();
+        let ear = Rc::new(Ear::new(&config, snapshots.clone()));
+        let on_console = ear.hears_the_console().then(|| Rc::clone(&ear));
+        let hub = Rc::new(Hub::new(log, &config.console, on_console));
         let (sender, jobs) = mpsc::unbounded_channel();
         let desk = Desk {
             jobs: sender,
@@ -137,7 +142,7 @@ impl Driver {
             open: Rc::new(OpenCalls::default()),
         };
         let (kept, events, orphan) = (VecDeque::new(), None, None);
-        Ok((Self { domain, jobs, kept, events, orphan, snapshots, hub }, desk))
+        Ok((Self { domain, jobs, kept, events, orphan, snapshots, hub, ear }, desk))
     }
 
     /// The first step: launch or adopt, and the word to the command that waits.
@@ -232,6 +237,10 @@ impl Driver {
 
     fn connect_streams(&mut self, marker: &str) -> Next {
         self.events = self.domain.events();
+        self.ear.renew();
+        if let Some(channel) = self.domain.guest_channel() {
+            self.ear.connect(channel);
+        }
         if let Some(console) = self.domain.console() {
             self.hub.connect(console, marker);
         }
@@ -249,6 +258,9 @@ impl Driver {
         // Nothing at first: the start has tidied up after itself.
         let mut tidy_at = None;
         loop {
+            // What it says of its start is kept while it could have no effect.
+            let row = self.domain.row();
+            let listens = row.op.is_none() && row.state == State::Running;
             let next = tokio::select! {
                 job = next_job(&mut self.kept, &mut self.jobs) => match job {
                     Some(Job::Verb(verb, answer)) => {
@@ -272,6 +284,11 @@ impl Driver {
                 () = end_of(self.orphan.as_ref()) => self.orphan_ended().await,
                 () = sleep(self.domain.next_timer()) => {
                     let next = self.timer().await;
+                    tidy_at = Some(Instant::now() + QUIET);
+                    next
+                }
+                word = self.ear.next(listens) => {
+                    let next = self.guest_word(word).await;
                     tidy_at = Some(Instant::now() + QUIET);
                     next
                 }
@@ -463,6 +480,19 @@ impl Driver {
         }
     }
 
+    /// The guest says something about its own start.
+    async fn guest_word(&mut self, said: Word) -> Next {
+        let follow = self.domain.guest_word(said.word.clone());
+        match interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), follow).await {
+            Ok(Ok(next)) => {
+                self.ear.heard(said);
+                next
+            }
+            Ok(Err(failure)) => self.policy_failed(&failure),
+            Err(destroy) => self.destroy(destroy).await,
+        }
+    }
+
     /// What supervision has waited for is due.
     async fn timer(&mut self) -> Next {
         let follow = self.domain.timer_passed();
@@ -503,6 +533,7 @@ impl Driver {
     /// Lets the last answers and the viewers' last frames leave.
     async fn say_goodbye(&mut self, desk: &Desk) {
         desk.hub.end(&self.last_words());
+        self.ear.end();
         let drained = async {
             tokio::select! {
                 () = desk.open.drained() => {}

@@ -8,6 +8,7 @@ mod backends;
 mod checking;
 mod console;
 mod driver;
+mod guest;
 mod jobs;
 mod listening;
 mod logging;

@@ -17,11 +17,13 @@ use kxl_backend::ConsoleEnd;
 use kxl_control::Attach;
 use kxl_control::frame::Frame;
 use kxl_domain::config::model::Console;
+use kxl_domain::guest::Marked;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use self::log::Log;
 pub(crate) use self::viewer::Viewer;
+use crate::guest::Ear;
 
 /// How much of the past a new viewer is shown, in bytes.
 const RING: usize = 64 * 1024;
@@ -44,6 +46,9 @@ struct Inner {
     input: Option<mpsc::Sender<Vec<u8>>>,
     window: Option<stream::Window>,
     tasks: Vec<AbortHandle>,
+    /// Who wants the lines by which a guest tells how it stands.
+    ear: Option<Rc<Ear>>,
+    marked: Marked,
 }
 
 struct Slot {
@@ -56,7 +61,7 @@ struct Slot {
 }
 
 impl Hub {
-    pub(crate) fn new(log: PathBuf, config: &Console) -> Self {
+    pub(crate) fn new(log: PathBuf, config: &Console, ear: Option<Rc<Ear>>) -> Self {
         Self(RefCell::new(Inner {
             ring: VecDeque::new(),
             log: Log::new(log, u64::from(config.log_kib) * 1024, config.keep),
@@ -66,6 +71,8 @@ impl Hub {
             input: None,
             window: None,
             tasks: Vec::new(),
+            ear,
+            marked: Marked::default(),
         }))
     }
 
@@ -85,6 +92,7 @@ impl Hub {
             task.abort();
         }
         inner.log.marker(marker);
+        inner.marked.reset();
         let (sender, receiver) = mpsc::channel(INPUT);
         match stream::split(console, inner.pace_ms) {
             Ok(stream) => {
@@ -109,6 +117,11 @@ impl Hub {
         inner.ring.drain(..excess);
         inner.log.write(bytes);
         inner.tell(&Frame::Data(bytes.to_vec()));
+        // Listened to beside it: the bytes are on their way, whatever they are.
+        let Inner { ear, marked, .. } = &mut *inner;
+        if let Some(ear) = ear {
+            marked.push(bytes, |piece| ear.hear(piece));
+        }
     }
 
     /// A new viewer.
@@ -212,7 +225,7 @@ mod tests {
 
     fn hub() -> Rc<Hub> {
         let dir = std::env::temp_dir().join(format!("kxl-hub-{}", std::process::id()));
-        Rc::new(Hub::new(dir, &Console::default()))
+        Rc::new(Hub::new(dir, &Console::default(), None))
     }
 
     fn attach(write: bool, steal: bool) -> Attach {

@@ -1,0 +1,203 @@
+//! What the guest tells of itself, over a port of its own or by marked lines on its console.
+//!
+//! A guest may be hostile. What it costs is bounded: the port is read at [`port::RATE`] and waits in
+//! between; of log messages and alerts so many become events, the others are counted; of what it
+//! says about its start the last words count. Nothing here ever waits for the guest.
+
+mod bucket;
+mod intake;
+mod port;
+mod words;
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kxl_domain::config::model::{DomainConfig, GuestEvents};
+use kxl_domain::guest::{GuestWord, Piece};
+use kxl_engine::{Host, Snapshot};
+use kxl_store::Event;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use intake::{Intake, Said};
+use port::Port;
+
+/// How long after an event the database stays open for the next one.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The monitor's ear for one guest.
+pub(crate) struct Ear {
+    way: GuestEvents,
+    inner: RefCell<Inner>,
+    /// Something is there for [`Ear::next`].
+    news: Notify,
+}
+
+struct Inner {
+    intake: Intake,
+    /// Who the guest is now.
+    snapshots: watch::Receiver<Snapshot>,
+    port: Option<Rc<Port>>,
+    reading: Option<AbortHandle>,
+    /// The host's records, apart from those of the domain's task, which may be at work for minutes.
+    host: Option<Host>,
+    close_at: Option<Instant>,
+}
+
+/// A word of the guest about its start, and who wants to know that it was heard.
+#[derive(Debug)]
+pub(crate) struct Word {
+    pub(crate) word: GuestWord,
+    references: Vec<String>,
+}
+
+impl Ear {
+    pub(crate) fn new(config: &DomainConfig, snapshots: watch::Receiver<Snapshot>) -> Self {
+        let managed = config.supervision.as_ref().is_some_and(|rules| rules.managed_start);
+        let inner = Inner {
+            intake: Intake::new(managed),
+            snapshots,
+            port: None,
+            reading: None,
+            host: None,
+            close_at: None,
+        };
+        Self { way: config.guest_events, inner: RefCell::new(inner), news: Notify::new() }
+    }
+
+    /// Whether the console is listened to.
+    pub(crate) fn hears_the_console(&self) -> bool {
+        self.way == GuestEvents::Console
+    }
+
+    /// Another emulator is there: what the last one's guest said of its start is past.
+    pub(crate) fn renew(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.intake.forget_words();
+        inner.port = None;
+        if let Some(task) = inner.reading.take() {
+            task.abort();
+        }
+    }
+
+    /// Listens to the port of an emulator.
+    pub(crate) fn connect(self: &Rc<Self>, channel: OwnedFd) {
+        match Port::new(channel) {
+            Ok(port) => {
+                let port = Rc::new(port);
+                let task =
+                    tokio::task::spawn_local(port::read(Rc::clone(&port), Rc::downgrade(self)));
+                let mut inner = self.inner.borrow_mut();
+                inner.reading = Some(task.abort_handle());
+                inner.port = Some(port);
+            }
+            Err(error) => tracing::warn!(%error, "the guest's port cannot be read"),
+        }
+    }
+
+    /// Takes what a stream has brought. Never waits for the guest.
+    pub(crate) fn hear(&self, piece: Piece<'_>) {
+        let mut inner = self.inner.borrow_mut();
+        let taken = inner.intake.take(piece, std::time::Instant::now());
+        let recorded = taken.said.is_none_or(|said| inner.record(&said));
+        if let Some((reference, answer)) = taken.answer {
+            let answer = if recorded { answer } else { Err("it could not be recorded") };
+            inner.answer(&reference, answer);
+        }
+        drop(inner);
+        self.news.notify_one();
+    }
+
+    /// The next word about the guest's start, once somebody `listens` for it. Meanwhile tells what
+    /// was suppressed, when that is due. Cancel-safe.
+    pub(crate) async fn next(&self, listens: bool) -> Word {
+        loop {
+            let until = {
+                let mut inner = self.inner.borrow_mut();
+                let now = std::time::Instant::now();
+                if let Some(said) = inner.intake.due(now) {
+                    inner.record(&said);
+                }
+                if listens && let Some((word, references)) = inner.intake.word(now) {
+                    return Word { word, references };
+                }
+                if inner.close_at.is_some_and(|at| at <= Instant::now()) {
+                    (inner.host, inner.close_at) = (None, None);
+                }
+                let timer = inner.intake.timer(listens).map(Instant::from_std);
+                timer.into_iter().chain(inner.close_at).min()
+            };
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = at(until) => {}
+            }
+        }
+    }
+
+    /// A word has had its effect: whoever said it is told.
+    pub(crate) fn heard(&self, word: Word) {
+        let inner = self.inner.borrow();
+        for reference in word.references {
+            inner.answer(&reference, Ok(()));
+        }
+    }
+
+    /// The domain has ended: tells what was suppressed.
+    pub(crate) fn end(&self) {
+        self.renew();
+        let mut inner = self.inner.borrow_mut();
+        if let Some(said) = inner.intake.last() {
+            inner.record(&said);
+        }
+        inner.host = None;
+    }
+}
+
+impl Inner {
+    /// Writes an event; whether that worked.
+    fn record(&mut self, said: &Said) -> bool {
+        let event = {
+            let status = &self.snapshots.borrow().status;
+            let event = Event::new(said.severity, said.what);
+            event.of(status.uuid, &status.name, Some(status.domid)).text(&said.text)
+        };
+        self.close_at = Some(Instant::now() + QUIET);
+        if self.host.is_none() {
+            match Host::open() {
+                Ok(host) => self.host = Some(host),
+                Err(failure) => tracing::warn!(%failure, "the host's records cannot be opened"),
+            }
+        }
+        let Some(host) = &self.host else { return false };
+        let recorded = host.store.event(&event);
+        if let Err(error) = &recorded {
+            tracing::warn!(%error, "what the guest said is not recorded");
+        }
+        recorded.is_ok()
+    }
+
+    fn answer(&self, reference: &str, answer: Result<(), &str>) {
+        if let Some(port) = &self.port {
+            port.answer(&match answer {
+                Ok(()) => format!("ok {reference}\n"),
+                Err(why) => format!("no {reference} {why}\n"),
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Ear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ear").field("way", &self.way).finish_non_exhaustive()
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
