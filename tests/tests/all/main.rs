@@ -14,6 +14,7 @@ mod cli;
 mod configs;
 mod conformance;
 mod docs;
+mod events;
 mod forgotten;
 mod lab;
 mod layering;

@@ -94,6 +94,9 @@ pub(crate) enum Command {
     Recover(Recover),
     /// Print a completion script for a shell
     Completion(Completion),
+    /// Tell hooks of what they were not told of yet: kxl-hooks by its other name
+    #[command(hide = true, name = kxl_engine::HOOKS_WORD)]
+    RunHooks,
     /// Dump a guest's memory
     #[command(hide = true)]
     DumpCore(Rest),

@@ -9,6 +9,7 @@ mod commands;
 mod crowd;
 mod ending;
 mod facts;
+mod hooks;
 mod journal;
 mod moving;
 mod out;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let status = match xl::Flavour::of(&name) {
         Some(flavour) => xl::main(flavour, words),
         None if name == worker::NAME => worker::main(words),
+        None if name == kxl_engine::HOOKS_PROGRAM => hooks::main(),
         None => commands::main(),
     };
     if let Some(signal) = terminal::interrupt::ends_by() {

@@ -7,6 +7,8 @@ use kxl_domain::{Failure, Kind};
 use kxl_store::Paths;
 use nix::unistd::{Uid, User};
 
+use crate::telling::Telling;
+
 /// What `kxl.conf` says (xl.cfg's grammar; unknown keys are errors, a missing file is not).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conf {
@@ -17,6 +19,8 @@ pub struct Conf {
     pub run_as: Option<(u32, u32)>,
     /// What holds for domains that say nothing.
     pub defaults: Defaults,
+    /// How events are kept and told.
+    pub telling: Telling,
 }
 
 impl Conf {
@@ -55,6 +59,7 @@ impl Conf {
             match setting.key {
                 "default_bridge" => conf.default_bridge = Some(setting.value),
                 "emulator_user" => user = Some(setting),
+                key if Telling::KEYS.contains(&key) => conf.telling.set(&setting)?,
                 // Has its place among the defaults; see kxl_domain::config::HOST_KEYS.
                 _ => {}
             }

@@ -26,7 +26,7 @@ pub const LOCK_FD: i32 = 3;
 pub const READY_FD: i32 = 4;
 
 /// Environment that a monitor inherits: where things are, how much it logs, what tests ask for.
-const ENV: &[&str] = &[
+pub(crate) const ENV: &[&str] = &[
     "KXL_ROOT",
     "KXL_CONF",
     "KXL_LOG",

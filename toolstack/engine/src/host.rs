@@ -4,6 +4,7 @@ use kxl_domain::{Failure, Kind, config};
 use kxl_store::{ListRow, Paths, Store, StoreError};
 
 use crate::conf::Conf;
+use crate::herald::Herald;
 
 /// One host (or one `KXL_ROOT`).
 #[derive(Debug)]
@@ -25,7 +26,21 @@ impl Host {
         let paths = Paths::from_env().map_err(|e| stored("cannot use this host's places", &e))?;
         let conf = Conf::read(&paths)?;
         let store = Store::open(&paths).map_err(|e| stored("cannot open the store", &e))?;
+        store.set_retention(conf.telling.retention);
+        let herald = Herald::new(&paths, &conf.telling);
+        store.on_events(move |severity| herald.wake(Some(severity)));
         Ok(Self { paths, store, conf })
+    }
+
+    /// Has hooks told of what they were not told of yet, and old events removed: for the timer that
+    /// goes on with what a crash has cut off.
+    pub fn look_after_events(&self) {
+        if self.conf.telling.retention.days.is_some()
+            && let Err(error) = self.store.trim_events()
+        {
+            tracing::warn!(%error, "old events stay");
+        }
+        Herald::new(&self.paths, &self.conf.telling).wake(None);
     }
 
     /// The domain of a name, domid or uuid.

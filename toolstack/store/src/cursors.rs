@@ -24,14 +24,12 @@ pub struct HookRow {
 }
 
 fn all(db: &Connection) -> Result<Vec<HookRow>, Fault> {
-    let newest = events::newest(db)?;
     let mut statement =
         db.prepare("SELECT name, told, tries, next_ms, problem FROM hook ORDER BY name")?;
     let rows = statement.query_map([], |row| {
         Ok(HookRow {
             name: row.get(0)?,
-            // Beyond what there is, by somebody's hand: nothing would ever come after it.
-            told: row.get::<_, i64>(1)?.min(newest),
+            told: row.get(1)?,
             tries: row.get::<_, i64>(2)?.try_into().unwrap_or(0),
             next_ms: row.get(3)?,
             problem: row.get(4)?,

@@ -127,6 +127,18 @@ impl Paths {
         self.conf.join("profiles")
     }
 
+    /// The programs that are told of events.
+    #[must_use]
+    pub fn hooks_dir(&self) -> PathBuf {
+        self.conf.join("hooks.d")
+    }
+
+    /// The lock of the one process that tells hooks of events.
+    #[must_use]
+    pub fn hooks_lock(&self) -> PathBuf {
+        self.state.join("hooks.lock")
+    }
+
     /// Configurations of domains that are created when the host starts.
     #[must_use]
     pub fn auto_dir(&self) -> PathBuf {

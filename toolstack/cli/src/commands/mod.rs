@@ -106,6 +106,7 @@ fn run(command: Command) -> Exit {
         Command::Completion(args) => completion::completion(args.shell),
         Command::Sleep(args) => verb(&args.names, Verb::Sleep),
         Command::Wake(args) => verb(&args.names, Verb::Wake),
+        Command::RunHooks => Ok(crate::hooks::main()),
         Command::DumpCore(_) => not_built("dump-core"),
         Command::Rename(_) => not_built("rename"),
         Command::Migrate(_) => not_built("migrate"),

@@ -31,6 +31,7 @@ pub(crate) fn recover(args: &Recover) -> Exit {
         text.push_str(&format!("{}: {told}\n", one.name));
         values.push(json!({ "name": one.name.as_str(), "outcome": told }));
     }
+    host.look_after_events();
     if args.json {
         out::print_json(&values)?;
     } else {

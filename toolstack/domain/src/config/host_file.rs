@@ -27,6 +27,12 @@ const fn k(name: &'static str, meaning: &'static str) -> HostKey {
 pub const HOST_KEYS: &[HostKey] = &[
     k("default_bridge", "the bridge of network interfaces that name none"),
     k("emulator_user", "the user that emulators run as when root starts them"),
+    k("events_keep", "how many events are kept"),
+    k("events_keep_days", "for how many days events are kept"),
+    k("hooks_timeout", "after how many seconds a hook is ended"),
+    k("alert_mail", "who is sent a mail about each alert"),
+    k("alert_mail_from", "who such a mail is from"),
+    k("sendmail", "the program that sends mail"),
     k("supervise", "1: domains that say nothing of what follows their end are supervised"),
 ];
 
