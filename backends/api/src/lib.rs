@@ -22,6 +22,7 @@ pub mod tracking;
 pub mod console;
 pub mod error;
 mod freezer;
+pub mod rules;
 pub mod state;
 
 use std::future::Future;
@@ -215,6 +216,13 @@ pub enum Event {
     Exited(Exit),
     /// Worth a line in the log, changes nothing.
     Note(String),
+    /// Worth an event, changes nothing.
+    Warning {
+        /// The event's word.
+        what: &'static str,
+        /// One line for people.
+        text: String,
+    },
 }
 
 /// How a process ended.

@@ -24,7 +24,10 @@ use nix::sys::signal::Signal;
 use crate::process::{Identity, Process, RunState};
 use crate::tracking;
 
+mod attributes;
 mod filter;
+
+pub use attributes::{Account, Attributes, Refused};
 
 /// How long a child may take from the opened gate to exec: a program on a file system that hangs,
 /// or a frozen control group, must not hold its maker for ever.
@@ -46,7 +49,7 @@ pub struct Command {
     fds: Vec<(OwnedFd, RawFd)>,
     controlling_tty: Option<RawFd>,
     nofile: Option<u64>,
-    run_as: Option<crate::RunAs>,
+    attributes: Attributes,
     dir: CString,
     cgroups: Vec<CString>,
     filter: Option<filter::Filter>,
@@ -68,7 +71,7 @@ impl Command {
             fds: Vec::new(),
             controlling_tty: None,
             nofile: None,
-            run_as: None,
+            attributes: Attributes::default(),
             dir: c"/".to_owned(),
             cgroups: Vec::new(),
             filter: None,
@@ -85,12 +88,16 @@ impl Command {
         Ok(self)
     }
 
-    /// Adds one environment entry, `NAME=value`.
+    /// Adds one environment entry, `NAME=value`, in the place of one of that name.
     ///
     /// # Errors
     /// `InvalidInput` when it holds a NUL.
     pub fn env(&mut self, entry: impl AsRef<OsStr>) -> io::Result<&mut Self> {
-        self.env.push(c(entry.as_ref())?);
+        let entry = c(entry.as_ref())?;
+        let name =
+            |entry: &CString| entry.as_bytes().split(|b| *b == b'=').next().map(<[u8]>::to_vec);
+        self.env.retain(|other| name(other) != name(&entry));
+        self.env.push(entry);
         Ok(self)
     }
 
@@ -125,9 +132,9 @@ impl Command {
         self
     }
 
-    /// Drops to this user just before exec.
-    pub fn run_as(&mut self, who: Option<crate::RunAs>) -> &mut Self {
-        self.run_as = who;
+    /// What the program runs with, taken on just before exec.
+    pub fn attributes(&mut self, attributes: Attributes) -> &mut Self {
+        self.attributes = attributes;
         self
     }
 
@@ -230,8 +237,8 @@ impl Gated {
             Some(errno) => (true, errno),
             None => (false, words.as_slice()),
         };
-        if let Ok(errno) = errno.try_into() {
-            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
+        if let Some(error) = told(errno) {
+            return Err(error);
         }
         if traced && let Some(process) = &self.process {
             match tracking::lend(process) {
@@ -268,6 +275,12 @@ impl Gated {
         let text = format!("the program was not executed within {} s", deadline.as_secs());
         io::Error::new(io::ErrorKind::TimedOut, text)
     }
+}
+
+/// The error in a child's last word: errno and the step that failed.
+fn told(word: &[u8]) -> Option<io::Error> {
+    let (errno, step) = word.split_first_chunk()?;
+    Some(attributes::told(i32::from_ne_bytes(*errno), *step.first()?))
 }
 
 fn unborn() -> io::Error {
@@ -345,9 +358,16 @@ impl Gated {
                 Some(_) if Instant::now() >= until => return Err(self.late(EXEC_DEADLINE)),
                 // The kernel tells nobody but the parent's waitid of a stop: it is looked for.
                 Some(_) => std::thread::sleep(Duration::from_micros(100)),
-                None => return Err(unborn()),
+                None => return Err(self.last_word()),
             }
         }
+    }
+
+    /// What a child that has ended said of why.
+    fn last_word(&self) -> io::Error {
+        let mut words = Vec::new();
+        while let Ok(false) = self.word(&mut words) {}
+        told(&words).unwrap_or_else(unborn)
     }
 }
 
@@ -390,6 +410,7 @@ struct Prepared<'a> {
     envp: Vec<*const libc::c_char>,
     /// Scratch copies of the passed descriptors, above every target number.
     moved: Vec<RawFd>,
+    attributes: attributes::Prepared,
     gate: RawFd,
     errors: RawFd,
 }
@@ -403,6 +424,7 @@ impl<'a> Prepared<'a> {
             argv: pointers(&command.args),
             envp: pointers(&command.env),
             moved: vec![0; command.fds.len()],
+            attributes: attributes::Prepared::new(&command.attributes),
             command,
             gate,
             errors,
@@ -448,10 +470,8 @@ impl<'a> Prepared<'a> {
             if libc::read(self.gate, (&raw mut go).cast(), 1) != 1 {
                 libc::_exit(0);
             }
-            if let Some(who) = self.command.run_as {
-                self.must(libc::setgroups(0, std::ptr::null()));
-                self.must(libc::setgid(who.gid));
-                self.must(libc::setuid(who.uid));
+            if let Err(step) = self.attributes.take_on(&self.command.attributes) {
+                self.fail_at(step);
             }
             self.filtered();
             if go == b's' {
@@ -529,10 +549,18 @@ impl<'a> Prepared<'a> {
 
     /// Reports errno to the parent and ends.
     unsafe fn fail(&self) -> ! {
+        // SAFETY: as for the caller.
+        unsafe { self.fail_at(0) }
+    }
+
+    /// Reports errno and the step that failed to the parent and ends.
+    unsafe fn fail_at(&self, step: attributes::Step) -> ! {
+        let mut word = [0; 5];
         // SAFETY: errno is this thread's; write and _exit are async-signal-safe.
         unsafe {
-            let errno = *libc::__errno_location();
-            libc::write(self.errors, (&raw const errno).cast(), 4);
+            word[..4].copy_from_slice(&(*libc::__errno_location()).to_ne_bytes());
+            word[4] = step;
+            libc::write(self.errors, word.as_ptr().cast(), word.len());
             libc::_exit(127)
         }
     }

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use kxl_backend::rules::{self, Honours};
+use kxl_backend::spawn::Attributes;
 use kxl_backend::{
     Attachments, Backend, BackendError, ConsoleEnd, Identity, LaunchSpec, Live, Local, Process,
     Recorder, Result, check_guest_events, spawn,
@@ -85,7 +87,7 @@ impl Mock {
             ..Attachments::default()
         };
         recorder.record(&identity, &attachments).map_err(&failed)?;
-        gated.open().map_err(|error| failed(error.to_string()))?;
+        gated.open().map_err(|error| BackendError::not_started(&shown, &error))?;
 
         // Gone already: the words in its log are all it leaves.
         let process = newborn.process().map_err(|_| failed(log.last_words()))?;
@@ -157,6 +159,7 @@ impl Backend for Mock {
     }
 
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
+        rules::refuse(&spec.config, NAME, Honours::Nothing, false)?;
         self.program(&spec.config)?;
         check_guest_events(self, &spec.config)?;
         state::fits(spec, &Script::of(&spec.config)?.with_file(&spec.rundir)?)
@@ -207,7 +210,8 @@ fn prepare(program: &std::path::Path, spec: &LaunchSpec) -> Result<(spawn::Comma
     let log = open_log(spec).map_err(|error| {
         BackendError::io(format!("cannot open {}", spec.emulator_log.display()), error)
     })?;
-    let command = command(program, spec, control, console, log)
+    let attributes = Attributes::of(&spec.config)?;
+    let command = command(program, spec, control, console, log, attributes)
         .map_err(|error| BackendError::io(format!("cannot start {}", program.display()), error))?;
     Ok((command, ends))
 }
@@ -223,6 +227,7 @@ fn command(
     control: OwnedFd,
     console: OwnedFd,
     log: OwnedFd,
+    attributes: Attributes,
 ) -> io::Result<spawn::Command> {
     let mut command = spawn::Command::new(program)?;
     // Only for people who look at a list of processes.
@@ -230,6 +235,7 @@ fn command(
     command.fd(std::fs::File::open("/dev/null")?.into(), 0);
     command.fd(log.try_clone()?, 1).fd(log, 2).fd(control, CONTROL_FD).fd(console, CONSOLE_FD);
     command.nofile(spec.config.limits.nofile);
+    command.attributes(attributes);
     for group in &spec.cgroups {
         command.cgroup(group)?;
     }

@@ -162,7 +162,7 @@ pub(crate) async fn rests(identity: &Identity, span: Duration) {
 pub(crate) async fn next(events: &mut mpsc::UnboundedReceiver<Event>) -> Event {
     loop {
         match events.recv().await.expect("another event") {
-            Event::Note(_) => {}
+            Event::Note(_) | Event::Warning { .. } => {}
             event => return event,
         }
     }

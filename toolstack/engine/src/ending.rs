@@ -53,6 +53,10 @@ impl LiveDomain {
                 tracing::info!(domid = self.row.domid.0, text, "emulator");
                 Ok(Next::Continue)
             }
+            Event::Warning { what, text } => {
+                self.event(Severity::Warning, what, None, &text);
+                Ok(Next::Continue)
+            }
             Event::GuestEnded(event) => self.guest_ended(event).await,
             Event::Exited(exit) => self.emulator_ended(exit).await,
         }

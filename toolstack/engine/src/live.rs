@@ -250,8 +250,10 @@ impl LiveDomain {
 
     /// Makes the emulator process and takes it up.
     pub(crate) async fn spawn(&mut self, spec: &LaunchSpec) -> Result<(), BackendError> {
-        let mut recorder = RowRecorder::new(&self.store, self.row.uuid);
+        let oom_protect = self.row.config.process.oom_protect;
+        let mut recorder = RowRecorder::new(&self.store, self.row.uuid, oom_protect);
         let launched = self.backend.launch(spec, &mut recorder).await;
+        let warning = recorder.warning();
         let recorded = recorder.into_recorded();
         let live = launched?;
         let pid = live.process().identity().pid;
@@ -262,6 +264,9 @@ impl LiveDomain {
             self.attachments = attachments;
         }
         self.live = Some(live);
+        for warning in [warning, cgroup::outside(pid, &spec.cgroups)].into_iter().flatten() {
+            self.event(Severity::Warning, "limit-missing", None, &warning);
+        }
         if let Some(warning) = affinity::apply(pid, &self.row.config.cpus) {
             self.event(Severity::Warning, "affinity-missing", None, &warning);
         }

@@ -11,11 +11,19 @@ pub(crate) struct RowRecorder<'a> {
     store: &'a Store,
     uuid: DomainUuid,
     recorded: Option<(ProcessRow, Attachments)>,
+    oom_protect: Option<i16>,
+    warning: Option<String>,
 }
 
 impl<'a> RowRecorder<'a> {
-    pub(crate) const fn new(store: &'a Store, uuid: DomainUuid) -> Self {
-        Self { store, uuid, recorded: None }
+    /// For a process whose out-of-memory score is adjusted while it still waits.
+    pub(crate) const fn new(store: &'a Store, uuid: DomainUuid, oom_protect: Option<i16>) -> Self {
+        Self { store, uuid, recorded: None, oom_protect, warning: None }
+    }
+
+    /// What the host did not let the process have.
+    pub(crate) fn warning(&mut self) -> Option<String> {
+        self.warning.take()
     }
 
     /// What was committed, if the launch came that far.
@@ -35,9 +43,18 @@ impl Recorder for RowRecorder<'_> {
         };
         self.store.change_live(self.uuid, &change).map_err(|error| error.to_string())?;
         self.recorded = Some((process, attachments.clone()));
+        self.warning = self.oom_protect.and_then(|score| adjust(identity.pid, score));
         reach(Step::Recorded, Some(identity.pid));
         Ok(())
     }
+}
+
+/// Adjusts the score by which the kernel picks what to kill when memory runs out; what the program
+/// starts inherits it. A refusal is a text, and keeps nothing from starting.
+fn adjust(pid: i32, score: i16) -> Option<String> {
+    let file = format!("/proc/{pid}/oom_score_adj");
+    let error = std::fs::write(file, score.to_string()).err()?;
+    Some(format!("oom_protect = {score} is not in force: {error}"))
 }
 
 fn to_row(identity: &Identity) -> ProcessRow {

@@ -125,3 +125,78 @@ fn a_program_whose_file_gives_it_rights_is_told_from_others() {
     std::fs::remove_file(path).unwrap();
     assert!(!gives_rights(&name), "there is none");
 }
+
+fn attributes(text: &str) -> Attributes {
+    let text = format!("name='a'\nbackend='any'\n{text}");
+    let config = kxl_domain::config::parse("f", &text, &[]).unwrap().config;
+    Attributes::of(&config).unwrap()
+}
+
+fn said(script: &str, with: Attributes) -> String {
+    let (mut command, mut read) = out(script);
+    command.attributes(with);
+    let _child = spawn(command).unwrap().open().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn the_program_has_the_nice_value_the_limits_the_mask_and_the_directory_it_was_given() {
+    let with = attributes(
+        "nice=7\numask='027'\ndirectory='/usr'\nrlimits=['nofile=64:80','core=0','cpu=100:200']\n",
+    );
+    let text = said("nice; umask; pwd; ulimit -Sn; ulimit -Hn; ulimit -Hc; ulimit -St", with);
+    assert_eq!(text, "7\n0027\n/usr\n64\n80\n0\n100\n");
+}
+
+#[test]
+fn another_user_has_all_its_groups_and_the_capabilities_it_was_left_and_no_others() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let script = "id -u; id -G | wc -w; grep -E 'Cap(Prm|Eff|Amb)' /proc/self/status";
+    let mut with = attributes("user='nobody'\ncapabilities=['net_bind_service','kill']\n");
+    let user = with.user.as_mut().unwrap();
+    user.groups.push(54_321);
+    let (uid, groups) = (user.uid, user.groups.len());
+    let left = "0000000000000420";
+    let want = format!("{uid}\n{groups}\nCapPrm:\t{left}\nCapEff:\t{left}\nCapAmb:\t{left}\n");
+    assert_eq!(said(script, with), want);
+    let none = "0000000000000000";
+    let want =
+        format!("{uid}\n{}\nCapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\n", groups - 1);
+    assert_eq!(said(script, attributes("user='nobody'\n")), want);
+}
+
+#[test]
+fn what_the_system_refuses_is_told_by_the_key_that_asked_for_it() {
+    for (text, key) in [
+        ("directory='/nonexistent'\n", "directory"),
+        // More than the kernel lets anybody have.
+        ("rlimits='nofile=unlimited'\n", "rlimits"),
+    ] {
+        let (mut command, _read) = out("true");
+        command.attributes(attributes(text));
+        let error = spawn(command).unwrap().open().unwrap_err();
+        let error = crate::BackendError::not_started("sh", &error);
+        assert!(
+            matches!(&error, crate::BackendError::Config { key: told, .. } if told == key),
+            "{error:?}"
+        );
+    }
+    let (mut command, _read) = out("true");
+    command.attributes(attributes("directory='/nonexistent'\n"));
+    let error = spawn(command).unwrap().open_stopped().unwrap_err();
+    assert!(error.to_string().starts_with("directory: No such file"), "{error}");
+}
+
+#[test]
+fn a_later_entry_of_the_environment_replaces_an_earlier_one_of_its_name() {
+    let (mut command, mut read) = out("echo $PATH:$A");
+    command.env("A=1").unwrap().env("PATH=/bin").unwrap().env("A=2=3").unwrap();
+    let _child = spawn(command).unwrap().open().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "/bin:2=3\n");
+}

@@ -34,9 +34,11 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use kxl_backend::process::Identity;
+use kxl_backend::rules::{self, Honours};
+use kxl_backend::spawn::Attributes;
 use kxl_backend::{
     Attachments, Backend, BackendError, ConsoleEnd, LaunchSpec, Live, Local, Process, Recorder,
-    Result, check_guest_events, spawn,
+    Result, RunAs, check_guest_events, spawn,
 };
 use kxl_domain::config::model::GuestEvents;
 use kxl_domain::{Capability, CapabilitySet, DomainConfig};
@@ -115,7 +117,12 @@ impl Driver {
             console: devices::has_console(config).then_some(CONSOLE_FD),
             taps,
             flash,
-            run_as: spec.run_as.filter(|_| nix::unistd::geteuid().is_root()),
+            run_as: match Attributes::of(config)?.user {
+                Some(user) => Some(RunAs { uid: user.uid, gid: user.gid }),
+                // Named, and who we are already.
+                None if config.process.user.is_some() => None,
+                None => spec.run_as.filter(|_| nix::unistd::geteuid().is_root()),
+            },
             clock: clock::base(config),
             memory: memory.map(|memory| Memory { number: next, own: memory.own }),
             state: spec.image.as_ref().map(|_| next + 1),
@@ -128,6 +135,7 @@ impl Driver {
     fn checked(&self, spec: &LaunchSpec) -> Result<(Emulator, Plan)> {
         let config = &spec.config;
         check_guest_events(self, config)?;
+        rules::refuse(config, &self.profile.name, Honours::Emulator, false)?;
         let (emulator, plan) = self.plan(spec)?;
         if let Some(image) = &spec.image {
             foreign::check(self.family, spec, image, &emulator, &plan)?;
@@ -178,10 +186,7 @@ impl Driver {
             command.track_writes();
         }
         tracing::info!(command = command.line(), "launch");
-        let failed = |error: std::io::Error| BackendError::Launch {
-            program: program.clone(),
-            why: error.to_string(),
-        };
+        let failed = |error: std::io::Error| BackendError::not_started(&program, &error);
         let attachments = attachments(self.family, spec, &emulator, &plan, opened.log_offset)?;
         let gated = spawn::spawn(command).map_err(failed)?;
         recorder
@@ -368,6 +373,7 @@ fn command(
         command.env("GLIBC_TUNABLES=glibc.malloc.hugetlb=1").map_err(failed("the environment"))?;
     }
     command.nofile(spec.config.limits.nofile);
+    command.attributes(Attributes::of(&spec.config)?.without_user());
     for group in &spec.cgroups {
         command.cgroup(group).map_err(failed("a control group's path"))?;
     }

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use super::buffers::Buffers;
 use super::hold::Hold;
 use super::pty;
+use super::streams::Streams;
 use super::transcript::Transcript;
 use crate::ending::Status;
 use crate::files;
@@ -55,6 +56,8 @@ pub(crate) enum Phase {
 /// What the handle and the task share.
 pub(crate) struct Shared {
     pub(crate) master: OwnedFd,
+    /// The streams that go into files.
+    pub(super) streams: Streams,
     pub(crate) profile: Profile,
     pub(crate) phase: Cell<Phase>,
     pub(crate) transcript: RefCell<Transcript>,
@@ -253,6 +256,7 @@ impl Keeper {
         self.printed.extend(self.shared.hold.released());
         self.shared.look();
         self.pass_on();
+        self.shared.streams.finish(&self.shared.events);
         let exit = self.shared.exit(status);
         self.shared.log(&exit.text);
         told.send_replace(Some(exit.clone()));

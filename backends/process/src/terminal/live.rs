@@ -32,7 +32,8 @@ pub(crate) struct Terminal {
     pub(crate) receiver: Option<mpsc::UnboundedReceiver<Event>>,
     pub(crate) console: Option<OwnedFd>,
     pub(crate) exit: watch::Receiver<Option<Exit>>,
-    pub(crate) keeper: JoinHandle<()>,
+    /// The task beside it, and those that empty its streams.
+    pub(crate) tasks: Vec<JoinHandle<()>>,
     pub(crate) pace: Option<Duration>,
     /// Kind of emulator, by its program's name.
     pub(crate) emulator: String,
@@ -193,7 +194,9 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.keeper.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 

@@ -4,17 +4,21 @@
 //! pty stays, and a later monitor takes the master back with `pidfd_getfd`.
 
 mod buffers;
+mod command;
 mod dialogue;
 mod hold;
 mod identify;
 mod keeper;
 mod live;
+mod output;
 #[allow(unsafe_code, reason = "window size of a pty")]
 mod pty;
 mod restore;
 mod room;
 mod save;
+mod streams;
 mod transcript;
+mod wires;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,26 +32,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kxl_backend::process::Identity;
+use kxl_backend::rules::{self, Honours};
+use kxl_backend::spawn::Attributes;
 use kxl_backend::{
     Attachments, Backend, BackendError, LaunchSpec, Live, Local, Process, Recorder, Result,
     check_guest_events, spawn,
 };
 use kxl_domain::{CapabilitySet, DomainConfig, GuestEvent};
-use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::files::{self, Kind};
 use crate::kill::Doomed;
-use crate::profile::{Meaning, Profile, ReadyKind};
+use crate::profile::{ControlKind, Meaning, Profile, ReadyKind, Way};
 use crate::program;
 use crate::template::Values;
 
 use buffers::Buffers;
+use command::command;
 use hold::{Hold, Note};
 use keeper::{Keeper, Phase, Shared, StateFiles};
 use live::Terminal;
+use streams::Streams;
 use transcript::Transcript;
+use wires::{Guard, Wires};
 
 /// Number of the master among the emulator's own descriptors: above any that programs expect to
 /// have for themselves.
@@ -148,10 +155,7 @@ impl Driver {
     async fn start(&self, spec: &LaunchSpec, recorder: &mut dyn Recorder) -> Result<Box<dyn Live>> {
         let plan = self.plan(spec)?;
         let program = plan.program.display().to_string();
-        let failed = |error: std::io::Error| BackendError::Launch {
-            program: program.clone(),
-            why: error.to_string(),
-        };
+        let failed = |error: std::io::Error| BackendError::not_started(&program, &error);
         restore::fits(&self.profile, spec, &plan.program)?;
         for (path, text) in &plan.files {
             write(path, text).map_err(|error| {
@@ -163,7 +167,8 @@ impl Driver {
         }
         let (master, slave) = pty::open().map_err(failed)?;
         let wires = Wires::of(&master).map_err(failed)?;
-        let command = command(spec, &plan, &master, slave).map_err(failed)?;
+        let (command, streams) = command(spec, &plan, &master, &slave)?;
+        drop(slave);
         tracing::info!(command = command.line(), "launch");
         let gated = spawn::spawn(command).map_err(failed)?;
         let attachments = Attachments {
@@ -180,7 +185,7 @@ impl Driver {
         let process = if stopped { gated.open_stopped() } else { gated.open() };
         let process = Doomed::new(process.map_err(failed)?);
 
-        let shared = self.shared(spec, master, Phase::Starting)?;
+        let shared = self.shared(spec, master, streams, Phase::Starting)?;
         if image.is_some() {
             shared.hold.take(Note::Empty);
         }
@@ -196,7 +201,13 @@ impl Driver {
     }
 
     /// What handle and task share.
-    fn shared(&self, spec: &LaunchSpec, master: OwnedFd, phase: Phase) -> Result<Received> {
+    fn shared(
+        &self,
+        spec: &LaunchSpec,
+        master: OwnedFd,
+        streams: Streams,
+        phase: Phase,
+    ) -> Result<Received> {
         let (events, receiver) = mpsc::unbounded_channel();
         let values = Values::of(&self.profile.name, spec);
         // What is left there is of a save or restore whose monitor has died.
@@ -217,9 +228,14 @@ impl Driver {
             restore: place(&self.profile.restore.file)?,
         };
         let sign = self.profile.save.buffered.as_deref();
+        let mut profile = self.profile.clone();
+        if let Some(signal) = spec.config.stop.signal {
+            profile.shutdown.signal = Some(signal.as_str().to_owned());
+        }
         let shared = Rc::new(Shared {
             master,
-            profile: self.profile.clone(),
+            streams,
+            profile,
             phase: Cell::new(phase),
             transcript: RefCell::new(Transcript::default()),
             destroyed: Cell::new(false),
@@ -245,6 +261,11 @@ impl Driver {
         let Received { shared, receiver } = received;
         let (told, exit) = watch::channel(None);
         let process = Rc::new(process);
+        let served = shared.streams.serve(&shared.events);
+        let served = served.unwrap_or_else(|error| {
+            tracing::error!(%error, "the program's output is not read");
+            Vec::new()
+        });
         let keeper = Keeper {
             process: Rc::clone(&process),
             shared: Rc::clone(&shared),
@@ -259,7 +280,7 @@ impl Driver {
             receiver: Some(receiver),
             console: Some(wires.theirs),
             exit,
-            keeper: tokio::task::spawn_local(keeper.run(told)),
+            tasks: [tokio::task::spawn_local(keeper.run(told))].into_iter().chain(served).collect(),
             pace: pace.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into())),
             emulator: restore::emulator(program),
             rundir: spec.rundir.clone(),
@@ -329,7 +350,8 @@ impl Driver {
         let at_rest = self.profile.control.prompt.is_some() && pty::cooked(&master);
         let wires = Wires::of(&master)
             .map_err(|error| BackendError::io("cannot set up the console", error))?;
-        let shared = self.shared(spec, master, Phase::Running)?;
+        let streams = Streams::take_back(&spec.config.process, &process)?;
+        let shared = self.shared(spec, master, streams, Phase::Running)?;
         let held = at_rest.then(|| shared.hold.left()).flatten();
         match held {
             Some(note) => {
@@ -390,6 +412,12 @@ impl Backend for Driver {
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
         let plan = self.plan(spec)?;
         check_guest_events(self, &spec.config)?;
+        let simulator = self.profile.control.kind == ControlKind::Prompt;
+        let honours = if simulator { Honours::Simulator } else { Honours::PlainProgram };
+        let by_signal = self.profile.shutdown.kind == Way::Signal;
+        rules::refuse(&spec.config, &self.profile.name, honours, by_signal)?;
+        streams::check(&spec.config.process)?;
+        Attributes::of(&spec.config)?;
         restore::fits(&self.profile, spec, &plan.program)
     }
 
@@ -425,62 +453,6 @@ impl std::ops::Deref for Received {
     }
 }
 
-/// The console's two ends between us and the monitor, and the terminal to wait on.
-struct Wires {
-    ours: UnixStream,
-    theirs: OwnedFd,
-    terminal: AsyncFd<OwnedFd>,
-}
-
-impl Wires {
-    fn of(master: &OwnedFd) -> std::io::Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        theirs.set_nonblocking(true)?;
-        let (ours, terminal) = (UnixStream::from_std(ours)?, pty::watched(master)?);
-        Ok(Self { ours, theirs: theirs.into(), terminal })
-    }
-}
-
-/// Kills a process whose launch is not finished when it is dropped.
-struct Guard(Option<Rc<Process>>);
-
-impl Guard {
-    fn disarm(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(process) = &self.0 {
-            crate::kill::kill_and_reap(process);
-        }
-    }
-}
-
-fn command(
-    spec: &LaunchSpec,
-    plan: &Plan,
-    master: &OwnedFd,
-    slave: OwnedFd,
-) -> std::io::Result<spawn::Command> {
-    let mut command = spawn::Command::new(&plan.program)?;
-    for arg in &plan.args {
-        command.arg(arg)?;
-    }
-    for entry in &plan.env {
-        command.env(entry)?;
-    }
-    command.fd(slave.try_clone()?, 0).fd(slave.try_clone()?, 1).fd(slave, 2);
-    command.fd(master.try_clone()?, MASTER_FD).controlling_tty(0);
-    command.nofile(spec.config.limits.nofile);
-    for group in &spec.cgroups {
-        command.cgroup(group)?;
-    }
-    Ok(command)
-}
-
 /// Writes a private file, whole or not at all.
 fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
@@ -494,5 +466,7 @@ fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
 mod refusal_tests;
 #[cfg(test)]
 mod state_tests;
+#[cfg(test)]
+mod streams_tests;
 #[cfg(test)]
 mod tests;

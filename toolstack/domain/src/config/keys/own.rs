@@ -45,7 +45,7 @@ pub(super) const KEYS: &[Key] = &[
     k("stopwaitsecs", Number, "s", "10", "how long kxl stop waits before it takes the power away"),
     k("stopsignal", Text, "name or number", "the profile's", "the signal that asks the program to end, for backends that ask by signal"),
     k("guest_events", Text, "none, port or console", "\"none\"", "how the guest talks to the host; with managed_start it is port or console, as the backend has it"),
-    k("user", Text, "name or number", "as emulator_user of kxl.conf", "the user that the domain's program runs as, if root starts it"),
+    k("user", Text, "name or number", "who starts it; for QEMU and kvm, emulator_user of kxl.conf", "the user that the domain's program runs as, if root starts it"),
     k("nice", Number, "", "0", "the nice value of the domain's program, \"-20\" to 19"),
     k("rlimits", TextOrList, "NAME=SOFT[:HARD]", "as of kxl itself", "limits of the kernel on the program, such as nofile=1024, core=0, as=512M"),
     k("oom_protect", Number, "", "0", "adjusts the score by which the kernel picks what to kill when memory runs out, \"-1000\" (never) to 1000"),

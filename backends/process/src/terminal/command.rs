@@ -1,0 +1,56 @@
+//! The command of a program on a terminal.
+
+use std::os::fd::{OwnedFd, RawFd};
+
+use kxl_backend::spawn::{self, Attributes};
+use kxl_backend::{BackendError, LaunchSpec, Result};
+
+use super::streams::{self, Streams};
+use super::{MASTER_FD, Plan};
+
+/// Puts the command together and opens what the program inherits.
+///
+/// # Errors
+/// [`BackendError::Config`] for a user, directory or file that cannot be had.
+pub(super) fn command(
+    spec: &LaunchSpec,
+    plan: &Plan,
+    master: &OwnedFd,
+    slave: &OwnedFd,
+) -> Result<(spawn::Command, Streams)> {
+    let program = plan.program.display().to_string();
+    let failed = |error: std::io::Error| BackendError::not_started(&program, &error);
+    let mut command = spawn::Command::new(&plan.program).map_err(failed)?;
+    for arg in &plan.args {
+        command.arg(arg).map_err(failed)?;
+    }
+    let attributes = Attributes::of(&spec.config)?;
+    if let Some(user) = &attributes.user {
+        for (name, value) in [("USER", &user.name), ("LOGNAME", &user.name)] {
+            command.env(format!("{name}={value}")).map_err(failed)?;
+        }
+        command.env(format!("HOME={}", user.home.display())).map_err(failed)?;
+    }
+    for entry in &plan.env {
+        command.env(entry).map_err(failed)?;
+    }
+    for entry in &spec.config.process.environment {
+        command.env(entry).map_err(failed)?;
+    }
+    let standard = streams::open(spec, slave)?;
+    for (fd, number) in standard.fds {
+        command.fd(fd, number);
+    }
+    let copy = master.try_clone().map_err(failed)?;
+    command.fd(copy, MASTER_FD);
+    if let Some(number) = standard.terminal {
+        let number: RawFd = number;
+        command.controlling_tty(number);
+    }
+    command.nofile(spec.config.limits.nofile);
+    command.attributes(attributes);
+    for group in &spec.cgroups {
+        command.cgroup(group).map_err(failed)?;
+    }
+    Ok((command, standard.streams))
+}

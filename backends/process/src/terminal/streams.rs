@@ -1,0 +1,249 @@
+//! Standard streams that do not go to the console.
+//!
+//! An output file is fed through a pipe that the monitor empties, and is not given to the program
+//! itself: only so can it be turned over without losing a line, and a full disk be no error of the
+//! program's. The program inherits the reading end as well: when the monitor dies, writing is no
+//! error (no SIGPIPE), the pipe holds up to [`PIPE_SIZE`] bytes, and the next monitor takes the
+//! reading end back with `pidfd_getfd`.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use kxl_backend::{BackendError, Event, LaunchSpec, Process, Result};
+use kxl_domain::config::model::{Input, Output, OutputTo, ProcessRules};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::output::OutputFile;
+
+/// Key, descriptor, and the number of the reading end among the program's own descriptors.
+const OUTPUTS: [(&str, RawFd, RawFd); 2] = [("stdout", 1, 101), ("stderr", 2, 102)];
+
+/// What a pipe holds while no monitor empties it; the kernel may grant less.
+const PIPE_SIZE: i32 = 1 << 20;
+
+/// Read at once.
+const CHUNK: usize = 64 << 10;
+
+/// One pipe and the file behind it.
+#[derive(Debug)]
+pub(super) struct Stream {
+    key: &'static str,
+    pipe: OwnedFd,
+    file: RefCell<OutputFile>,
+}
+
+/// What became of one look into a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Some(usize),
+    Nothing,
+    End,
+}
+
+/// The streams of a program that go into files.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Vec<Rc<Stream>>);
+
+/// The standard descriptors of a program to be made.
+pub(super) struct Standard {
+    /// Descriptors and their numbers in the program.
+    pub(super) fds: Vec<(OwnedFd, RawFd)>,
+    /// The standard descriptor that is the terminal, if one is.
+    pub(super) terminal: Option<RawFd>,
+    /// What we keep.
+    pub(super) streams: Streams,
+}
+
+/// Checks what a configuration says about them, making nothing.
+///
+/// # Errors
+/// [`BackendError::Config`] naming the key.
+pub(super) fn check(rules: &ProcessRules) -> Result<()> {
+    if let Some(Input::File(path)) = &rules.stdin {
+        crate::files::check("stdin", path, crate::files::Kind::Regular, false)?;
+    }
+    for (key, output) in [("stdout", &rules.stdout), ("stderr", &rules.stderr)] {
+        let Some(OutputTo::File(path)) = &output.to else { continue };
+        let wrong = |why: &str| Err(BackendError::file(key, path, why));
+        if !path.is_absolute() {
+            return wrong("expected an absolute path");
+        }
+        if path.is_dir() || path.file_name().is_none() {
+            return wrong("is a directory, expected a file");
+        }
+        if !path.parent().is_some_and(Path::is_dir) {
+            return wrong("its directory does not exist");
+        }
+    }
+    let file = |output: &Output| match &output.to {
+        Some(OutputTo::File(path)) => Some(path.clone()),
+        _ => None,
+    };
+    if file(&rules.stdout).is_some_and(|path| file(&rules.stderr) == Some(path)) {
+        let why = "two streams cannot keep one file to its size: say stderr = \"stdout\"";
+        return Err(BackendError::config("stderr", why));
+    }
+    Ok(())
+}
+
+/// Opens them for a program whose terminal this is.
+///
+/// # Errors
+/// [`BackendError::Config`] for a file that cannot be used.
+pub(super) fn open(spec: &LaunchSpec, slave: &OwnedFd) -> Result<Standard> {
+    let rules = &spec.config.process;
+    let failed = |error: io::Error| BackendError::io("cannot set up the standard streams", error);
+    let mut made = Standard { fds: Vec::new(), terminal: None, streams: Streams::default() };
+    let stdin = match &rules.stdin {
+        None => slave.try_clone().map_err(failed)?,
+        Some(Input::Nothing) => null().map_err(failed)?,
+        Some(Input::File(path)) => {
+            let opened = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path);
+            opened.map_err(|error| BackendError::file("stdin", path, error))?.into()
+        }
+    };
+    if rules.stdin.is_none() {
+        made.terminal = Some(0);
+    }
+    made.fds.push((stdin, 0));
+    for ((key, number, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr]) {
+        let fd = match &output.to {
+            None => {
+                made.terminal = made.terminal.or(Some(number));
+                slave.try_clone().map_err(failed)?
+            }
+            Some(OutputTo::Nothing) => null().map_err(failed)?,
+            Some(OutputTo::Stdout) => {
+                made.fds.last().map_or_else(null, |(fd, _)| fd.try_clone()).map_err(failed)?
+            }
+            Some(OutputTo::File(path)) => {
+                let mut file = OutputFile::new(path, output);
+                file.open().map_err(|error| BackendError::file(key, path, error))?;
+                let (read, write) = large_pipe().map_err(failed)?;
+                made.fds.push((read.try_clone().map_err(failed)?, ours));
+                made.streams.0.push(Rc::new(Stream { key, pipe: read, file: RefCell::new(file) }));
+                write
+            }
+        };
+        made.fds.push((fd, number));
+    }
+    Ok(made)
+}
+
+fn null() -> io::Result<OwnedFd> {
+    File::options().read(true).write(true).open("/dev/null").map(Into::into)
+}
+
+/// A pipe whose reading end does not block, as large as we are given it.
+fn large_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    if let Err(error) = fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)) {
+        tracing::debug!(%error, "a pipe of the usual size");
+    }
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+impl Streams {
+    /// Takes the reading ends back from a program that an earlier monitor made.
+    ///
+    /// # Errors
+    /// When one cannot be had.
+    pub(super) fn take_back(rules: &ProcessRules, process: &Process) -> Result<Self> {
+        let mut streams = Vec::new();
+        for ((key, _, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr]) {
+            let Some(OutputTo::File(path)) = &output.to else { continue };
+            let pipe = process
+                .take_fd(ours)
+                .map_err(|error| BackendError::io(format!("cannot take {key} back"), error))?;
+            let mut file = OutputFile::new(path, output);
+            if let Err(error) = file.open() {
+                // Told when there is something to write.
+                tracing::warn!(key, %error, "no file of output");
+            }
+            streams.push(Rc::new(Stream { key, pipe, file: RefCell::new(file) }));
+        }
+        Ok(Self(streams))
+    }
+
+    /// Starts to empty them; the tasks end with the streams.
+    ///
+    /// # Errors
+    /// When a pipe cannot be waited on.
+    pub(super) fn serve(
+        &self,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let serve = |stream: &Rc<Stream>| {
+            let waiting = pipe::Receiver::from_owned_fd(stream.pipe.try_clone()?)?;
+            let task = Rc::clone(stream).run(waiting, events.clone());
+            Ok(tokio::task::spawn_local(task))
+        };
+        self.0.iter().map(serve).collect()
+    }
+
+    /// Writes what a program has left that has ended. What a child of it still prints is not
+    /// waited for: no more is taken than the pipes can hold.
+    pub(super) fn finish(&self, events: &mpsc::UnboundedSender<Event>) {
+        for stream in &self.0 {
+            let mut left = usize::try_from(PIPE_SIZE).unwrap_or(CHUNK);
+            while let Found::Some(count) = stream.pump(events) {
+                match left.checked_sub(count) {
+                    Some(less) => left = less,
+                    None => break,
+                }
+            }
+        }
+    }
+}
+
+impl Stream {
+    async fn run(self: Rc<Self>, waiting: pipe::Receiver, events: mpsc::UnboundedSender<Event>) {
+        while waiting.readable().await.is_ok() {
+            let mut found = Found::Nothing;
+            // Through the waiting end, so that it learns when there is nothing left.
+            let _empty = waiting.try_io(|| {
+                found = self.pump(&events);
+                match found {
+                    Found::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+                    Found::Some(_) | Found::End => Ok(()),
+                }
+            });
+            if found == Found::End {
+                return;
+            }
+            // Others have their turn between two pieces, however much is printed.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes a piece out of the pipe and into the file.
+    fn pump(&self, events: &mpsc::UnboundedSender<Event>) -> Found {
+        // Not kept: most streams are silent most of the time.
+        let mut buffer = vec![0; CHUNK];
+        let count = match nix::unistd::read(&self.pipe, &mut buffer) {
+            Ok(0) => return Found::End,
+            Ok(count) => count,
+            Err(nix::errno::Errno::EINTR) => return Found::Some(0),
+            Err(nix::errno::Errno::EAGAIN) => return Found::Nothing,
+            Err(error) => {
+                tracing::warn!(key = self.key, %error, "a stream of output cannot be read");
+                return Found::End;
+            }
+        };
+        if let Some(trouble) = self.file.borrow_mut().write(&buffer[..count]) {
+            let text = format!("{}: {trouble}", self.key);
+            let warning = Event::Warning { what: "output-trouble", text };
+            let _nobody_listens = events.send(warning);
+        }
+        Found::Some(count)
+    }
+}

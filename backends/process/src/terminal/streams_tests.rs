@@ -1,0 +1,199 @@
+//! Streams of a real program, a shell with a script.
+
+use kxl_backend::Event;
+use kxl_domain::DomainConfig;
+
+use super::tests::{driver, launched};
+use super::*;
+use crate::testing::{Record, Scratch, monitor, next};
+
+/// A specification of a shell with this script, and these keys; `DIR` is the scratch directory.
+fn shell(scratch: &Scratch, keys: &str, script: &str) -> LaunchSpec {
+    let mut spec = scratch.spec();
+    let dir = scratch.0.display().to_string();
+    let script = format!("cd {dir} || exit 99\n{script}");
+    let text =
+        format!("name='guest'\nbackend='any'\nexec='/bin/sh'\n{}", keys.replace("DIR", &dir));
+    let parsed = kxl_domain::config::parse("f", &text, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let emulator_args = vec!["-c".to_owned(), script];
+    spec.config = DomainConfig { emulator_args, ..parsed.config };
+    spec
+}
+
+fn read(scratch: &Scratch, name: &str) -> String {
+    fs::read_to_string(scratch.0.join(name)).unwrap_or_default()
+}
+
+/// Waits until a file holds this; the limit of the test is the limit.
+async fn until(scratch: &Scratch, name: &str, text: &str) {
+    while !read(scratch, name).contains(text) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn refusal(keys: &str) -> String {
+    let scratch = Scratch::new("streams");
+    let spec = shell(&scratch, keys, "true");
+    let error = driver("any").check(&spec).unwrap_err();
+    assert!(matches!(error, BackendError::Config { .. }), "{error:?}");
+    error.to_string().replace(&scratch.0.display().to_string(), "DIR")
+}
+
+fn numbers(last: u32) -> String {
+    (1..=last).map(|n| format!("{n}\n")).collect()
+}
+
+#[test]
+fn streams_go_to_their_files_to_the_last_byte_and_input_comes_from_one() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        fs::write(scratch.0.join("in"), "typed\n").unwrap();
+        let keys = "stdin='DIR/in'\nstdout='DIR/out'\nstderr='DIR/err'\n";
+        let spec = shell(&scratch, keys, "cat; echo trouble >&2; seq 1 30000");
+        let (mut live, ..) = launched(&spec, "any").await;
+        let Event::Exited(exit) = next(&mut live.events().unwrap()).await else {
+            panic!("the end")
+        };
+        assert_eq!(exit.code, Some(0));
+        assert_eq!(read(&scratch, "out"), format!("typed\n{}", numbers(30_000)));
+        assert_eq!(read(&scratch, "err"), "trouble\n");
+    });
+}
+
+#[test]
+fn standard_error_can_go_where_output_goes_and_what_goes_nowhere_is_gone() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        let spec = shell(
+            &scratch,
+            "stdin='none'\nstdout='DIR/out'\nstderr='stdout'\n",
+            "cat; echo one; echo two >&2",
+        );
+        let (mut live, ..) = launched(&spec, "any").await;
+        assert!(matches!(next(&mut live.events().unwrap()).await, Event::Exited(_)));
+        assert_eq!(read(&scratch, "out"), "one\ntwo\n");
+        let spec = shell(&scratch, "stdout='none'\nstderr='none'\n", "echo one; echo two >&2");
+        let (mut live, ..) = launched(&spec, "any").await;
+        let Event::Exited(exit) = next(&mut live.events().unwrap()).await else {
+            panic!("the end")
+        };
+        assert_eq!(exit.code, Some(0));
+    });
+}
+
+#[test]
+fn a_program_prints_on_while_no_monitor_is_there_and_no_line_is_lost() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        let script = "echo before; while [ ! -e go ]; do sleep 0.01; done\n\
+                      seq 1 50000; echo written > flag; while [ ! -e end ]; do sleep 0.01; done";
+        let spec = shell(&scratch, "stdout='DIR/out'\nstdin='none'\n", script);
+        let (live, identity, attachments) = launched(&spec, "any").await;
+        until(&scratch, "out", "before\n").await;
+        drop(live);
+        fs::write(scratch.0.join("go"), "").unwrap();
+        // Nearly 300 KB go into the pipe, with nobody to read them.
+        until(&scratch, "flag", "written").await;
+        assert!(identity.alive());
+        let mut live = driver("any").adopt(&spec, identity, &attachments).await.unwrap();
+        until(&scratch, "out", "\n50000\n").await;
+        assert_eq!(read(&scratch, "out"), format!("before\n{}", numbers(50_000)));
+        fs::write(scratch.0.join("end"), "").unwrap();
+        assert!(matches!(next(&mut live.events().unwrap()).await, Event::Exited(_)));
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_once_and_the_program_goes_on() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        fs::create_dir(scratch.0.join("logs")).unwrap();
+        let script = "echo one; while [ ! -e go ]; do sleep 0.01; done\n\
+                      seq 1 50000; sleep 0.05; echo more; sleep 0.05; echo more";
+        let spec = shell(&scratch, "stdout='DIR/logs/out'\n", script);
+        let (mut live, ..) = launched(&spec, "any").await;
+        let mut events = live.events().unwrap();
+        until(&scratch, "logs/out", "one\n").await;
+        fs::remove_dir_all(scratch.0.join("logs")).unwrap();
+        fs::write(scratch.0.join("go"), "").unwrap();
+        let mut warnings = Vec::new();
+        let code = loop {
+            match events.recv().await.unwrap() {
+                Event::Warning { what, text } => warnings.push((what, text)),
+                Event::Exited(exit) => break exit.code,
+                _ => {}
+            }
+        };
+        assert_eq!((code, warnings.len()), (Some(0), 1), "{warnings:?}");
+        assert_eq!(warnings[0].0, "output-trouble");
+        assert!(warnings[0].1.starts_with("stdout: cannot write"), "{}", warnings[0].1);
+    });
+}
+
+#[test]
+fn the_signal_of_the_configuration_asks_the_program_to_end() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        let script = "trap 'exit 3' INT; echo ready; while :; do sleep 0.01; done";
+        let spec = shell(&scratch, "stopsignal='SIGINT'\nstdout='DIR/out'\n", script);
+        let (mut live, ..) = launched(&spec, "any").await;
+        until(&scratch, "out", "ready").await;
+        live.powerdown().await.unwrap();
+        let Event::Exited(exit) = next(&mut live.events().unwrap()).await else {
+            panic!("the end")
+        };
+        assert_eq!((exit.code, exit.signal), (Some(3), None));
+    });
+}
+
+#[test]
+fn a_program_has_its_environment_its_directory_and_its_mask() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        let keys = "environment=['A=b c','TERM=dumb']\ndirectory='/usr'\numask='077'\n\
+                    stdout='DIR/out'\nnice=3\n";
+        let mut spec = shell(&scratch, keys, "");
+        spec.config.emulator_args[1] = "echo $A $TERM; pwd; umask; nice".into();
+        let (mut live, ..) = launched(&spec, "any").await;
+        assert!(matches!(next(&mut live.events().unwrap()).await, Event::Exited(_)));
+        assert_eq!(read(&scratch, "out"), "b c dumb\n/usr\n0077\n3\n");
+    });
+}
+
+#[test]
+fn files_and_users_that_cannot_be_are_refused_before_anything_is_made() {
+    for (keys, told) in [
+        ("stdout='DIR/no/out'\n", "stdout: DIR/no/out: its directory does not exist"),
+        ("stderr='DIR'\n", "stderr: DIR: is a directory, expected a file"),
+        ("stdin='DIR/none'\n", "stdin: DIR/none: No such file or directory (os error 2)"),
+        ("stdout='out'\n", "stdout: out: expected an absolute path"),
+        ("stdout='DIR/a'\nstderr='DIR/a'\n", "stderr: two streams cannot keep one file"),
+        ("user='nosuchuser'\n", "user: there is no user \"nosuchuser\""),
+    ] {
+        let text = refusal(keys);
+        assert!(text.starts_with(told), "{keys}: {text}");
+    }
+}
+
+#[test]
+fn a_simulator_refuses_what_would_take_its_console_away() {
+    let scratch = Scratch::new("streams");
+    for (keys, key) in [("stdout='none'\n", "stdout"), ("stopsignal='INT'\n", "stopsignal")] {
+        let mut spec = shell(&scratch, keys, "");
+        spec.config.machine = Some("sh".into());
+        let error = driver("simh").check(&spec).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{key}: backend \"simh\" cannot honour it")), "{error}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_fails_the_start_by_its_key() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        let spec = shell(&scratch, "directory='/nonexistent'\n", "true");
+        let failed = driver("any").launch(&spec, &mut Record::default()).await;
+        let Err(BackendError::Config { key, why }) = failed else { panic!("started") };
+        assert_eq!(key, "directory");
+        assert!(why.contains("No such file"), "{why}");
+    });
+}
