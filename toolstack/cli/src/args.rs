@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kxl_domain::State;
 
-pub(crate) use self::events::{Alerts, AlertsVerb, Events, Log};
+pub(crate) use self::events::{Alerts, AlertsVerb, Events, Goal, Log, Wait};
 pub(crate) use self::shell::{Release, ShellArgs};
 pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
 use crate::commands::host::args::{Autostart, HostArgs};
@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Log(Log),
     /// Print the alerts that nobody has acknowledged, or acknowledge some
     Alerts(Alerts),
+    /// Wait until a domain has come to a state
+    Wait(Wait),
     /// Tell why a domain is in its state
     Why(Why),
     /// Give live domains whose monitor died a new one

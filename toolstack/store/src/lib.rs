@@ -33,6 +33,7 @@ pub mod lock;
 mod netfs;
 pub mod paths;
 mod registry;
+mod row_watch;
 mod rows;
 mod rundir;
 pub mod socket;
@@ -50,6 +51,7 @@ pub use facade::Store;
 pub use image_ops::ImageOp;
 pub use lock::{DomainLock, NamesLock};
 pub use paths::Paths;
+pub use row_watch::RowWatch;
 pub use rows::{
     Asked, Claim, Defined, ListRow, LiveChange, LiveRow, ManagedChange, ManagedRow, ProcessRow,
     Settle,

@@ -3,6 +3,7 @@
 mod alerts;
 mod hooks;
 mod trouble;
+mod wait;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +13,7 @@ use kxl_store::{Paths, Store};
 use serde_json::Value;
 
 use crate::support::process::Proc;
-use crate::support::{Host, guest, wait};
+use crate::support::{Host, guest, wait as waiting};
 
 impl Host {
     /// Puts a hook into its place, whole: what it does is a script.
@@ -69,7 +70,7 @@ impl Host {
 
     /// Waits until nobody tells hooks anything.
     fn told_all(&self) {
-        wait::eventually("the hooks were told of all", || self.teller().is_none());
+        waiting::eventually("the hooks were told of all", || self.teller().is_none());
     }
 
     /// A mock domain that comes, crashes and is gone.

@@ -1,7 +1,7 @@
-//! `events`, `log list` and `alerts`.
+//! `events`, `log list`, `alerts` and `wait`.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use kxl_store::Severity;
 
 /// `events`.
@@ -72,4 +72,53 @@ pub(crate) enum AlertsVerb {
         #[arg(value_name = "ID", required = true)]
         ids: Vec<String>,
     },
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Name, domid or uuid
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// What to wait for
+    #[arg(value_name = "STATE")]
+    pub(crate) goal: Goal,
+    /// Give up after so many seconds, with status 6
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Wait for a domain that does not exist yet, too
+    #[arg(long)]
+    pub(crate) create: bool,
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Goal {
+    /// It counts as started: by its guest's word or by time, where it is supervised
+    Started,
+    /// Its guest runs
+    Running,
+    /// Its processors stand still
+    Paused,
+    /// Nothing of it runs
+    Stopped,
+    /// It does not exist
+    Gone,
+}
+
+impl Goal {
+    /// Whether it is one of a domain that runs.
+    pub(crate) const fn is_up(self) -> bool {
+        matches!(self, Self::Started | Self::Running | Self::Paused)
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Gone => "gone",
+        }
+    }
 }

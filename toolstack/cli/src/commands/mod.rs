@@ -19,6 +19,7 @@ pub(crate) mod save;
 mod shell;
 mod shutdown;
 mod start;
+mod wait;
 mod why;
 
 use std::time::Duration;
@@ -101,6 +102,7 @@ fn run(command: Command) -> Exit {
         Command::Events(args) => events::events(&args),
         Command::Log(Log::List(args)) => events::events(&args),
         Command::Alerts(args) => alerts::alerts(&args),
+        Command::Wait(args) => wait::wait(&args),
         Command::Why(args) => why::why(&args),
         Command::Recover(args) => recover::recover(&args),
         Command::Completion(args) => completion::completion(args.shell),
