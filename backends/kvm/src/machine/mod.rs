@@ -39,7 +39,7 @@ use crate::snapshot::load::LoadError;
 use crate::snapshot::save::Saver;
 use crate::vcpu::cpuid::{self, Lacking};
 use crate::virtio::{Observer, Told};
-use crate::{acpi, layout};
+use crate::{acpi, layout, thread};
 
 /// Why there is no machine.
 #[derive(Debug, Error)]
@@ -56,6 +56,9 @@ pub enum MachineError {
     /// No descriptor for what threads have to say.
     #[error("cannot make an event for the machine's own threads")]
     Event(#[source] std::io::Error),
+    /// The system refuses a thread.
+    #[error("cannot start a thread that makes the machine")]
+    Thread(#[source] std::io::Error),
     /// The system refuses to forget what was in memory.
     #[error("cannot clear guest memory for a reset")]
     Clear(#[source] std::io::Error),
@@ -145,12 +148,26 @@ impl Machine {
             Backing::Anonymous => None,
             Backing::Private(file, at) | Backing::Shared(file, at) => Some(Origin { file, at }),
         };
-        let offered = cpuid::offered(&kvm).map_err(EngineError::from)?;
-        let leaves = cpuid::common(&offered, &config.cpu).map_err(EngineError::from)?;
         let waker = notices.clone();
         let ending = Ending::new(Arc::new(move || waker.wake()));
-        let board = Board::new(&config, &memory, &ending, parts, &observer(&memory, notices))?;
-        let waits = config.incoming.is_some();
+        let waits = config.incoming.is_some() && incoming.is_none();
+        let rest = || -> Result<_, MachineError> {
+            let offered = cpuid::offered(&kvm).map_err(EngineError::from)?;
+            let leaves = cpuid::common(&offered, &config.cpu).map_err(EngineError::from)?;
+            let observer = observer(&memory, notices);
+            let board = Board::new(&config, &memory, &ending, parts, &observer)?;
+            Ok((offered, leaves, board))
+        };
+        // To make a VM KVM mostly waits, for whoever may read what it changes: the rest is done
+        // meanwhile.
+        let (shell, rest) = if waits {
+            (None, rest())
+        } else {
+            let shell = || Shell::create(&kvm, &memory, config.vcpus);
+            let (shell, rest) = thread::beside(shell, rest).map_err(MachineError::Thread)?;
+            (Some(shell?), rest)
+        };
+        let (offered, leaves, board) = rest?;
         let mut machine = Self {
             actions: config.actions,
             config,
@@ -160,7 +177,7 @@ impl Machine {
             leaves,
             board,
             engine: None,
-            state: if waits { RunState::Inmigrate } else { RunState::Prelaunch },
+            state: RunState::Prelaunch,
             ended: None,
             notices: notices.clone(),
             ending,
@@ -175,10 +192,10 @@ impl Machine {
             made: None,
             last: Migration::default(),
         };
-        match incoming {
-            Some(state) => machine.load(state, 0)?,
-            None if waits => {}
-            None => machine.engine = Some(machine.boot()?),
+        match (shell, incoming) {
+            (Some(shell), Some(state)) => machine.load(state, 0, Some(shell))?,
+            (Some(shell), None) => machine.engine = Some(machine.boot(shell)?),
+            (None, _) => machine.state = RunState::Inmigrate,
         }
         Ok(machine)
     }
@@ -203,10 +220,14 @@ impl Machine {
         self.go()
     }
 
+    /// A VM around memory, without devices.
+    fn shell(&self) -> Result<Shell, MachineError> {
+        Ok(Shell::create(&self.kvm, &self.memory, self.config.vcpus)?)
+    }
+
     /// A new engine that begins with the kernel.
-    fn boot(&mut self) -> Result<Engine, MachineError> {
+    fn boot(&mut self, shell: Shell) -> Result<Engine, MachineError> {
         let payload = self.payload.as_mut().ok_or(MachineError::NoKernel)?;
-        let shell = Shell::create(&self.kvm, &self.memory, self.config.vcpus)?;
         self.board.connect(&shell.vm)?;
         let tables = acpi::tables(self.config.vcpus, &self.board.slots().numbers());
         let memory = &self.memory;
@@ -316,7 +337,7 @@ impl Machine {
         }
         self.ending.forget();
         self.ended = None;
-        self.engine = Some(self.boot()?);
+        self.engine = Some(self.boot(self.shell()?)?);
         Ok(())
     }
 }

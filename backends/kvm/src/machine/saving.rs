@@ -177,7 +177,7 @@ impl Machine {
 
     /// Brings the machine back from a state, or leaves it as it was: waiting for one.
     pub(super) fn bring_in(&mut self, from: File, offset: u64) -> Result<(), MachineError> {
-        let done = self.load(from, offset);
+        let done = self.load(from, offset, None);
         if done.is_err() {
             self.engine = None;
             self.board.reset()?;
@@ -195,8 +195,14 @@ impl Machine {
         }
     }
 
-    /// Brings the machine back from a state: it stands still afterwards.
-    pub(super) fn load(&mut self, from: File, offset: u64) -> Result<(), MachineError> {
+    /// Brings the machine back from a state, in this VM if there is one already: it stands still
+    /// afterwards.
+    pub(super) fn load(
+        &mut self,
+        from: File,
+        offset: u64,
+        shell: Option<Shell>,
+    ) -> Result<(), MachineError> {
         let given = self.config.memory_file.is_some();
         let (saved, origin) = load::load(from, offset, &self.memory, given)?;
         let want = memory::size(&self.memory);
@@ -204,7 +210,7 @@ impl Machine {
             return Err(LoadError::Memory { have: saved.memory, want }.into());
         }
         self.compare_processors(&saved.engine.vcpus)?;
-        let shell = Shell::create(&self.kvm, &self.memory, self.config.vcpus)?;
+        let shell = shell.map_or_else(|| self.shell(), Ok)?;
         shell.vm.restore(&saved.engine.vm).map_err(EngineError::from)?;
         self.board.restore(saved.board)?;
         // Interrupts that a device raises while it is put back reach controllers that have theirs.
