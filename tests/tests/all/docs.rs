@@ -7,8 +7,15 @@ use std::process::Command;
 use crate::support::guest::{program, top};
 use crate::support::skip::skip;
 
-const PAGES: &[&str] =
-    &["kxl.1", "kxl.cfg.5", "kxl.conf.5", "kxl-backends.7", "kxl-events.7", "kxl-vmm.8"];
+const PAGES: &[&str] = &[
+    "kxl.1",
+    "kxl.cfg.5",
+    "kxl.conf.5",
+    "kxl-backends.7",
+    "kxl-events.7",
+    "kxl-gate.8",
+    "kxl-vmm.8",
+];
 
 #[test]
 fn the_manual_pages_exist_and_each_is_called_by_its_name() {

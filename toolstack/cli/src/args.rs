@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kxl_domain::State;
 
 pub(crate) use self::events::{Alerts, AlertsVerb, Events, Goal, Log, Wait};
-pub(crate) use self::shell::{Release, ShellArgs};
+pub(crate) use self::shell::{Gate, GateVerb, Release, ShellArgs};
 pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
 use crate::commands::host::args::{Autostart, HostArgs};
 use crate::terminal::escape;
@@ -27,6 +27,9 @@ mod state;
     after_help = "The manual page kxl(1) has the details. Called as xl, xm or xen it behaves as they do."
 )]
 pub(crate) struct Cli {
+    /// Have the command carried out by the host's gate
+    #[arg(long)]
+    pub(crate) gate: bool,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -116,6 +119,8 @@ pub(crate) enum Command {
     Shell(ShellArgs),
     /// End monitors; their domains run on and are adopted by the next command
     Release(Release),
+    /// Let others than root control this host's domains
+    Gate(Gate),
 }
 
 /// Whatever follows a verb that is not built yet.

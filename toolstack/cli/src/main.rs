@@ -9,6 +9,7 @@ mod commands;
 mod crowd;
 mod ending;
 mod facts;
+mod gate;
 mod hooks;
 mod journal;
 mod moving;

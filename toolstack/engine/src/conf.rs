@@ -17,6 +17,10 @@ pub struct Conf {
     /// The user and group that emulators run as when root starts them: `emulator_user=`, else the
     /// user `kxl` if there is one, else `nobody`. `None` without root or with `emulator_user="root"`.
     pub run_as: Option<(u32, u32)>,
+    /// `control_group=`: the group whose members may come through the gate.
+    pub control_group: Option<String>,
+    /// `control_password_hash=`: the password with which others may, as `kxl gate password` prints it.
+    pub control_password_hash: Option<String>,
     /// What holds for domains that say nothing.
     pub defaults: Defaults,
     /// How events are kept and told.
@@ -60,6 +64,8 @@ impl Conf {
                 "default_bridge" => conf.default_bridge = Some(setting.value),
                 "emulator_user" => user = Some(setting),
                 key if Telling::KEYS.contains(&key) => conf.telling.set(&setting)?,
+                "control_group" => conf.control_group = Some(setting.value),
+                "control_password_hash" => conf.control_password_hash = Some(setting.value),
                 // Has its place among the defaults; see kxl_domain::config::HOST_KEYS.
                 _ => {}
             }

@@ -115,6 +115,12 @@ impl Paths {
         self.settings.clone().unwrap_or_else(|| self.conf.join("kxl.conf"))
     }
 
+    /// The socket of the gate: beside the runtime directory, through which others may not pass.
+    #[must_use]
+    pub fn gate_socket(&self) -> PathBuf {
+        self.run.with_file_name("kxl-gate").join("gate.sock")
+    }
+
     /// The lines that were typed in `kxl shell`.
     #[must_use]
     pub fn shell_history(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 mod clients;
 mod exits;
 pub(crate) mod full_disk;
+mod gate;
 mod handover;
 mod hung;
 mod images;

@@ -7,6 +7,7 @@ mod console;
 pub(crate) mod create;
 mod define;
 mod events;
+mod gate;
 pub(crate) mod host;
 pub(crate) mod image;
 mod info;
@@ -32,6 +33,7 @@ use kxl_store::ListRow;
 pub(crate) use list::config as config_of;
 
 use crate::args::{Cli, Command, Log};
+use crate::gate::{behalf, client};
 use crate::{out, report};
 
 /// How long a command waits for the backend of a domain that it starts; the start goes on after
@@ -50,14 +52,35 @@ pub(crate) type Exit = Result<u8, Failure>;
 /// Runs `kxl` and returns its exit status: 0 when everything was done, else
 /// [`Kind::exit_code`] of the failure; of several failures the highest.
 pub(crate) fn main() -> u8 {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
+    let admitted = behalf::who().map_or(Ok(()), |who| behalf::admit(&who));
+    let cli = match admitted.map(|()| Cli::try_parse()) {
+        Ok(Ok(cli)) => cli,
+        Ok(Err(error)) => return usage(&error),
+        Err(failure) => return told(&failure),
     };
-    run(cli.command).unwrap_or_else(|failure| {
-        report::failure(&failure);
-        failure.kind.exit_code()
-    })
+    let elsewhere = (cli.gate || client::is_asked_for()) && behalf::who().is_none();
+    let done = match cli.command {
+        // What belongs to the caller and not to the host.
+        command @ (Command::Shell(_) | Command::Gate(_) | Command::Completion(_)) => run(command),
+        _ if elsewhere => words().and_then(client::run),
+        command => run(command),
+    };
+    done.unwrap_or_else(|failure| told(&failure))
+}
+
+fn told(failure: &Failure) -> u8 {
+    report::failure(failure);
+    failure.kind.exit_code()
+}
+
+/// The words of our command line, from the verb on.
+fn words() -> Result<Vec<String>, Failure> {
+    let words: Result<Vec<String>, _> = std::env::args_os()
+        .skip(1)
+        .skip_while(|word| word == "--gate")
+        .map(|w| w.into_string())
+        .collect();
+    words.map_err(|_| Failure::new(Kind::Usage, "what goes through the gate has to be UTF-8"))
 }
 
 /// Help goes to standard output with status 0, a wrong command line to standard error with 2.
@@ -116,6 +139,7 @@ fn run(command: Command) -> Exit {
         Command::Autostart(args) => autostart::autostart(&args),
         Command::Shell(args) => shell::shell(&args),
         Command::Release(args) => release::release(&args),
+        Command::Gate(args) => gate::gate(&args),
     }
 }
 

@@ -25,6 +25,8 @@ const fn k(name: &'static str, meaning: &'static str) -> HostKey {
 /// Every key of `kxl.conf` that is the host's own: what a string or a number says. Each is read in
 /// one place, by name, and has its entry in kxl.conf(5), which a test compares.
 pub const HOST_KEYS: &[HostKey] = &[
+    k("control_group", "the group whose members may come through the gate"),
+    k("control_password_hash", "the hash of the password with which others may"),
     k("default_bridge", "the bridge of network interfaces that name none"),
     k("emulator_user", "the user that emulators run as when root starts them"),
     k("events_keep", "how many events are kept"),

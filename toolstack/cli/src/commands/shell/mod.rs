@@ -12,6 +12,7 @@ use std::path::Path;
 
 use kxl_domain::{Failure, Kind};
 use kxl_engine::Host;
+use kxl_store::Paths;
 use nix::sys::signal::Signal;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -23,6 +24,7 @@ use self::complete::Aid;
 use self::runner::Runner;
 use super::Exit;
 use crate::args::ShellArgs;
+use crate::gate::{client, password};
 use crate::{out, report, signals};
 
 const PROMPT: &str = "kxl> ";
@@ -39,14 +41,57 @@ pub(crate) fn shell(args: &ShellArgs) -> Exit {
     if let Some(conf) = &args.conf {
         env.push(("KXL_CONF", settings(conf)?.into_os_string()));
     }
+    let gate = through_the_gate(args);
+    if gate {
+        if !client::is_asked_for() {
+            env.push((client::VARIABLE, "1".into()));
+        }
+        if let Some(password) = password_for(args)? {
+            env.push((password::VARIABLE, password.into()));
+        }
+    }
     let interactive = args.words.is_empty() && io::stdin().is_terminal();
     // An action on the command line may read what the shell was given to read.
     let runner = Runner::new(env, interactive || !args.words.is_empty())?;
-    let shell = Shell { runner };
+    let shell = Shell { runner, gate };
     if !args.words.is_empty() {
         return Ok(shell.carry_out(&args.words).unwrap_or(0));
     }
     if interactive { shell.converse() } else { shell.read_lines() }
+}
+
+/// Whether commands go through the host's gate: where that is asked for, and for a user who has
+/// no domains here and finds the gate open.
+fn through_the_gate(args: &ShellArgs) -> bool {
+    let password = args.password.is_some() || args.password_file.is_some();
+    if args.through || password || client::is_asked_for() {
+        return true;
+    }
+    let own_places = std::env::var_os("KXL_ROOT").is_some() || args.conf.is_some();
+    let own_domains = || Paths::from_env().is_ok_and(|paths| paths.registry_db().exists());
+    if nix::unistd::geteuid().is_root() || own_places || own_domains() || !client::is_there() {
+        return false;
+    }
+    report::note("these are the host's domains, through its gate");
+    true
+}
+
+/// The password that the gate wants, asked for where it was not given.
+///
+/// # Errors
+/// When the gate refuses, the password that was given among the reasons.
+fn password_for(args: &ShellArgs) -> Result<Option<String>, Failure> {
+    let given = match (&args.password, &args.password_file) {
+        (Some(password), _) => Some(password.clone()),
+        (None, Some(file)) => Some(password::from_file(file)?),
+        (None, None) => std::env::var(password::VARIABLE).ok(),
+    };
+    if !client::knock(given.clone())? {
+        return Ok(given);
+    }
+    let asked = password::ask("Password: ")?;
+    client::knock(Some(asked.clone()))?;
+    Ok(Some(asked))
 }
 
 /// The file of settings that `-c` names, looked at once so that a slip is noticed here.
@@ -58,6 +103,8 @@ fn settings(file: &Path) -> Result<std::path::PathBuf, Failure> {
 
 struct Shell {
     runner: Runner,
+    /// Commands are carried out by the host's gate.
+    gate: bool,
 }
 
 impl Shell {
@@ -79,7 +126,7 @@ impl Shell {
             .build();
         let mut editor: Editor<Aid<'_>, FileHistory> =
             Editor::with_config(config).map_err(|e| broken(&e))?;
-        editor.set_helper(Some(Aid::new(&names, true)));
+        editor.set_helper(Some(Aid::new(&names, !self.gate)));
         let history = history::open(&mut editor);
         self.carry_out(&[GREETING.to_owned()]);
         loop {
@@ -172,31 +219,42 @@ impl Shell {
 
     /// The names of the domains there are; none when they cannot be told.
     fn names(&self) -> Vec<String> {
+        if self.gate {
+            let domains = self.listed(&[], true).ok().flatten().unwrap_or_default();
+            return domains.iter().map(|one| name_of(one).to_owned()).collect();
+        }
         let read = || Host::open().ok()?.store.list().ok();
         let rows = read().unwrap_or_default();
         rows.into_iter().map(|row| row.name.to_string()).collect()
     }
 
+    /// Domains as kxl list shows them; `None` when it fails.
+    fn listed(&self, names: &[String], quiet: bool) -> Result<Option<Vec<Value>>, Failure> {
+        let line = ["list", "--json"].into_iter().map(str::to_owned).chain(names.iter().cloned());
+        let text = self.runner.capture(&line.collect::<Vec<_>>(), quiet)?;
+        let read = |text: String| {
+            serde_json::from_str(&text)
+                .map_err(|e| Failure::because(Kind::Internal, "the list makes no sense", &e))
+        };
+        text.map(read).transpose()
+    }
+
     fn pids(&self, names: &[String]) -> Exit {
-        let line: Vec<String> = ["list", "--json"]
-            .into_iter()
-            .map(str::to_owned)
-            .chain(names.iter().cloned())
-            .collect();
-        let Some(text) = self.runner.capture(&line, false)? else {
+        let Some(domains) = self.listed(names, false)? else {
             return Ok(Kind::Failed.exit_code());
         };
-        let domains: Vec<Value> = serde_json::from_str(&text)
-            .map_err(|e| Failure::because(Kind::Internal, "the list makes no sense", &e))?;
         let pid = |domain: &Value| domain["pid"].as_i64().unwrap_or(0);
-        let name = |domain: &Value| domain["name"].as_str().unwrap_or_default().to_owned();
         let told: String = match (names.len(), domains.as_slice()) {
             (1, [one]) => format!("{}\n", pid(one)),
-            _ => domains.iter().map(|one| format!("{}: {}\n", name(one), pid(one))).collect(),
+            _ => domains.iter().map(|one| format!("{}: {}\n", name_of(one), pid(one))).collect(),
         };
         out::print(&told)?;
         Ok(0)
     }
+}
+
+fn name_of(domain: &Value) -> &str {
+    domain["name"].as_str().unwrap_or_default()
 }
 
 fn refuse(why: &str) -> u8 {
