@@ -9,6 +9,7 @@ use crate::support::skip::skip;
 
 const PAGES: &[&str] = &[
     "kxl.1",
+    "kxl-event.1",
     "kxl.cfg.5",
     "kxl.conf.5",
     "kxl-backends.7",

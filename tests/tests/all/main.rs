@@ -16,6 +16,7 @@ mod conformance;
 mod docs;
 mod events;
 mod forgotten;
+mod guest;
 mod lab;
 mod layering;
 mod lifecycle;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// An archive that grows by files; directories come by themselves.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
     directories: Vec<String>,
@@ -16,13 +16,13 @@ const DEVICE: u32 = 0o020_600;
 
 impl Archive {
     /// Adds a file that can be executed; `path` begins with a slash.
-    pub(super) fn file(&mut self, path: &str, data: &[u8]) {
+    pub(crate) fn file(&mut self, path: &str, data: &[u8]) {
         self.parents(path);
         self.entry(path, PROGRAM, (0, 0), data);
     }
 
     /// Adds an empty directory.
-    pub(super) fn directory(&mut self, path: &str) {
+    pub(crate) fn directory(&mut self, path: &str) {
         self.parents(path);
         if !self.directories.iter().any(|known| known == path) {
             self.directories.push(path.to_owned());
@@ -31,13 +31,13 @@ impl Archive {
     }
 
     /// Adds a character device.
-    pub(super) fn device(&mut self, path: &str, numbers: (u32, u32)) {
+    pub(crate) fn device(&mut self, path: &str, numbers: (u32, u32)) {
         self.parents(path);
         self.entry(path, DEVICE, numbers, &[]);
     }
 
     /// The whole archive.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::archive::Archive;
 use super::vmlinux;
+use crate::support::event;
 use crate::support::guest::{built, program};
 use crate::support::host::programs;
 
@@ -82,6 +83,9 @@ pub(super) fn ramdisk(jobs: &[String]) -> Result<Vec<u8>, String> {
     for name in ["vmlinuz", "initramfs.cpio.gz"] {
         archive.file(&format!("/guest/{name}"), &read(&built(name)?));
     }
+    if jobs.iter().any(|job| job.contains("over_its_port")) {
+        archive.file("/guest/telling.cpio.gz", &event::ramdisk(&[])?);
+    }
     let image = read(&kernel()?);
     let unpacked = vmlinux::of(&image).ok_or("the test guest's kernel is not packed by LZ4")?;
     archive.file("/guest/vmlinux", &unpacked);
@@ -145,8 +149,12 @@ fn add_qemu(archive: &mut Archive) -> Result<(), String> {
 }
 
 /// A program without its symbols: what the lab has to unpack is memory and time.
-fn stripped(path: &Path) -> Result<Vec<u8>, String> {
-    let to = std::env::temp_dir().join(format!("kxl-lab-{}.stripped", std::process::id()));
+pub(crate) fn stripped(path: &Path) -> Result<Vec<u8>, String> {
+    let to = std::env::temp_dir().join(format!(
+        "kxl-lab-{}-{:?}.stripped",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     let mut strip = Command::new(program("strip")?);
     let done = strip.arg("-o").arg(&to).arg(path).status().unwrap();
     assert!(done.success(), "strip {}: {done}", path.display());
@@ -156,7 +164,7 @@ fn stripped(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The libraries that a program loads, the loader itself included, by their paths.
-fn needed(path: &Path) -> Result<Vec<String>, String> {
+pub(crate) fn needed(path: &Path) -> Result<Vec<String>, String> {
     let output = Command::new(program("ldd")?).arg(path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let paths = text.lines().filter_map(|line| {

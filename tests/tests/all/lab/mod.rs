@@ -11,9 +11,9 @@
 //! `KXL_LAB_ONLY=word` boots the lab for the jobs with this word in their name only, and
 //! `KXL_LAB_LOG=file` leaves what the lab said on its console there.
 
-mod archive;
+pub(crate) mod archive;
 mod boot;
-mod contents;
+pub(crate) mod contents;
 mod emulator;
 mod inside;
 mod vmlinux;
@@ -62,6 +62,7 @@ group!(
 group!(
     toolstack: kxl_runs_linux_from_create_to_shutdown,
     auto_takes_kvm_where_linux_runs_on_it,
+    linux_tells_over_its_port_how_it_stands,
 );
 
 group!(speed: a_disk_is_as_fast_as_qemus);

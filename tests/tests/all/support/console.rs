@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,6 +75,31 @@ impl Console {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Runs a command in the guest's shell, which has been entered; its output.
+    pub(crate) fn shell(&mut self, command: &str) -> String {
+        // What is echoed has quotes in it, what is printed has not. A number of its own: what a
+        // viewer is shown of the past has such marks as well.
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        self.send(&format!("echo BEG''IN{number}; {command}; echo EN''D{number}\n"));
+        self.expect(&format!("BEGIN{number}\r\n"));
+        let from = self.read;
+        let end = format!("END{number}\r\n");
+        self.expect(&end);
+        let to = self.read;
+        self.expect("guest# ");
+        let said = self.screen.lock().unwrap()[from..to].to_vec();
+        let said = String::from_utf8_lossy(&said).replace('\r', "");
+        said.trim_end_matches(&end.replace('\r', "")).to_owned()
+    }
+
+    /// Enters the shell of the Linux guest.
+    pub(crate) fn enter(&mut self) {
+        self.expect("READY");
+        self.send("s");
+        self.expect("guest# ");
     }
 
     /// Passes over everything seen so far.

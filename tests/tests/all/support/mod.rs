@@ -1,6 +1,7 @@
 //! What the tests share: a host of their own, the commands, consoles, processes, guests.
 
 pub(crate) mod console;
+pub(crate) mod event;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod images;

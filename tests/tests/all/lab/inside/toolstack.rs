@@ -2,6 +2,7 @@
 
 use kxl_domain::State;
 
+use crate::support::event::{record, texts};
 use crate::support::guest::{Counter, built};
 use crate::support::{Console, Host};
 
@@ -53,5 +54,36 @@ pub(in crate::lab) fn auto_takes_kvm_where_linux_runs_on_it() {
     assert!(emulator.args[0].ends_with("/kxl-vmm"), "{:?}", emulator.args);
     drop(host.ok(["destroy", "own"]));
     host.gone("own");
+    host.quiet();
+}
+
+pub(in crate::lab) fn linux_tells_over_its_port_how_it_stands() {
+    let host = Host::new();
+    let config = config("it", "backend = \"kvm\"\n", "").replace("tick=200", "tick=0");
+    let config = config.replace("initramfs.cpio.gz", "telling.cpio.gz");
+    let domain = host.define("it", &format!("{config}managed_start = 1\n"));
+    drop(host.ok(["start", "it"]));
+    let mut console = Console::attach(&host, "it");
+    console.enter();
+    assert!(!record(&host, "it").ready);
+    let tell = |console: &mut Console, words: &str| {
+        let said = console.shell(&format!("kxl-event --timeout 60 {words}; echo $?"));
+        assert_eq!(said.lines().last(), Some("0"), "{words}: {said}");
+    };
+    tell(&mut console, "progress 42 fsck");
+    assert_eq!(record(&host, "it").maintenance.map(|start| start.percent), Some(42));
+    tell(&mut console, "started");
+    assert!(record(&host, "it").ready);
+    host.monitor_of(&domain).kill();
+    host.kxl(["recover"]).expect(0);
+    let mut console = Console::attach(&host, "it");
+    tell(&mut console, "log adopted");
+    drop(host.ok(["suspend", "it"]));
+    drop(host.ok(["resume", "it"]));
+    let mut console = Console::attach(&host, "it");
+    tell(&mut console, "alert resumed");
+    assert_eq!(texts(&host, "it", "guest-log"), ["adopted"]);
+    assert_eq!(texts(&host, "it", "guest-alert"), ["resumed"]);
+    drop(host.ok(["destroy", "it"]));
     host.quiet();
 }
