@@ -14,10 +14,10 @@ use crate::support::guest::{built, program};
 use crate::support::host::programs;
 
 /// Longest time for one job. The next one has its turn then.
-pub(super) const JOB: Duration = Duration::from_secs(360);
+pub(super) const JOB: Duration = Duration::from_secs(600);
 
 /// After this time a job has to show where it stands, before any wait in it is given up.
-const LATE: Duration = Duration::from_secs(120);
+const LATE: Duration = Duration::from_secs(150);
 
 /// Programs of this workspace that are in the lab, in /lab/bin.
 const PROGRAMS: &[&str] = &["kxl", "kxl-monitor", "kxl-mock", "kxl-vmm"];

@@ -14,7 +14,7 @@ use crate::support::guest::{Counter, built};
 use crate::support::host::programs;
 
 /// Longest wait for anything in the lab, where everything is emulated twice.
-pub(super) const LONG: Duration = Duration::from_secs(180);
+pub(super) const LONG: Duration = Duration::from_secs(300);
 
 /// A machine; killed when dropped.
 pub(super) struct Machine {
