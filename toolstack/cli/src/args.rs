@@ -6,12 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kxl_domain::State;
 
 pub(crate) use self::events::{Alerts, AlertsVerb, Events, Goal, Log, Wait};
+pub(crate) use self::import::Import;
 pub(crate) use self::shell::{Gate, GateVerb, Release, ShellArgs};
 pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
 use crate::commands::host::args::{Autostart, HostArgs};
 use crate::terminal::escape;
 
 mod events;
+mod import;
 mod shell;
 mod state;
 
@@ -115,6 +117,8 @@ pub(crate) enum Command {
     Host(HostArgs),
     /// Set or tell which managed domains start with the host
     Autostart(Autostart),
+    /// Register the programs of a supervisord.conf as domains
+    Import(Import),
     /// Read commands at a prompt
     Shell(ShellArgs),
     /// End monitors; their domains run on and are adopted by the next command

@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod policy;
 pub mod state;
 pub mod supervision;
+pub mod supervisord;
 
 pub use capability::{Capability, CapabilitySet};
 pub use config::model::DomainConfig;

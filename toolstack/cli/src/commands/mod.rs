@@ -10,6 +10,7 @@ mod events;
 mod gate;
 pub(crate) mod host;
 pub(crate) mod image;
+mod import;
 mod info;
 mod list;
 mod names;
@@ -137,6 +138,7 @@ fn run(command: Command) -> Exit {
         Command::Migrate(_) => not_built("migrate"),
         Command::Host(args) => host::host(args),
         Command::Autostart(args) => autostart::autostart(&args),
+        Command::Import(args) => import::import(&args),
         Command::Shell(args) => shell::shell(&args),
         Command::Release(args) => release::release(&args),
         Command::Gate(args) => gate::gate(&args),

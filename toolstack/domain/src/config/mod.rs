@@ -19,12 +19,13 @@ mod paths;
 mod print;
 mod print_items;
 mod rate;
-mod size;
+pub(crate) mod size;
 mod syntax;
 mod text;
 pub mod vdev;
 pub mod vif;
 
+pub(crate) use build::is_user;
 pub use build::{Parsed, Rules, parse, parse_by, parse_with};
 pub use defaults::Defaults;
 pub use error::{ConfigError, ConfigErrors, ErrorKind, Warning, WarningKind};

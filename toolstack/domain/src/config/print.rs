@@ -106,6 +106,20 @@ impl DomainConfig {
         out.0
     }
 
+    /// As [`to_cfg`](Self::to_cfg), without the keys that hold their default: for people.
+    #[must_use]
+    pub fn to_short_cfg(&self) -> String {
+        let mut plain = Self::new(self.name.clone());
+        plain.backend.clone_from(&self.backend);
+        let defaults = plain.to_cfg();
+        let needed = |line: &&str| {
+            let named = ["name = ", "backend = "].iter().any(|key| line.starts_with(key));
+            named || !defaults.lines().any(|default| default == *line)
+        };
+        let text = self.to_cfg();
+        text.lines().filter(needed).map(|line| format!("{line}\n")).collect()
+    }
+
     fn print_general(&self, out: &mut Printer, plain: &Self) {
         out.text("name", Some(self.name.as_str()));
         out.text("uuid", self.uuid.map(|uuid| uuid.to_string()).as_deref());

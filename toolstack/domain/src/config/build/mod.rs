@@ -9,6 +9,8 @@ mod process;
 mod reader;
 mod supervision;
 
+pub(crate) use process::is_user;
+
 use super::defaults::Defaults;
 use super::error::{ConfigError, ConfigErrors, ErrorKind, Warning, WarningKind};
 use super::keys::{self, Verdict};

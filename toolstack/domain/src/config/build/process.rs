@@ -30,12 +30,15 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut DomainConfig) {
 }
 
 /// A name as useradd(8) makes them, or a number.
+pub(crate) fn is_user(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && !text.starts_with('-')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-$".contains(&b))
+}
+
 fn user(reader: &mut Reader<'_>) -> Option<String> {
     let text = reader.text("user")?;
-    let plain = (1..=32).contains(&text.value.len())
-        && !text.value.starts_with('-')
-        && text.value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-$".contains(&b));
-    if plain {
+    if is_user(&text.value) {
         return Some(text.value);
     }
     unknown_word(reader, "user", text, "the name or the number of a user").done();
