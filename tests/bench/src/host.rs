@@ -203,6 +203,21 @@ impl Host {
         Ok(path)
     }
 
+    /// Puts a script among the hooks, whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn hook(&self, name: &str, script: &str) -> Result<(), BenchError> {
+        let dir = self.paths.hooks_dir();
+        let new = self.file("new-hook", script)?;
+        let put = || {
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+            fs::create_dir_all(&dir)?;
+            fs::rename(&new, dir.join(name))
+        };
+        put().map_err(BenchError::io(format!("write {}", dir.join(name).display())))
+    }
+
     /// Its databases, read and written directly.
     ///
     /// # Errors

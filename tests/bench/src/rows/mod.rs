@@ -1,6 +1,7 @@
 //! The figures, one file each.
 
 mod create;
+mod events;
 mod list;
 mod live;
 mod monitor;
@@ -53,6 +54,11 @@ pub(crate) const ALL: &[Row] = &[
         name: "stopped",
         about: "one stopped emulator among 20 live domains",
         measure: stopped::measure,
+    },
+    Row {
+        name: "events",
+        about: "from an event to kxl events -f, and what hooks cost",
+        measure: events::measure,
     },
     Row {
         name: "monitor",
