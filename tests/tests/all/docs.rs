@@ -15,6 +15,7 @@ const PAGES: &[&str] = &[
     "kxl-backends.7",
     "kxl-events.7",
     "kxl-gate.8",
+    "kxl-monitor.8",
     "kxl-vmm.8",
 ];
 

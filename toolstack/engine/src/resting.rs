@@ -48,7 +48,7 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    fn boot(
+    pub(crate) fn boot(
         config: DomainConfig,
         uuid: DomainUuid,
         managed: bool,
@@ -245,10 +245,32 @@ impl Host {
         launch: Launch,
         moved: impl FnMut(Moved),
     ) -> Result<Started, Failure> {
-        let Launch { config, uuid, managed, verb, op, wanted, image, domid, deadline } = launch;
+        let (uuid, name, deadline) = (launch.uuid, launch.config.name.clone(), launch.deadline);
+        let attempt = format!("cannot {} domain \"{name}\"", launch.verb);
+        monitor_program()?;
+        let lock = self.claim(lock, launch)?;
+        let rising = start_monitor(lock, uuid, &name, Mission::Launch)?;
+        match rising.wait(deadline, moved)? {
+            Ready::Up { domid } => Ok(Started { uuid, domid, name, retrying: None }),
+            Ready::Retrying { domid, failure } => {
+                Ok(Started { uuid, domid, name, retrying: Some(failure) })
+            }
+            Ready::Failed(failure) => Err(failure),
+            Ready::Settled { state, .. } => {
+                Err(Failure::new(Kind::Failed, format!("{attempt}: it came to rest as {state}")))
+            }
+        }
+    }
+
+    /// Claims the name and a domid; the lock is given back for whoever attends to the domain.
+    pub(crate) fn claim(
+        &mut self,
+        lock: DomainLock,
+        launch: Launch,
+    ) -> Result<DomainLock, Failure> {
+        let Launch { config, uuid, managed, verb, op, wanted, image, domid, deadline: _ } = launch;
         let name = config.name.clone();
         let supervision = self.remembered(uuid, op);
-        monitor_program()?;
         let attempt = format!("cannot {verb} domain \"{name}\"");
         if managed {
             // The wish outlives the boot; where it cannot be written nothing is started.
@@ -274,17 +296,7 @@ impl Host {
             return Err(taken(&attempt, &name, &error));
         }
         reach(Step::Claimed, None);
-        let rising = start_monitor(lock, uuid, &name, Mission::Launch)?;
-        match rising.wait(deadline, moved)? {
-            Ready::Up { domid } => Ok(Started { uuid, domid, name, retrying: None }),
-            Ready::Retrying { domid, failure } => {
-                Ok(Started { uuid, domid, name, retrying: Some(failure) })
-            }
-            Ready::Failed(failure) => Err(failure),
-            Ready::Settled { state, .. } => {
-                Err(Failure::new(Kind::Failed, format!("{attempt}: it came to rest as {state}")))
-            }
-        }
+        Ok(lock)
     }
 
     /// What supervision remembers at a start: nothing but the last end, or, where a state comes

@@ -12,12 +12,12 @@ use kxl_control::{Ready, Save};
 use kxl_domain::{DomainUuid, Failure, Kind, State, Verb, Verdict};
 use kxl_engine::{Host, Launched, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
 use kxl_store::{DomainLock, Paths, Store};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::backends;
 use crate::console::Hub;
+use crate::foreground::{Leaving, Rest};
 use crate::guest::{Ear, Word};
 use crate::jobs::{Answer, Job, Meanwhile, SaveAnswer, decided, interruptible, next_job};
 use crate::listening::listen;
@@ -41,7 +41,8 @@ pub(crate) async fn attend(
     uuid: DomainUuid,
     mission: Mission,
     ready: ReadyPipe,
-) -> Result<(), Failure> {
+    leaving: Leaving,
+) -> Result<End, Failure> {
     let paths = host.paths.clone();
     let (mut driver, desk) = match Driver::new(host, uuid) {
         Ok(made) => made,
@@ -60,8 +61,8 @@ pub(crate) async fn attend(
     }
     steps::reach(steps::Step::MonitorUp, None);
     let next = driver.begin(mission, ready).await;
-    let end = driver.run(next).await;
-    if end == End::Over {
+    let mut end = driver.run(next, leaving).await;
+    if let End::Over(_) = end {
         driver.insist_on_record().await;
         // Waiters and viewers hear of the end before the socket goes.
         driver.say_goodbye(&desk).await;
@@ -73,8 +74,10 @@ pub(crate) async fn attend(
         {
             tracing::warn!(%error, "the runtime directory stays");
         }
+        // What was settled last counts.
+        end = driver.over();
     }
-    Ok(())
+    Ok(end)
 }
 
 /// The runtime directory of a domain that never came to be, and that nobody knows of any more.
@@ -94,9 +97,9 @@ fn clear_away(paths: &Paths, lock: DomainLock, uuid: DomainUuid) {
 
 /// Why the monitor ends.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// The domain is at rest.
-    Over,
+pub(crate) enum End {
+    /// The domain is at rest; how it came to that.
+    Over(Rest),
     /// It was told to leave; the domain goes on.
     Released,
 }
@@ -247,14 +250,16 @@ impl Driver {
         Next::Continue
     }
 
-    async fn run(&mut self, first: Next) -> End {
+    /// The end of a domain that is at rest.
+    fn over(&self) -> End {
+        End::Over(Rest::of(self.domain.row()))
+    }
+
+    async fn run(&mut self, first: Next, leaving: Leaving) -> End {
         if first == Next::Over {
-            return End::Over;
+            return self.over();
         }
-        let Ok(mut term) = signal(SignalKind::terminate()) else { return End::Released };
-        // A hang-up or an interrupt is meant for the command that started us.
-        let _hangup = signal(SignalKind::hangup());
-        let _interrupt = signal(SignalKind::interrupt());
+        let Ok(mut leaving) = leaving.listen() else { return End::Released };
         // Nothing at first: the start has tidied up after itself.
         let mut tidy_at = None;
         loop {
@@ -304,13 +309,13 @@ impl Driver {
                     self.tidy();
                     Next::Continue
                 }
-                _ = term.recv() => return End::Released,
+                () = leaving.asked() => return End::Released,
             };
             match next {
                 Next::Continue => {}
                 Next::Parted => self.events = None,
                 Next::Relaunched => drop(self.take_streams()),
-                Next::Over => return End::Over,
+                Next::Over => return self.over(),
             }
         }
     }

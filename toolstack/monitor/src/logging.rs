@@ -17,11 +17,21 @@ const CAP: u64 = 1 << 20;
 /// Logs to the end of `path`, as much as `KXL_LOG` asks for (`info` when it is not set; the syntax
 /// is `level` or `target=level,…`). A log that cannot be opened keeps nobody from running a domain.
 pub(crate) fn to_file(path: &Path) {
-    let filter = std::env::var("KXL_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let filter = filter();
     let Ok(log) = Capped::open(path) else { return };
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(log));
     tracing_subscriber::registry().with(filter).with(lines).init();
+}
+
+/// Logs to standard error, as much as [`to_file`] does.
+pub(crate) fn to_stderr() {
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(io::stderr);
+    tracing_subscriber::registry().with(filter()).with(lines).init();
+}
+
+fn filter() -> Targets {
+    let asked = std::env::var("KXL_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    asked.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO))
 }
 
 struct Capped {

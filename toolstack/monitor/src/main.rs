@@ -8,6 +8,7 @@ mod backends;
 mod checking;
 mod console;
 mod driver;
+mod foreground;
 mod guest;
 mod jobs;
 mod listening;
@@ -23,9 +24,11 @@ use kxl_domain::{DomainName, DomainUuid, Failure, Kind};
 use kxl_engine::{Host, LOCK_FD, Mission, READY_FD, steps};
 use kxl_store::DomainLock;
 
+use crate::foreground::Leaving;
 use crate::ready::ReadyPipe;
 
 const USAGE: &str = "usage: kxl-monitor --launch|--adopt UUID NAME   (started by kxl)
+       kxl-monitor --foreground [--stop] NAME
        kxl-monitor --list-backends
        kxl-monitor --check-image ID | --check-image-file FILE
        kxl-monitor --translate FILE
@@ -33,12 +36,15 @@ const USAGE: &str = "usage: kxl-monitor --launch|--adopt UUID NAME   (started by
 
 /// How long a monitor waits for its turn at a database: a command that is stopped in the middle of
 /// a write must not keep it from its domain.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     steps::arm(steps::Role::Monitor);
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    if let ["--foreground", rest @ ..] = words.as_slice() {
+        return foreground::main(rest).unwrap_or_else(|failure| failed(&failure));
+    }
     let result = match words.as_slice() {
         ["--launch", uuid, name] => attend(Mission::Launch, uuid, name),
         ["--adopt", uuid, name] => attend(Mission::Adopt, uuid, name),
@@ -57,11 +63,13 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            complain(&format!("kxl-monitor: {failure}"));
-            ExitCode::from(failure.kind.exit_code())
-        }
+        Err(failure) => failed(&failure),
     }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    complain(&format!("kxl-monitor: {failure}"));
+    ExitCode::from(failure.kind.exit_code())
 }
 
 /// Takes over the inherited lock and ready pipe and attends the domain to its end.
@@ -95,7 +103,8 @@ fn attend(mission: Mission, uuid: &str, name: &str) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::because(Kind::Internal, "cannot start", &error))?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, driver::attend(host, lock, uuid, mission, ready))
+    let leaving = Leaving::Silently;
+    local.block_on(&runtime, driver::attend(host, lock, uuid, mission, ready, leaving)).map(drop)
 }
 
 #[allow(clippy::print_stdout, reason = "the answer to a command line option")]

@@ -2,6 +2,7 @@
 
 mod clients;
 mod exits;
+mod foreground;
 pub(crate) mod full_disk;
 mod gate;
 mod handover;
