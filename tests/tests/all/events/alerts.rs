@@ -29,7 +29,8 @@ fn a_crash_is_an_alert_until_somebody_acknowledges_it() {
     let again = host.kxl(["alerts", "ack", &id]).expect(0);
     assert!(again.stderr.contains("was acknowledged by"), "{again}");
     let all = host.ok(["alerts", "--all"]);
-    assert!(all.contains("acknowledged by") && all.lines().count() == 2, "{all}");
+    assert!(all.contains("acknowledged by") && all.lines().count() == 3, "{all}");
+    assert!(all.contains("kxl why db"), "what to do about the open one: {all}");
     let told = host.events("web");
     assert_eq!(told.last().unwrap()["what"], "alert-acked");
     host.ok(["alerts", "ack", "all"]);

@@ -8,7 +8,7 @@ use nix::unistd::{User, getuid};
 use super::{Exit, events};
 use crate::args::{Alerts, AlertsVerb};
 use crate::text::add;
-use crate::view::{tame, when};
+use crate::view::{advice, tame, when};
 use crate::{out, report};
 
 /// Prints open alerts, or acknowledges some.
@@ -46,7 +46,8 @@ fn list(args: &Alerts) -> Exit {
     Ok(0)
 }
 
-/// An alert in a line: its number first, which is what acknowledging it asks for.
+/// An alert in a line, its number first, which is what acknowledging it asks for; below an open one
+/// what to do about it.
 fn show(text: &mut String, row: &EventRow) {
     add(text, format_args!("{:>6}  {}", row.id, events::line(row)));
     if let (repeats @ 1.., Some(last)) = (row.repeats, row.last_ms) {
@@ -58,6 +59,9 @@ fn show(text: &mut String, row: &EventRow) {
         add(text, format_args!("  (acknowledged by {by}, {})", when::moment(acked.time_ms)));
     }
     text.push('\n');
+    if row.is_open_alert() {
+        add(text, format_args!("{:>6}  {}\n", "", tame::line(&advice::next_step(row))));
+    }
 }
 
 fn ack(ids: &[String]) -> Exit {

@@ -7,6 +7,7 @@ use kxl_store::EventRow;
 
 use super::event::utc;
 use crate::text::add;
+use crate::view::advice::next_step;
 
 /// The mail about an alert, as a program takes it that finds its recipients in the headers.
 ///
@@ -45,6 +46,7 @@ pub(crate) fn letter(telling: &Telling, row: &EventRow) -> String {
     line("text:", &event.text);
     line("reason:", &event.reason.map(|reason| reason.to_string()).unwrap_or_default());
     line("action:", event.action.as_deref().unwrap_or_default());
+    line("to do:", &next_step(row));
     add(
         &mut text,
         format_args!(
