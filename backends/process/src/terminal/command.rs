@@ -6,7 +6,7 @@ use kxl_backend::spawn::{self, Attributes};
 use kxl_backend::{BackendError, LaunchSpec, Result};
 
 use super::streams::{self, Streams};
-use super::{MASTER_FD, Plan};
+use super::{MASTER_FD, Plan, pty};
 
 /// Puts the command together and opens what the program inherits.
 ///
@@ -30,6 +30,7 @@ pub(super) fn command(
             command.env(format!("{name}={value}")).map_err(failed)?;
         }
         command.env(format!("HOME={}", user.home.display())).map_err(failed)?;
+        pty::give(slave, user.uid).map_err(failed)?;
     }
     for entry in &plan.env {
         command.env(entry).map_err(failed)?;

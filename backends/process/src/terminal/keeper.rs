@@ -93,6 +93,17 @@ impl Shared {
         let _nobody_listens = self.events.send(event);
     }
 
+    /// Says what an earlier monitor had and this one could not take back.
+    pub(super) fn tell_lost<'a>(&self, what: impl Iterator<Item = &'a str>) {
+        for lost in what {
+            let text = format!(
+                "{lost}: the program has closed the descriptor that kept it for the next monitor; \
+                 what it prints there is lost until it is started anew"
+            );
+            self.tell(Event::Warning { what: "console-lost", text });
+        }
+    }
+
     /// How the guest ended, if it has.
     pub(crate) fn ended(&self) -> Option<GuestEvent> {
         match self.phase.get() {

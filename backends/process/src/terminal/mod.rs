@@ -1,19 +1,24 @@
 //! Programs on a terminal of their own: SIMH and any other.
 //!
 //! The emulator inherits the master of its own pty as well, under a fixed number: whoever dies, the
-//! pty stays, and a later monitor takes the master back with `pidfd_getfd`.
+//! pty stays, and a later monitor takes the master back with `pidfd_getfd`. A plain program that
+//! closes what it does not know is taken up without.
 
 mod buffers;
 mod command;
 mod dialogue;
 mod hold;
 mod identify;
+mod inherited;
 mod keeper;
 mod live;
 mod output;
 #[allow(unsafe_code, reason = "window size of a pty")]
 mod pty;
+mod regular;
 mod restore;
+#[allow(unsafe_code, reason = "credentials of one thread")]
+mod rights;
 mod room;
 mod save;
 mod streams;
@@ -171,12 +176,14 @@ impl Driver {
         drop(slave);
         tracing::info!(command = command.line(), "launch");
         let gated = spawn::spawn(command).map_err(failed)?;
-        let attachments = Attachments {
+        let mut attachments = Attachments {
             emulator: format!("{} {program}", self.profile.name),
             machine: spec.config.machine.clone(),
             pty_fd: Some(MASTER_FD),
             ..Attachments::default()
         };
+        inherited::note_terminal(&mut attachments, &master).map_err(failed)?;
+        streams.note(&mut attachments).map_err(failed)?;
         recorder
             .record(gated.identity(), &attachments)
             .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
@@ -338,10 +345,7 @@ impl Driver {
     ) -> Result<Box<dyn Live>> {
         let gone = |error: std::io::Error| BackendError::Exited { text: error.to_string() };
         let process = Process::open(identity).map_err(gone)?;
-        let number = attachments.pty_fd.unwrap_or(MASTER_FD);
-        let master = process
-            .take_fd(number)
-            .map_err(|error| BackendError::io("cannot take the console back", error))?;
+        let (master, lost) = self.master_of(&process, attachments)?;
         pty::unblock(&master).map_err(|error| BackendError::io("the console", error))?;
         let stopped = process
             .identity()
@@ -350,8 +354,9 @@ impl Driver {
         let at_rest = self.profile.control.prompt.is_some() && pty::cooked(&master);
         let wires = Wires::of(&master)
             .map_err(|error| BackendError::io("cannot set up the console", error))?;
-        let streams = Streams::take_back(&spec.config.process, &process)?;
+        let (streams, closed) = Streams::take_back(&spec.config, &process, attachments)?;
         let shared = self.shared(spec, master, streams, Phase::Running)?;
+        shared.tell_lost(lost.into_iter().chain(closed));
         let held = at_rest.then(|| shared.hold.left()).flatten();
         match held {
             Some(note) => {
@@ -368,6 +373,25 @@ impl Driver {
             Self::find_out(spec, &terminal.shared, stopped).await;
         }
         Ok(Box::new(terminal))
+    }
+
+    /// The terminal of a running program. One that is steered by its terminal keeps it; a plain one
+    /// may have closed it and gets one in its place that nobody is on.
+    fn master_of(
+        &self,
+        process: &Process,
+        attachments: &Attachments,
+    ) -> Result<(OwnedFd, Option<&'static str>)> {
+        let number = attachments.pty_fd.unwrap_or(MASTER_FD);
+        let failed = |error| BackendError::io("cannot take the console back", error);
+        if let Some(master) = inherited::terminal(process, attachments, number).map_err(failed)? {
+            return Ok((master, None));
+        }
+        if self.profile.control.prompt.is_some() {
+            return Err(failed(std::io::Error::other("the emulator has closed it")));
+        }
+        let (master, _slave) = pty::open().map_err(failed)?;
+        Ok((master, Some("console")))
     }
 
     /// Why an adopted emulator stands at its prompt: by what it printed since, else by the note of
@@ -416,7 +440,7 @@ impl Backend for Driver {
         let honours = if simulator { Honours::Simulator } else { Honours::PlainProgram };
         let by_signal = self.profile.shutdown.kind == Way::Signal;
         rules::refuse(&spec.config, &self.profile.name, honours, by_signal)?;
-        streams::check(&spec.config.process)?;
+        streams::check(&spec.config)?;
         Attributes::of(&spec.config)?;
         restore::fits(&self.profile, spec, &plan.program)
     }

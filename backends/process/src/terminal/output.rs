@@ -5,11 +5,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kxl_domain::config::model::Output;
+
+use super::regular;
+use super::rights::Rights;
 
 /// How long the next trouble with a file is kept quiet: a disk that is full again and again is one
 /// thing to say.
@@ -19,6 +22,8 @@ const QUIET: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct OutputFile {
     path: PathBuf,
+    /// With whose rights it is made, opened and renamed.
+    rights: Rights,
     /// Size at which it is turned over; 0 = never.
     maxbytes: u64,
     backups: u32,
@@ -40,9 +45,9 @@ struct Open {
 
 impl OutputFile {
     /// A file of this path, not opened yet.
-    pub(super) fn new(path: &Path, rules: &Output) -> Self {
+    pub(super) fn new(path: &Path, rules: &Output, rights: Rights) -> Self {
         let (maxbytes, backups) = (rules.maxbytes, rules.backups);
-        Self { path: path.to_owned(), maxbytes, backups, open: None, lost: 0, told: None }
+        Self { path: path.to_owned(), rights, maxbytes, backups, open: None, lost: 0, told: None }
     }
 
     /// Opens it, and makes it where there is none.
@@ -51,7 +56,7 @@ impl OutputFile {
     /// When it is no file that could be written. A disk that is full is no error: it may have room
     /// again when there is something to write.
     pub(super) fn open(&mut self) -> io::Result<()> {
-        match Open::at(&self.path) {
+        match Open::at(&self.path, &self.rights) {
             Ok(open) => self.open = Some(open),
             Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error),
@@ -122,10 +127,11 @@ impl OutputFile {
 
     /// Opens the file, anew where its name belongs to another one by now.
     fn follow(&mut self) -> io::Result<()> {
+        // With our rights: whatever it finds, it only tells whether to open again.
         let node = fs::symlink_metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
         let same = self.open.as_ref().is_some_and(|open| node.is_ok_and(|node| node == open.node));
         if !same {
-            self.open = Some(Open::at(&self.path)?);
+            self.open = Some(Open::at(&self.path, &self.rights)?);
         }
         Ok(())
     }
@@ -173,39 +179,39 @@ impl OutputFile {
             open.size = 0;
             return Ok(());
         }
-        let numbered = |number: u32| {
-            let mut name = self.path.as_os_str().to_owned();
-            name.push(format!(".{number}"));
-            PathBuf::from(name)
-        };
-        for number in (1..self.backups).rev() {
-            let _absent = fs::rename(numbered(number), numbered(number + 1));
-        }
-        if let Err(error) = fs::rename(&self.path, numbered(1)) {
+        let (path, backups) = (self.path.clone(), self.backups);
+        if let Err(error) = self.rights.with(move || rename(&path, backups)) {
             tracing::warn!(path = %self.path.display(), %error, "a file of output is not renamed");
             open.stuck = true;
             return Ok(());
         }
         self.open = None;
-        self.open = Some(Open::at(&self.path)?);
+        self.open = Some(Open::at(&self.path, &self.rights)?);
         Ok(())
     }
 }
 
+/// Renames a file to `NAME.1`, and the older ones each a number up.
+fn rename(path: &Path, backups: u32) -> io::Result<()> {
+    let numbered = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    for number in (1..backups).rev() {
+        let _absent = fs::rename(numbered(number), numbered(number + 1));
+    }
+    fs::rename(path, numbered(1))
+}
+
 impl Open {
-    fn at(path: &Path) -> io::Result<Self> {
-        // Not through a link that the program's user may have put there, and not into a fifo,
-        // whose open would wait for a reader.
-        let file = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
+    fn at(path: &Path, rights: &Rights) -> io::Result<Self> {
+        let (path, foreign) = (path.to_owned(), rights.user().is_some());
+        let (file, meta) = rights.with(move || {
+            let file = regular::output(&path, foreign)?;
+            let meta = file.metadata()?;
+            Ok((file, meta))
+        })?;
         Ok(Self { file, size: meta.len(), node: (meta.dev(), meta.ino()), stuck: false })
     }
 }
@@ -219,6 +225,7 @@ fn is_passing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::rights;
     use crate::testing::Scratch;
 
     fn rules(maxbytes: u64, backups: u32) -> Output {
@@ -233,7 +240,7 @@ mod tests {
     fn rotation_keeps_every_line_whole_and_in_order() {
         let scratch = Scratch::new("output");
         let path = scratch.0.join("out");
-        let mut file = OutputFile::new(&path, &rules(100, 1000));
+        let mut file = OutputFile::new(&path, &rules(100, 1000), Rights::ours());
         let lines: Vec<String> = (0..200).map(|n| format!("line {n:04}\n")).collect();
         // In pieces that end anywhere.
         for piece in lines.concat().as_bytes().chunks(17) {
@@ -254,14 +261,14 @@ mod tests {
     fn the_oldest_files_go_and_without_backups_the_file_is_emptied() {
         let scratch = Scratch::new("output");
         let path = scratch.0.join("out");
-        let mut file = OutputFile::new(&path, &rules(4, 2));
+        let mut file = OutputFile::new(&path, &rules(4, 2), Rights::ours());
         for line in ["a\n", "b\n", "c\n", "d\n", "e\n", "f\n", "g\n"] {
             file.write(line.as_bytes());
         }
         let ends = ["", ".1", ".2", ".3"].map(|end| read(&path, end));
         assert_eq!(ends, ["g\n", "e\nf\n", "c\nd\n", ""]);
         let path = scratch.0.join("bare");
-        let mut file = OutputFile::new(&path, &rules(4, 0));
+        let mut file = OutputFile::new(&path, &rules(4, 0), Rights::ours());
         file.write(b"a\nb\nc\n");
         assert_eq!([read(&path, ""), read(&path, ".1")], ["c\n", ""]);
     }
@@ -270,7 +277,7 @@ mod tests {
     fn a_line_longer_than_the_file_is_divided_and_not_lost() {
         let scratch = Scratch::new("output");
         let path = scratch.0.join("out");
-        let mut file = OutputFile::new(&path, &rules(4, 9));
+        let mut file = OutputFile::new(&path, &rules(4, 9), Rights::ours());
         file.write(b"0123456789\n");
         let parts = [".2", ".1", ""].map(|end| read(&path, end));
         assert_eq!(parts, ["0123", "4567", "89\n"]);
@@ -280,7 +287,7 @@ mod tests {
     fn what_another_program_renamed_or_removed_is_begun_anew() {
         let scratch = Scratch::new("output");
         let path = scratch.0.join("out");
-        let mut file = OutputFile::new(&path, &rules(0, 0));
+        let mut file = OutputFile::new(&path, &rules(0, 0), Rights::ours());
         file.write(b"one\n");
         fs::rename(&path, scratch.0.join("theirs")).unwrap();
         file.write(b"two\n");
@@ -295,7 +302,7 @@ mod tests {
         let scratch = Scratch::new("output");
         let dir = scratch.0.join("dir");
         let path = dir.join("out");
-        let mut file = OutputFile::new(&path, &rules(0, 0));
+        let mut file = OutputFile::new(&path, &rules(0, 0), Rights::ours());
         let told = file.write(b"12345\n").unwrap();
         assert!(told.contains("cannot write") && told.contains("No such file"), "{told}");
         assert_eq!(file.write(b"6\n"), None, "said already");
@@ -307,7 +314,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_trouble_and_no_end() {
         // /dev/full would be the device for it, but only regular files are written to.
-        let mut file = OutputFile::new(Path::new("/dev/full"), &rules(0, 0));
+        let mut file = OutputFile::new(Path::new("/dev/full"), &rules(0, 0), Rights::ours());
         assert_eq!(file.open().unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert!(is_passing(&io::Error::from_raw_os_error(libc::ENOSPC)));
         assert!(!is_passing(&io::Error::from_raw_os_error(libc::EACCES)));
@@ -318,7 +325,46 @@ mod tests {
         let scratch = Scratch::new("output");
         let path = scratch.0.join("out");
         std::os::unix::fs::symlink(scratch.0.join("elsewhere"), &path).unwrap();
-        let mut file = OutputFile::new(&path, &rules(0, 0));
-        assert_eq!(file.open().unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        let mut file = OutputFile::new(&path, &rules(0, 0), Rights::ours());
+        assert!(file.open().unwrap_err().to_string().contains("symbolic link"));
+        assert!(!scratch.0.join("elsewhere").exists());
+    }
+
+    #[test]
+    fn a_users_files_are_made_and_renamed_with_that_users_rights_alone() {
+        let scratch = Scratch::new("output");
+        let Some((rights, dir)) = rights::tests::nobody(&scratch) else { return };
+        let (logs, moved, ours) = (dir.join("logs"), dir.join("moved"), scratch.0.join("ours"));
+        let uid = rights.user().unwrap().uid;
+        rights
+            .with({
+                let logs = logs.clone();
+                move || fs::create_dir(logs)
+            })
+            .unwrap();
+        let path = logs.join("cron");
+        let mut file = OutputFile::new(&path, &rules(4, 2), rights);
+        file.open().unwrap();
+        assert_eq!(file.write(b"a\nb\nc\n"), None);
+        assert_eq!([read(&path, ""), read(&path, ".1")], ["c\n", "a\nb\n"]);
+        let owner = |path: &Path| fs::metadata(path).map(|meta| meta.uid()).unwrap();
+        assert_eq!([owner(&path), owner(&logs.join("cron.1"))], [uid, uid]);
+        // What the user can do at any time: put a link to a directory of ours in its place.
+        fs::create_dir(&ours).unwrap();
+        fs::write(ours.join("cron.1"), "precious").unwrap();
+        fs::rename(&logs, &moved).unwrap();
+        std::os::unix::fs::symlink(&ours, &logs).unwrap();
+        let told = file.write(b"d\ne\nf\ng\n").unwrap();
+        assert!(told.contains("the user \"nobody\" of the program may not"), "{told}");
+        let names: Vec<_> = fs::read_dir(&ours).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(
+            (names, read(&ours.join("cron"), ".1").as_str()),
+            (vec!["cron.1".into()], "precious")
+        );
+        // The directory back in its place, it goes on.
+        fs::remove_file(&logs).unwrap();
+        fs::rename(&moved, &logs).unwrap();
+        file.write(b"h\n");
+        assert!(read(&path, "").ends_with("h\n"));
     }
 }

@@ -7,7 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::{Mode, fchmod};
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::{Uid, fchown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -33,6 +35,23 @@ pub(crate) fn open() -> io::Result<(OwnedFd, OwnedFd)> {
     let master = unsafe { OwnedFd::from_raw_fd(master.into_raw_fd()) };
     unblock(&master)?;
     Ok((master, slave.into()))
+}
+
+/// Gives a terminal, by its slave, to the user whose program runs on it: a program opens its own
+/// `/dev/stdout` or `/dev/tty`. Its group is the system's business, which may write to it.
+pub(crate) fn give(slave: &OwnedFd, user: u32) -> io::Result<()> {
+    fchown(slave, Some(Uid::from_raw(user)), None)?;
+    Ok(fchmod(slave, Mode::from_bits_retain(0o620))?)
+}
+
+/// The number of a pty by its master; an error for what is no master.
+pub(crate) fn number(master: &OwnedFd) -> io::Result<u32> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: the request writes one number.
+    if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(number)
 }
 
 /// Makes a descriptor non-blocking.

@@ -2,26 +2,31 @@
 //!
 //! An output file is fed through a pipe that the monitor empties, and is not given to the program
 //! itself: only so can it be turned over without losing a line, and a full disk be no error of the
-//! program's. The program inherits the reading end as well: when the monitor dies, writing is no
-//! error (no SIGPIPE), the pipe holds up to [`PIPE_SIZE`] bytes, and the next monitor takes the
-//! reading end back with `pidfd_getfd`.
+//! program's. What the program gets as its output is open for reading as well, so that it is a
+//! reader itself: when the monitor dies, writing is no error (no SIGPIPE), whatever else the
+//! program has closed, and the pipe holds up to [`PIPE_SIZE`] bytes. It inherits the reading end
+//! under a number of its own, too, for one that puts another file in the place of its output; the
+//! next monitor takes either back.
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use kxl_backend::{BackendError, Event, LaunchSpec, Process, Result};
-use kxl_domain::config::model::{Input, Output, OutputTo, ProcessRules};
+use kxl_backend::{Attachments, BackendError, Event, LaunchSpec, Process, Result};
+use kxl_domain::DomainConfig;
+use kxl_domain::config::model::{Input, Output, OutputTo};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::inherited;
 use super::output::OutputFile;
+use super::regular;
+use super::rights::Rights;
 
 /// Key, descriptor, and the number of the reading end among the program's own descriptors.
 const OUTPUTS: [(&str, RawFd, RawFd); 2] = [("stdout", 1, 101), ("stderr", 2, 102)];
@@ -66,9 +71,10 @@ pub(super) struct Standard {
 ///
 /// # Errors
 /// [`BackendError::Config`] naming the key.
-pub(super) fn check(rules: &ProcessRules) -> Result<()> {
+pub(super) fn check(config: &DomainConfig) -> Result<()> {
+    let rules = &config.process;
     if let Some(Input::File(path)) = &rules.stdin {
-        crate::files::check("stdin", path, crate::files::Kind::Regular, false)?;
+        input(path, &Rights::of(config)?)?;
     }
     for (key, output) in [("stdout", &rules.stdout), ("stderr", &rules.stderr)] {
         let Some(OutputTo::File(path)) = &output.to else { continue };
@@ -94,6 +100,18 @@ pub(super) fn check(rules: &ProcessRules) -> Result<()> {
     Ok(())
 }
 
+/// Opens the file of an input, as the user that is to read it.
+fn input(path: &Path, rights: &Rights) -> Result<File> {
+    if !path.is_absolute() {
+        return Err(BackendError::file("stdin", path, "expected an absolute path"));
+    }
+    let opened = rights.with({
+        let path = path.to_owned();
+        move || regular::input(&path)
+    });
+    opened.map_err(|error| BackendError::file("stdin", path, error))
+}
+
 /// Opens them for a program whose terminal this is.
 ///
 /// # Errors
@@ -101,33 +119,29 @@ pub(super) fn check(rules: &ProcessRules) -> Result<()> {
 pub(super) fn open(spec: &LaunchSpec, slave: &OwnedFd) -> Result<Standard> {
     let rules = &spec.config.process;
     let failed = |error: io::Error| BackendError::io("cannot set up the standard streams", error);
-    let mut made = Standard { fds: Vec::new(), terminal: None, streams: Streams::default() };
+    let rights = || Rights::of(&spec.config);
+    // Where nothing can be typed it controls nothing, and its end is no SIGHUP.
+    let terminal = rules.stdin.is_none().then_some(0);
+    let mut made = Standard { fds: Vec::new(), terminal, streams: Streams::default() };
     let stdin = match &rules.stdin {
         None => slave.try_clone().map_err(failed)?,
         Some(Input::Nothing) => null().map_err(failed)?,
-        Some(Input::File(path)) => {
-            let opened = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path);
-            opened.map_err(|error| BackendError::file("stdin", path, error))?.into()
-        }
+        Some(Input::File(path)) => input(path, &rights()?)?.into(),
     };
-    if rules.stdin.is_none() {
-        made.terminal = Some(0);
-    }
     made.fds.push((stdin, 0));
     for ((key, number, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr]) {
         let fd = match &output.to {
-            None => {
-                made.terminal = made.terminal.or(Some(number));
-                slave.try_clone().map_err(failed)?
-            }
+            None => slave.try_clone().map_err(failed)?,
             Some(OutputTo::Nothing) => null().map_err(failed)?,
             Some(OutputTo::Stdout) => {
                 made.fds.last().map_or_else(null, |(fd, _)| fd.try_clone()).map_err(failed)?
             }
             Some(OutputTo::File(path)) => {
-                let mut file = OutputFile::new(path, output);
+                let rights = rights()?;
+                let user = rights.user().map(|user| user.uid);
+                let mut file = OutputFile::new(path, output, rights);
                 file.open().map_err(|error| BackendError::file(key, path, error))?;
-                let (read, write) = large_pipe().map_err(failed)?;
+                let (read, write) = large_pipe(user).map_err(failed)?;
                 made.fds.push((read.try_clone().map_err(failed)?, ours));
                 made.streams.0.push(Rc::new(Stream { key, pipe: read, file: RefCell::new(file) }));
                 write
@@ -142,36 +156,60 @@ fn null() -> io::Result<OwnedFd> {
     File::options().read(true).write(true).open("/dev/null").map(Into::into)
 }
 
-/// A pipe whose reading end does not block, as large as we are given it.
-fn large_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+/// A pipe as large as we are given it: an end to read from that does not block, and one that is
+/// open for both. It is the user's, whose program may open its own `/dev/stdout`.
+fn large_pipe(user: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     if let Err(error) = fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)) {
         tracing::debug!(%error, "a pipe of the usual size");
     }
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((read, write))
+    let both = inherited::again(&write, File::options().read(true).write(true))?;
+    if let Some(user) = user {
+        nix::unistd::fchown(&read, Some(nix::unistd::Uid::from_raw(user)), None)?;
+    }
+    Ok((read, both))
 }
 
 impl Streams {
-    /// Takes the reading ends back from a program that an earlier monitor made.
+    /// Writes down which pipes they are, so that a later monitor takes no other.
+    pub(super) fn note(&self, attachments: &mut Attachments) -> io::Result<()> {
+        for stream in &self.0 {
+            inherited::note_pipe(attachments, stream.key, &stream.pipe)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the reading ends back from a program that an earlier monitor made; also gives the keys
+    /// of those that the program has closed.
     ///
     /// # Errors
-    /// When one cannot be had.
-    pub(super) fn take_back(rules: &ProcessRules, process: &Process) -> Result<Self> {
-        let mut streams = Vec::new();
-        for ((key, _, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr]) {
+    /// When one cannot be had for another reason.
+    pub(super) fn take_back(
+        config: &DomainConfig,
+        process: &Process,
+        attachments: &Attachments,
+    ) -> Result<(Self, Vec<&'static str>)> {
+        let rules = &config.process;
+        let (mut streams, mut closed) = (Vec::new(), Vec::new());
+        for ((key, number, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr])
+        {
             let Some(OutputTo::File(path)) = &output.to else { continue };
-            let pipe = process
-                .take_fd(ours)
+            let taken = inherited::pipe(process, attachments, key, [ours, number]);
+            let taken = taken
                 .map_err(|error| BackendError::io(format!("cannot take {key} back"), error))?;
-            let mut file = OutputFile::new(path, output);
+            let Some(pipe) = taken else {
+                closed.push(key);
+                continue;
+            };
+            let mut file = OutputFile::new(path, output, Rights::of_running(config));
             if let Err(error) = file.open() {
                 // Told when there is something to write.
                 tracing::warn!(key, %error, "no file of output");
             }
             streams.push(Rc::new(Stream { key, pipe, file: RefCell::new(file) }));
         }
-        Ok(Self(streams))
+        Ok((Self(streams), closed))
     }
 
     /// Starts to empty them; the tasks end with the streams.

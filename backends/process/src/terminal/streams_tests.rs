@@ -197,3 +197,158 @@ fn a_directory_that_is_not_there_fails_the_start_by_its_key() {
         assert!(why.contains("No such file"), "{why}");
     });
 }
+
+/// A directory of nobody's, as `DIR/theirs`; false for others than root, who cannot make one.
+fn theirs(scratch: &Scratch) -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can run a program as another user");
+        return false;
+    }
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let dir = scratch.0.join("theirs");
+    fs::create_dir(&dir).unwrap();
+    nix::unistd::chown(&dir, Some(user.uid), Some(user.gid)).unwrap();
+    true
+}
+
+#[test]
+fn a_user_reads_nothing_through_its_input_that_it_cannot_read_itself() {
+    let scratch = Scratch::new("streams");
+    if !theirs(&scratch) {
+        return;
+    }
+    let at = |name: &str| scratch.0.join(name);
+    fs::create_dir(at("private")).unwrap();
+    for name in ["secret", "private/in"] {
+        fs::write(at(name), "secret\n").unwrap();
+        fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    std::os::unix::fs::symlink(at("secret"), at("theirs/link")).unwrap();
+    std::os::unix::fs::symlink(at("private"), at("theirs/dir")).unwrap();
+    nix::unistd::mkfifo(&at("theirs/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (name, told) in [
+        ("secret", "the user \"nobody\" of the program may not"),
+        ("theirs/link", "symbolic link"),
+        ("theirs/dir/in", "the user \"nobody\" of the program may not"),
+        ("theirs/fifo", "may not"),
+    ] {
+        let keys = format!("user='nobody'\nstdin='DIR/{name}'\nstdout='DIR/theirs/out'\n");
+        let spec = shell(&scratch, &keys, "cat");
+        monitor(async {
+            // What is there when it is checked may be another thing when it is opened.
+            let launched = driver("any").launch(&spec, &mut Record::default()).await;
+            for refused in [launched.map(drop), driver("any").check(&spec)] {
+                let error = refused.expect_err(name);
+                assert!(
+                    matches!(&error, BackendError::Config { key, .. } if key == "stdin"),
+                    "{name}: {error:?}"
+                );
+                assert!(error.to_string().contains(told), "{name}: {error}");
+            }
+        });
+    }
+    assert_eq!(read(&scratch, "theirs/out"), "");
+}
+
+#[test]
+fn a_program_of_a_user_opens_its_own_standard_streams_and_reads_its_own_log() {
+    let scratch = Scratch::new("streams");
+    if !theirs(&scratch) {
+        return;
+    }
+    monitor(async {
+        let script = "echo one > /dev/stdout && echo two >> /dev/stderr && \
+                      echo three > /dev/tty || exit 6\n\
+                      while ! grep -q one theirs/out; do sleep 0.01; done; exit 5";
+        let keys = "user='nobody'\nstdout='DIR/theirs/out'\n";
+        let spec = shell(&scratch, keys, script);
+        let (mut live, ..) = launched(&spec, "any").await;
+        let mut console = crate::testing::Typist::new(live.console().unwrap());
+        console.until("two").await;
+        console.until("three").await;
+        let Event::Exited(exit) = next(&mut live.events().unwrap()).await else {
+            panic!("the end")
+        };
+        assert_eq!(exit.code, Some(5), "{}", exit.text);
+        assert_eq!(read(&scratch, "theirs/out"), "one\n");
+    });
+}
+
+/// The texts of the warnings that are there now.
+fn warnings(live: &mut Box<dyn Live>) -> Vec<String> {
+    let mut events = live.events().unwrap();
+    let mut texts = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let Event::Warning { what: "console-lost", text } = event {
+            texts.push(text.split(':').next().unwrap_or_default().to_owned());
+        }
+    }
+    texts
+}
+
+/// A script for a shell that can close any descriptor, as a program does that closes all it does
+/// not know.
+fn closing(what: &str, rest: &str) -> String {
+    format!(
+        "exec bash -c 'exec {what}; echo > closed; while [ ! -e go ]; do sleep 0.01; done; {rest}; \
+         echo > flag; while [ ! -e end ]; do sleep 0.01; done'"
+    )
+}
+
+#[test]
+fn a_program_that_closes_all_it_does_not_know_outlives_its_monitor_and_is_taken_up() {
+    monitor(async {
+        for (keys, printed) in [
+            // Its output goes on into the file; only the console is gone.
+            ("stdin='none'\nstdout='DIR/out'\n", "1\n2\n3\n"),
+            // A terminal that nobody holds any longer is an error for it, and no more than that.
+            ("stdin='none'\n", ""),
+        ] {
+            let scratch = Scratch::new("streams");
+            let script = closing("100>&- 101>&- 102>&-", "seq 1 3");
+            let spec = shell(&scratch, keys, &script);
+            let (live, identity, attachments) = launched(&spec, "any").await;
+            until(&scratch, "closed", "\n").await;
+            drop(live);
+            fs::write(scratch.0.join("go"), "").unwrap();
+            while read(&scratch, "flag").is_empty() {
+                assert!(identity.alive(), "{keys}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let mut live =
+                driver("any").adopt(&spec, identity.clone(), &attachments).await.unwrap();
+            assert_eq!(warnings(&mut live), ["console"], "{keys}");
+            if !printed.is_empty() {
+                until(&scratch, "out", "3\n").await;
+            }
+            assert_eq!(read(&scratch, "out"), printed);
+            live.pause().await.unwrap();
+            live.unpause().await.unwrap();
+            live.destroy().await.unwrap();
+            assert!(!identity.alive());
+        }
+    });
+}
+
+#[test]
+fn what_a_program_has_under_our_numbers_by_itself_is_not_taken_from_it() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        // A file, a pipe of its own that somebody else is to read, and nothing.
+        let files = "100<>own 101< <(echo mine; exec sleep 1000) 102>&- 1>own";
+        let rest = "read -t 5 line <&101; echo $line > kept";
+        let script = closing(files, rest);
+        let keys = "stdin='none'\nstdout='DIR/out'\nstderr='DIR/err'\n";
+        let spec = shell(&scratch, keys, &script);
+        let (live, identity, attachments) = launched(&spec, "any").await;
+        until(&scratch, "closed", "\n").await;
+        drop(live);
+        let mut live = driver("any").adopt(&spec, identity, &attachments).await.unwrap();
+        assert_eq!(warnings(&mut live), ["console", "stdout"], "its errors are still ours");
+        fs::write(scratch.0.join("go"), "").unwrap();
+        until(&scratch, "kept", "\n").await;
+        assert_eq!(read(&scratch, "kept"), "mine\n");
+        assert_eq!(read(&scratch, "out"), "");
+        live.destroy().await.unwrap();
+    });
+}

@@ -1,0 +1,83 @@
+//! What a later monitor takes back out of a program: its terminal and the pipes of its output.
+//!
+//! A program may have closed them, and may have files of its own under their numbers by then, which
+//! are none of our business: what they are is in the record of the domain.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use kxl_backend::{Attachments, Process};
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
+
+use super::pty;
+
+/// Key of the terminal's number among [`Attachments::notes`]; a pipe's is that of its stream.
+const TERMINAL: &str = "terminal";
+
+/// Writes down which terminal it is.
+pub(super) fn note_terminal(attachments: &mut Attachments, master: &OwnedFd) -> io::Result<()> {
+    attachments.notes.insert(TERMINAL.into(), pty::number(master)?.to_string());
+    Ok(())
+}
+
+/// Writes down which pipe a stream goes through.
+pub(super) fn note_pipe(attachments: &mut Attachments, key: &str, fd: &OwnedFd) -> io::Result<()> {
+    attachments.notes.insert(key.into(), fstat(fd)?.st_ino.to_string());
+    Ok(())
+}
+
+/// The master of the program's terminal; `None` where it has closed it.
+///
+/// # Errors
+/// When the program lets nothing be taken.
+pub(super) fn terminal(
+    process: &Process,
+    attachments: &Attachments,
+    number: RawFd,
+) -> io::Result<Option<OwnedFd>> {
+    let Some(fd) = taken(process, number)? else { return Ok(None) };
+    let noted = attachments.notes.get(TERMINAL);
+    let same = |found: u32| noted.is_none_or(|noted| *noted == found.to_string());
+    Ok(pty::number(&fd).is_ok_and(same).then_some(fd))
+}
+
+/// An end to read from of the pipe that a stream goes through, under one of these numbers of the
+/// program; `None` where it has closed them.
+///
+/// # Errors
+/// When the program lets nothing be taken, or the pipe cannot be opened.
+pub(super) fn pipe(
+    process: &Process,
+    attachments: &Attachments,
+    key: &str,
+    numbers: [RawFd; 2],
+) -> io::Result<Option<OwnedFd>> {
+    for number in numbers {
+        let Some(fd) = taken(process, number)? else { continue };
+        let stat = fstat(&fd)?;
+        let fifo = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO;
+        let noted = attachments.notes.get(key);
+        if fifo && noted.is_none_or(|noted| *noted == stat.st_ino.to_string()) {
+            let mut how = OpenOptions::new();
+            return again(&fd, how.read(true).custom_flags(libc::O_NONBLOCK)).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn taken(process: &Process, number: RawFd) -> io::Result<Option<OwnedFd>> {
+    match process.take_fd(number) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if error.raw_os_error() == Some(Errno::EBADF as i32) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the file behind a descriptor once more, in another way.
+pub(super) fn again(fd: &OwnedFd, how: &OpenOptions) -> io::Result<OwnedFd> {
+    let file: File = how.open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    Ok(file.into())
+}
