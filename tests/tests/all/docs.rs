@@ -16,6 +16,7 @@ const PAGES: &[&str] = &[
     "kxl-events.7",
     "kxl-gate.8",
     "kxl-monitor.8",
+    "kxl-supervision.7",
     "kxl-vmm.8",
 ];
 

@@ -7,6 +7,7 @@ use kxl_domain::State;
 
 pub(crate) use self::events::{Alerts, AlertsVerb, Events, Goal, Log, Wait};
 pub(crate) use self::import::Import;
+pub(crate) use self::service::{Restart, Start, Status, Stop};
 pub(crate) use self::shell::{Gate, GateVerb, Release, ShellArgs};
 pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
 use crate::commands::host::args::{Autostart, HostArgs};
@@ -14,6 +15,7 @@ use crate::terminal::escape;
 
 mod events;
 mod import;
+mod service;
 mod shell;
 mod state;
 
@@ -46,6 +48,12 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Start managed domains
     Start(Start),
+    /// Ask domains to end, and take the power away from those that do not in time
+    Stop(Stop),
+    /// Stop managed domains and start them
+    Restart(Restart),
+    /// Print the state of domains in the words of Supervisor
+    Status(Status),
     /// Start a domain that is gone when it ends
     Create(Create),
     /// List domains
@@ -175,26 +183,6 @@ pub(crate) struct New {
     /// Show what would be registered and touch nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Print nothing on success
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `start`.
-#[derive(Debug, Args)]
-pub(crate) struct Start {
-    /// Name or uuid of a managed domain
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<String>,
-    /// Leave them paused
-    #[arg(short, long)]
-    pub(crate) paused: bool,
-    /// Attach to the console (one domain only)
-    #[arg(short, long)]
-    pub(crate) console: bool,
     /// Print nothing on success
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kxl_backend::{Event, Exit};
+use kxl_domain::config::model::StopSignal;
 use kxl_domain::lifecycle::{self, ImageSeen, Seen};
 use kxl_domain::policy::{PolicyRule, Then, policy_of};
 use kxl_domain::state::Status;
-use kxl_domain::supervision::{Ended, Record};
+use kxl_domain::supervision::{Ended, LastExit, Record};
 use kxl_domain::{
     Action, Capability, DomainConfig, DomainName, DomainUuid, Failure, GuestEvent, Kind, Op,
     Reason, State, Verb, Wanted,
 };
 use kxl_store::{Asked, Claim, DomainLock, LiveChange, Severity, StoreError};
+
+use nix::sys::signal::Signal;
 
 use crate::handover::{Mission, start_monitor};
 use crate::live::{LiveDomain, Next};
@@ -88,7 +91,7 @@ impl LiveDomain {
 
     /// Writes that the run has ended. What was asked stays written until the policy is carried
     /// out: a monitor that takes over half-way has to come to the same decision.
-    pub(crate) fn record_end(&mut self, reason: Reason, more: LiveChange) {
+    fn record_end(&mut self, reason: Reason, more: LiveChange) {
         self.note_end(reason);
         self.rest(State::Shutdown, Some(reason), more);
         reach(Step::EndSeen, self.row.process.as_ref().map(|p| p.pid));
@@ -123,16 +126,29 @@ impl LiveDomain {
             self.event(Severity::Info, "cleared", None, &exit.text);
             return Ok(self.settle(State::Halted, reason, &exit.text, None));
         }
-        let (event, rule, by_person) = self.policy(exit.meaning.unwrap_or(GuestEvent::Crash));
+        let (event, rule, by_person) = self.policy(self.meaning(&exit));
         if self.is_supervised_end(event) {
             let Exit { code, signal, text, .. } = exit;
             return self.supervised_end(Ended { event, code, signal, text }).await;
         }
+        let expected = event == GuestEvent::Poweroff;
+        let last_exit = LastExit { code: exit.code, signal: exit.signal, expected };
+        self.row.supervision.last_exit = Some(last_exit);
         let then = self.overruled(rule.gone, event, by_person);
         let gone = LiveChange { process: Some(None), ..LiveChange::default() };
         self.record_end(event.reason(), gone);
         self.announce(event, rule, then, &exit.text);
         self.carry_out(then, event, by_person, &exit.text).await
+    }
+
+    /// What the end of a process means. One that a person's shutdown has ended by a signal has done
+    /// as it was asked.
+    fn meaning(&self, exit: &Exit) -> GuestEvent {
+        let own = self.row.config.stop.signal.map(StopSignal::number);
+        let polite = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|signal| signal as i32);
+        let asked = self.row.asked == Some(Asked::Poweroff)
+            && exit.signal.is_some_and(|signal| own == Some(signal) || polite.contains(&signal));
+        if asked { GuestEvent::Poweroff } else { exit.meaning.unwrap_or(GuestEvent::Crash) }
     }
 
     /// Adoption found no emulator: an operation that was cut off comes to rest by its own row of

@@ -288,6 +288,7 @@ impl LiveDomain {
         self.row.op = None;
         self.row.reason = reason;
         self.keep_time(state);
+        self.row.supervision.ended_ms = Some(kxl_store::now_ms());
         let supervision = Some(self.row.supervision.clone());
         let (state, op, reason) = (Some(state), Some(None), Some(reason));
         self.change(&LiveChange { state, op, reason, supervision, ..more });

@@ -10,6 +10,7 @@ use kxl_backend::process::{Identity, RunState, Stat};
 use kxl_control::client::Client;
 use kxl_control::{Answer, Body, Call, MonitorStatus};
 use kxl_domain::state::{Activity, Status, letters};
+use kxl_domain::supervision::{Word, word};
 use kxl_domain::{DomId, Reason, State};
 use kxl_store::{ListRow, Paths, socket};
 use nix::libc::{EMFILE, ENFILE};
@@ -62,6 +63,12 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Its state in Supervisor's words.
+    #[must_use]
+    pub fn word(&self) -> Word {
+        word(self.status.state, self.status.op, self.reason, &self.row.supervision)
+    }
+
     /// xl's six letters.
     #[must_use]
     pub fn letters(&self) -> String {
@@ -75,14 +82,14 @@ impl Seen {
 #[must_use]
 pub fn observe(paths: &Paths, rows: Vec<ListRow>, budget: Duration) -> Vec<Seen> {
     let mut seen: Vec<Seen> = rows.into_iter().map(from_host).collect();
-    make_room(&seen);
+    make_room(seen.iter().filter(|domain| domain.domid.is_some()).count());
     ask_monitors(paths, &mut seen, budget);
     seen
 }
 
-/// One connection for each live domain may be more than the usual soft limit of 1024 descriptors.
-fn make_room(seen: &[Seen]) {
-    let live = seen.iter().filter(|domain| domain.domid.is_some()).count();
+/// One connection for each of so many live domains may be more than the usual soft limit of 1024
+/// descriptors.
+pub fn make_room(live: usize) {
     if live < 500 {
         return;
     }
@@ -229,6 +236,8 @@ fn take(domain: &mut Seen, status: &MonitorStatus, emulator_gone: bool) {
     domain.status = status.status();
     domain.reason = status.reason;
     domain.domid = Some(status.domid);
+    domain.row.started_ms = i64::try_from(status.started_ms).ok().filter(|ms| *ms > 0);
+    domain.row.supervision = status.supervision.clone();
     domain.memory_mib = status.memory_mib;
     domain.vcpus = status.vcpus;
     domain.answering = if unnoticed {

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use kxl_domain::config::model::Supervision;
 use kxl_domain::supervision::{
-    Ended, GuestWord, Happened, LastExit, Phase, Record, Step, Then, Timer, follow, next_timer,
+    Ended, GuestWord, Happened, LastExit, Phase, Record, Step as Follows, Then, Timer, follow,
+    next_timer,
 };
 use kxl_domain::{Failure, GuestEvent, Op, Reason, State, Verb, Wanted};
 use kxl_store::{LiveChange, Severity, now_ms};
 
 use crate::live::{LiveDomain, Next};
+use crate::steps::{Step, reach};
 
 /// At most one start in this time: a program that ends at once with `startsecs=0` must not become
 /// a busy loop.
@@ -47,7 +49,7 @@ impl LiveDomain {
         }
     }
 
-    fn step(&self, phase: Phase, happened: &Happened) -> Option<Step> {
+    fn step(&self, phase: Phase, happened: &Happened) -> Option<Follows> {
         let record = &self.row.supervision;
         self.rules().map(|rules| follow(rules, phase, record, happened, now_ms()))
     }
@@ -127,8 +129,7 @@ impl LiveDomain {
     /// Ends the emulator of a start that failed without ending it.
     async fn give_start_up(&mut self, why: String) -> Result<Next, Failure> {
         self.row.supervision.why = Some(why);
-        let passing = LiveChange { passing: true, ..LiveChange::default() };
-        self.record_end(Reason::StartFailed, passing);
+        self.record_end_on_the_way(Reason::StartFailed);
         self.follow_recorded_end().await
     }
 
@@ -179,10 +180,27 @@ impl LiveDomain {
         if let Some(rules) = self.rules() {
             self.row.supervision.last_exit = Some(ended.last_exit(rules));
         }
-        let gone = self.live.is_none().then_some(None);
-        let more = LiveChange { process: gone, passing: true, ..LiveChange::default() };
-        self.record_end(ended.event.reason(), more);
+        self.record_end_on_the_way(ended.event.reason());
         self.follow_end(&ended).await
+    }
+
+    /// Writes that the run has ended, and that something follows: nobody is to take it for the end
+    /// of the domain.
+    fn record_end_on_the_way(&mut self, reason: Reason) {
+        self.note_end(reason);
+        self.row.state = State::Shutdown;
+        self.row.op = Some(Op::Stopping);
+        self.row.reason = Some(reason);
+        self.change(&LiveChange {
+            state: Some(State::Shutdown),
+            op: Some(Some(Op::Stopping)),
+            reason: Some(Some(reason)),
+            process: self.row.process.is_none().then_some(None),
+            supervision: Some(self.row.supervision.clone()),
+            passing: true,
+            ..LiveChange::default()
+        });
+        reach(Step::EndSeen, self.row.process.as_ref().map(|process| process.pid));
     }
 
     /// Follows the end that is written in the row, if it is supervision's.
@@ -223,12 +241,16 @@ impl LiveDomain {
     }
 
     /// Carries out what follows an end.
-    async fn carry(&mut self, step: Step, reason: Reason, text: &str) -> Result<Next, Failure> {
-        if self.live.is_some() || self.row.process.is_some() {
-            self.begin_stopping();
-            self.end_emulator(Verb::Destroy).await?;
+    async fn carry(&mut self, step: Follows, reason: Reason, text: &str) -> Result<Next, Failure> {
+        let stands = self.live.is_some() || self.row.process.is_some();
+        if stands && let Err(failure) = self.end_emulator(Verb::Destroy).await {
+            // It is kept as it stands, and its end is followed when it comes.
+            self.event(Severity::Alert, "stop-failed", None, &failure.to_string());
+            let passing = LiveChange { passing: true, ..LiveChange::default() };
+            self.rest(State::Shutdown, Some(reason), passing);
+            return Err(failure);
         }
-        let Step { then, record } = step;
+        let Follows { then, record } = step;
         match then {
             Then::Restart => {
                 let gap = LEAST_RUN.saturating_sub(self.ran_for());
@@ -259,7 +281,7 @@ impl LiveDomain {
         let why = failure.causes.join(": ");
         let why = if why.is_empty() { failure.text.clone() } else { why };
         match self.step(Phase::Launching, &Happened::LaunchFailed { for_good, why }) {
-            Some(Step { then: Then::Retry, record }) => self.back_off(record),
+            Some(Follows { then: Then::Retry, record }) => self.back_off(record),
             Some(step) => self.give_up(step.record),
             None => Next::Continue,
         }

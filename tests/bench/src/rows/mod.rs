@@ -7,6 +7,7 @@ mod live;
 mod monitor;
 mod state;
 mod stopped;
+mod supervise;
 mod version;
 mod vmm;
 mod writers;
@@ -59,6 +60,11 @@ pub(crate) const ALL: &[Row] = &[
         name: "events",
         about: "from an event to kxl events -f, and what hooks cost",
         measure: events::measure,
+    },
+    Row {
+        name: "supervise",
+        about: "1,000 idle supervised programs: start, idle cost, status, restart latency",
+        measure: supervise::measure,
     },
     Row {
         name: "monitor",

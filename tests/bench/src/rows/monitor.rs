@@ -83,7 +83,7 @@ pub(super) fn of(host: &Host, name: &str) -> Result<i32, BenchError> {
 }
 
 /// Its share of memory: pages of its own, and its part of those that it shares.
-fn proportional_mib(pid: i32) -> Result<f64, BenchError> {
+pub(super) fn proportional_mib(pid: i32) -> Result<f64, BenchError> {
     let file = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&file).map_err(BenchError::io(format!("read {file}")))?;
     let kib: Option<f64> = text

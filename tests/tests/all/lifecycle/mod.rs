@@ -6,4 +6,5 @@ mod images;
 mod kvm;
 mod policy;
 mod race;
+mod supervision;
 mod verbs;

@@ -18,9 +18,10 @@ mod recover;
 mod release;
 pub(crate) mod restore;
 pub(crate) mod save;
+mod service;
 mod shell;
 mod shutdown;
-mod start;
+mod status;
 mod wait;
 mod why;
 
@@ -105,7 +106,10 @@ fn run(command: Command) -> Exit {
     match command {
         Command::New(args) => define::new(args),
         Command::Delete(args) => define::delete(&args),
-        Command::Start(args) => start::start(&args),
+        Command::Start(args) => service::start(&args),
+        Command::Stop(args) => service::stop(&args),
+        Command::Restart(args) => service::restart(&args),
+        Command::Status(args) => status::status(&args),
         Command::Create(args) => create::create(args),
         Command::List(args) => list::list(&args),
         Command::Pause(args) => verb(&args.names, Verb::Pause),

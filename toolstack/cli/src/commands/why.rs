@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use kxl_domain::supervision::Word;
 use kxl_domain::{DomainName, Reason, State};
 use kxl_engine::{Answering, Host, Owner, Seen, StoredImage, observe};
 use kxl_store::{EventQuery, EventRow, ListRow};
@@ -29,6 +30,7 @@ const NO_CHANGE: &[&str] = &[
     "limit-missing",
     "no-core-dump",
     "policy-failed",
+    "running",
     "save-failed",
 ];
 
@@ -131,11 +133,42 @@ fn tell(seen: &Seen, happened: &[EventRow], now_ms: u64) -> String {
         Answering::Resting | Answering::Yes => {}
     }
     text.push_str(&format!(" It should be {}.", row.wanted));
+    text.push_str(&supervised(seen));
     if live && seen.status.state == State::Asleep {
         text.push_str(&format!(
             " Its memory is in its emulator, and lost with the host; kxl wake {} lets it go on.",
             row.name
         ));
+    }
+    text
+}
+
+/// What supervision knows of it beyond its state.
+fn supervised(seen: &Seen) -> String {
+    let (word, record) = (seen.word(), &seen.row.supervision);
+    let mut text = match word {
+        Word::Starting if record.failed_starts == 0 => String::new(),
+        Word::Starting | Word::Backoff | Word::Fatal if record.failed_starts > 0 => {
+            let starts = if record.failed_starts == 1 { "start has" } else { "starts have" };
+            let why = record.why.as_deref().unwrap_or("nobody knows why");
+            format!(
+                " It is {word}: {} {starts} failed in a row, the last one because: {why}.",
+                record.failed_starts
+            )
+        }
+        Word::Exited => match record.last_exit {
+            Some(last) if !last.expected => " Its end was not an expected one.".to_owned(),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    if let (Word::Starting, Some(work)) = (word, &record.maintenance) {
+        text.push_str(&format!(" Its guest is at work before it can start: {} %", work.percent));
+        let told = if work.text.is_empty() { ".".to_owned() } else { format!(" ({}).", work.text) };
+        text.push_str(&told);
+    }
+    if record.stopped_by_person && word == Word::Stopped {
+        text.push_str(" A person stopped it: no rule starts it again.");
     }
     text
 }
@@ -283,6 +316,19 @@ mod tests {
         assert!(tell(&domain, &[], 0).contains("does not answer: its emulator is stopped"));
         domain.answering = Answering::NoMonitor;
         assert!(tell(&domain, &[], 0).contains("monitor has died"));
+    }
+
+    #[test]
+    fn what_supervision_knows_is_told() {
+        let mut domain = seen("web", 0, State::Failed);
+        domain.row.supervision.failed_starts = 4;
+        domain.row.supervision.why = Some("exit status 1".into());
+        let text = tell(&domain, &[], 0);
+        assert!(text.contains("is FATAL: 4 starts have failed in a row"), "{text}");
+        assert!(text.ends_with("because: exit status 1."), "{text}");
+        let mut domain = seen("web", 0, State::Halted);
+        domain.row.supervision.stopped_by_person = true;
+        assert!(tell(&domain, &[], 0).ends_with("no rule starts it again."));
     }
 
     #[test]

@@ -57,7 +57,7 @@ words! {
         /// None.
         Always = "",
         /// `startsecs=0`, and the guest need not say anything.
-        AtOnce = "startsecs=0, no managed_start",
+        AtOnce = "startsecs=0",
         /// `managed_start=1`.
         Managed = "managed_start=1",
         /// The launch fails the same way next time: configuration, missing file, lacking ability.
@@ -94,7 +94,7 @@ words! {
         /// It is asked to end.
         Stopping = "asked to end",
         /// It is off because a person wants it so.
-        Stopped = "stays off, whatever its end was",
+        Stopped = "kept off",
     }
 }
 
@@ -152,14 +152,12 @@ pub const TABLE: &[TableRow] = &[
 /// Renders the table for the manual.
 #[must_use]
 pub fn table() -> String {
-    let mut out = format!(
-        "{:<10} {:<24} {:<30} {:<9} {}\n",
-        "it is", "what happens", "if", "becomes", "then"
-    );
+    let mut out =
+        format!("{:<9} {:<24} {:<20} {:<9} {}\n", "it is", "what happens", "if", "becomes", "then");
     for row in TABLE {
         let TableRow { phase, what, when, then, word } = row;
         // Writing to a String does not fail.
-        let _ = writeln!(out, "{phase:<10} {what:<24} {when:<30} {word:<9} {then}");
+        let _ = writeln!(out, "{phase:<9} {what:<24} {when:<20} {word:<9} {then}");
     }
     out
 }

@@ -113,7 +113,7 @@ impl Host {
     }
 
     /// The configuration a domain runs with, else the registered one; `None` when it is gone.
-    pub(super) fn config_of(&mut self, row: &ListRow) -> Result<Option<DomainConfig>, Failure> {
+    pub(crate) fn config_of(&mut self, row: &ListRow) -> Result<Option<DomainConfig>, Failure> {
         let attempt = || format!("cannot read domain \"{}\"", row.name);
         if let Some(live) = self.store.live(row.uuid).map_err(|e| stored(attempt(), &e))? {
             return Ok(Some(live.config));

@@ -1,12 +1,13 @@
 //! Filling: the work on single domains, the journal around it, and the notes of this boot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kxl_control::Moved;
-use kxl_domain::Failure;
-use kxl_store::Paths;
+use kxl_domain::{DomainName, Failure, Kind};
+use kxl_store::{Event, Paths, Severity};
 
 use super::hands::Stopper;
 use super::journal::Journal;
@@ -35,7 +36,10 @@ impl Host {
         news: &mut dyn FnMut(News<'_>),
     ) -> Result<Vec<Course>, Failure> {
         let (stopper, _sign) = Stopper::new()?;
-        let hands = Filling { items, eager: settings.eager, stopper: &stopper };
+        let needed = |item: &Item| items.iter().any(|other| other.after.contains(&item.name));
+        let needed = items.iter().map(needed).collect();
+        let (eager, fates) = (settings.eager, Mutex::default());
+        let hands = Filling { items, eager, stopper: &stopper, needed, fates };
         let errands: Vec<_> = items.iter().map(|item| Errand { ways: vec![item.way()] }).collect();
         let pace = Pace { jobs: settings.jobs.max(1), until: None };
         let mut journal = Journal::read(&self.paths)?;
@@ -94,12 +98,87 @@ struct Filling<'a> {
     items: &'a [Item],
     eager: bool,
     stopper: &'a Stopper,
+    /// Which of them others come after: those are waited for until they are RUNNING.
+    needed: Vec<bool>,
+    /// Which have come up, and which have not.
+    fates: Mutex<HashMap<&'a DomainName, bool>>,
+}
+
+impl<'a> Filling<'a> {
+    fn has_fate(&self, name: &'a DomainName, up: bool) {
+        self.fates.lock().unwrap_or_else(PoisonError::into_inner).insert(name, up);
+    }
+
+    /// The first of the domains that this one requires which is not up.
+    fn lacks(&self, host: &mut Host, item: &'a Item) -> Option<&'a DomainName> {
+        item.requires.iter().find(|name| {
+            let fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
+            let fate = fates.get(name).copied();
+            drop(fates);
+            let up = fate.unwrap_or_else(|| {
+                let row = host.find(name.as_str());
+                row.is_ok_and(|row| row.domid.is_some() && host.comes_up(row.uuid, |_| ()).is_ok())
+            });
+            !up
+        })
+    }
+
+    fn bring(
+        &self,
+        host: &mut Host,
+        index: usize,
+        moved: &mut dyn FnMut(Moved),
+    ) -> Result<Done, Failure> {
+        let item = &self.items[index];
+        if let Some(lacking) = self.lacks(host, item) {
+            return Err(not_without(host, item, lacking));
+        }
+        let done = self.launch(host, item, moved)?;
+        if self.needed[index] && !item.paused {
+            let row = host.find(item.name.as_str())?;
+            host.comes_up(row.uuid, |_| ())?;
+        }
+        Ok(done)
+    }
+}
+
+/// The refusal to start what requires a domain that is not up, with an alert: nobody may be there to
+/// read the refusal.
+fn not_without(host: &mut Host, item: &Item, lacking: &DomainName) -> Failure {
+    let text = format!("it requires \"{lacking}\", which is not up");
+    let mut event = Event::new(Severity::Alert, "not-started").text(&text);
+    if let Some(uuid) = item.uuid {
+        event = event.of(uuid, &item.name, None);
+    }
+    if let Err(error) = host.store.event(&event) {
+        tracing::warn!(%error, "event not recorded");
+    }
+    let mut failure =
+        Failure::new(Kind::Denied, format!("domain \"{}\" is not started", item.name));
+    failure.causes.push(text);
+    failure.hint(format!("kxl status {lacking} shows what is wrong with it"))
 }
 
 impl Hands for Filling<'_> {
     fn act(&self, index: usize, _: Way, moved: &mut dyn FnMut(Moved)) -> Result<Done, Failure> {
-        let item = &self.items[index];
         let mut host = Host::open()?;
+        let done = self.bring(&mut host, index, moved);
+        self.has_fate(&self.items[index].name, done.is_ok());
+        done
+    }
+
+    fn give_up(&self) {
+        self.stopper.pull();
+    }
+}
+
+impl Filling<'_> {
+    fn launch(
+        &self,
+        host: &mut Host,
+        item: &Item,
+        moved: &mut dyn FnMut(Moved),
+    ) -> Result<Done, Failure> {
         let start = StartOpts { paused: item.paused, deadline: UP };
         let come_back = RestoreOpts { eager: self.eager, deadline: UP, ..RestoreOpts::default() };
         let who = item.uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
@@ -124,9 +203,5 @@ impl Hands for Filling<'_> {
             }
         };
         Ok(Done::Up(started.domid))
-    }
-
-    fn give_up(&self) {
-        self.stopper.pull();
     }
 }

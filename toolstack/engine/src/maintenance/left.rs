@@ -44,8 +44,10 @@ pub struct Item {
     pub name: DomainName,
     /// `priority=`.
     pub priority: u32,
-    /// `after=`.
+    /// `after=` and `requires=`.
     pub after: Vec<DomainName>,
+    /// `requires=`.
+    pub requires: Vec<DomainName>,
     /// How.
     pub bring: Bring,
     /// Leave it paused.
@@ -72,12 +74,19 @@ impl Item {
         }
     }
 
+    /// A registered domain that somebody starts.
+    #[must_use]
+    pub fn start(uuid: DomainUuid, config: &DomainConfig, paused: bool) -> Self {
+        Self { paused, ..Self::new(Some(uuid), config, Bring::Start, "") }
+    }
+
     fn new(uuid: Option<DomainUuid>, config: &DomainConfig, bring: Bring, from: &str) -> Self {
         Self {
             uuid,
             name: config.name.clone(),
             priority: config.maintenance.priority,
             after: config.maintenance.predecessors().cloned().collect(),
+            requires: config.maintenance.requires.clone(),
             bring,
             paused: false,
             from: from.to_owned(),

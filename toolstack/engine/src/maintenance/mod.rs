@@ -14,6 +14,7 @@ mod left;
 mod order;
 mod plan;
 mod run;
+mod stop;
 mod used;
 
 pub use facts::{Abilities, Scope, abilities, disk};
