@@ -70,7 +70,7 @@ const CHOSEN: [&str; 9] = [
 fn words_of_events() -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     let calls = ["Event::new(", ".event(", ".compose(", ".note(", ".has_started(", ".complain("];
-    let mut dirs = vec![top().join("toolstack")];
+    let mut dirs = vec![top().join("toolstack"), top().join("backends")];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).unwrap().flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
@@ -85,6 +85,9 @@ fn words_of_events() -> BTreeSet<String> {
             }
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            // What a backend has its monitor record.
+            let warnings = code.split("Event::Warning { what: \"").skip(1);
+            words.extend(warnings.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
             for call in calls {
                 for (at, _) in code.match_indices(call) {
                     words.extend(first_word(&code[at + call.len()..]));
