@@ -103,7 +103,7 @@ impl LiveDomain {
         if state != State::Shutdown {
             self.rest(state, None, LiveChange::default());
         }
-        self.event(Severity::Warning, "adopted", None, "its monitor had died");
+        self.event(Severity::Warning, "adopted", None, "it had no monitor");
         if state == State::Shutdown && self.row.state == State::Shutdown {
             // The end is written already, so its event is passed over; what follows may not be.
             return self.follow_recorded_end().await;

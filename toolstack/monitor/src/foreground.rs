@@ -3,13 +3,11 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use kxl_control::{Call, Until};
 use kxl_domain::supervision::{LastExit, Word, word};
-use kxl_domain::{Failure, Kind, Reason, Verb};
+use kxl_domain::{Failure, Kind, Reason};
 use kxl_engine::Host;
-use kxl_store::{ListRow, LiveRow};
+use kxl_store::LiveRow;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::driver::{self, End};
@@ -18,9 +16,6 @@ use crate::{PATIENCE, logging};
 
 /// What is over although the domain did not end as it should, where no status of a program tells.
 const FAILED: u8 = 1;
-
-/// How long a verb may take that acts at once.
-const ASK: Duration = Duration::from_secs(30);
 
 /// How a domain came to rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,38 +155,14 @@ async fn stop_when_told(uuid: String) -> Result<(), Failure> {
         std::thread::spawn(move || {
             let stopped = Host::open().and_then(|mut host| {
                 let row = host.find(&who)?;
-                stop(&mut host, &row)
+                host.stop(&row)
             });
-            if let Err(failure) = stopped {
-                tracing::error!(%failure, "the domain is not stopped");
+            match stopped {
+                Ok(how) => tracing::info!(?how, "the domain was stopped"),
+                Err(failure) => tracing::error!(%failure, "the domain is not stopped"),
             }
         });
     }
-}
-
-/// Asks the guest to end, and takes the power away where it has not by `stopwaitsecs`, or where it
-/// cannot be asked.
-fn stop(host: &mut Host, row: &ListRow) -> Result<(), Failure> {
-    let live = host.store.live(row.uuid);
-    let live = live.map_err(|e| Failure::because(Kind::Failed, "cannot read the live row", &e))?;
-    let wait = live.map_or(0, |live| live.config.stop.wait_secs);
-    match host.verb(row, Verb::Shutdown, ASK, |_| ()) {
-        Ok(_) => {
-            let patience = Some(Duration::from_secs(wait.into()));
-            let waited = host
-                .connect(row)
-                .and_then(|mut monitor| monitor.call(Call::Wait(Until::Gone), patience, |_| ()));
-            match waited {
-                Err(failure) if failure.kind == Kind::TimedOut => {}
-                // It has gone, with its monitor or before it was asked.
-                _ => return Ok(()),
-            }
-        }
-        Err(failure) if matches!(failure.kind, Kind::Unsupported | Kind::Denied) => {}
-        Err(failure) => return Err(failure),
-    }
-    tracing::info!("the domain has not ended: its power is taken away");
-    host.verb(row, Verb::Destroy, ASK, |_| ()).map(drop)
 }
 
 /// 0 for an end that was wanted or expected; else that of the program that ran, or of its signal as

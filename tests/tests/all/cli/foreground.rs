@@ -72,7 +72,7 @@ fn with_stop_it_ends_its_domain_asked_or_by_force() {
         host.ok(["list", name]);
         running.signal(Signal::SIGTERM);
         let output = running.end(COMMAND).expect(0);
-        assert_eq!(output.stderr.contains("power is taken away"), name == "vax", "{output}");
+        assert_eq!(output.stderr.contains("Late"), name == "vax", "{output}");
         assert_eq!(host.domain(name).state(), State::Halted);
     }
     assert!(host.emulators().is_empty());

@@ -152,9 +152,12 @@ fn whoever_knows_the_password_passes_and_nobody_else() {
     gated.nobody_knows(PASSWORD, &["shell", "unpause", "web"]).expect(1);
     gated.nobody(&["shell", "-p", PASSWORD, "unpause", "web"]).expect(0);
     assert_eq!(host.domain("web").state(), State::Running);
+    assert!(gated.nobody_knows(PASSWORD, &["--gate", "status"]).expect(0).stderr.is_empty());
     // Its own failures and statuses come back as they are.
     let missing = gated.nobody_knows(PASSWORD, &["--gate", "pause", "nix"]).expect(3);
     assert!(missing.stderr.contains("there is no domain \"nix\""), "{missing}");
+    gated.nobody_knows(PASSWORD, &["--gate", "stop", "web"]).expect(0);
+    assert!(host.find("web").is_none(), "a transient domain goes when it is stopped");
     // Root needs none, but one that is given has to be right.
     host.ok(["--gate", "list"]);
     host.ok(["shell", "-p", PASSWORD, "list"]);

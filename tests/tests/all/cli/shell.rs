@@ -70,6 +70,30 @@ fn the_shell_shows_what_there_is_and_carries_out_what_is_typed() {
 }
 
 #[test]
+fn the_shell_starts_stops_and_restarts_as_supervisorctl_does() {
+    let host = Host::new();
+    for name in ["web", "vax"] {
+        host.define(name, &guest::mock_with(name, "", "startsecs = 0"));
+    }
+    let mut terminal = Terminal::run(&host.command("kxl", ["shell"]));
+    let greeting = terminal.expect(PROMPT);
+    assert_eq!(greeting.matches("STOPPED").count(), 2, "{greeting:?}");
+    line(&mut terminal, "start all");
+    let status = line(&mut terminal, "status");
+    assert_eq!(status.matches("RUNNING").count(), 2, "{status:?}");
+    let before = host.domain("web").pid();
+    line(&mut terminal, "restart web");
+    assert_ne!(host.domain("web").pid(), before);
+    line(&mut terminal, "stop web");
+    let status = line(&mut terminal, "status web vax");
+    assert!(status.contains("STOPPED") && status.contains("RUNNING"), "{status:?}");
+    line(&mut terminal, "shutdown");
+    assert!(host.monitors().is_empty());
+    let status = line(&mut terminal, "status vax");
+    assert!(status.contains("RUNNING"), "its monitor had left, and nothing else: {status:?}");
+}
+
+#[test]
 fn errors_do_not_end_the_shell_and_neither_does_a_command_that_is_killed() {
     let host = Host::new();
     two(&host);

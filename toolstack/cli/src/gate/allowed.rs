@@ -25,6 +25,7 @@ const fn acts(path: &'static [&'static str], arguments: &'static [&'static str])
 
 /// Nothing here takes a file or a configuration, and nothing prints one.
 const ALLOWED: &[Verb] = &[
+    looks(&["status"], &["names", "json"]),
     looks(&["list"], &["names", "verbose", "state", "json"]),
     looks(&["why"], &["name", "json"]),
     looks(&["events"], EVENTS),
@@ -32,7 +33,9 @@ const ALLOWED: &[Verb] = &[
     looks(&["alerts"], &["name", "all", "json"]),
     looks(&["wait"], &["name", "goal", "timeout", "create"]),
     acts(&["alerts", "ack"], &["ids"]),
-    acts(&["start"], &["names", "paused", "console", "quiet", "json"]),
+    acts(&["start"], &["names", "paused", "console", "no_wait", "quiet", "json"]),
+    acts(&["stop"], &["names", "quiet"]),
+    acts(&["restart"], &["names", "no_wait", "quiet"]),
     acts(&["shutdown"], END),
     acts(&["reboot"], END),
     acts(&["pause"], &["names"]),
@@ -152,7 +155,11 @@ mod tests {
             "ls",
             "li -v web",
             "list --json",
+            "status",
+            "status all",
             "start web vax",
+            "stop all",
+            "restart --no-wait web",
             "shutdown -aw --timeout 5",
             "pause 7",
             "console web --log --since 10m",

@@ -33,7 +33,7 @@ const PROMPT: &str = "kxl> ";
 const LONGEST: u64 = 64 * 1024;
 
 /// What is run when the prompt is reached.
-const GREETING: &str = "list";
+const GREETING: &str = "status";
 
 /// Runs the shell.
 pub(crate) fn shell(args: &ShellArgs) -> Exit {
