@@ -28,6 +28,12 @@ use crate::server::{Desk, OpenCalls, serve};
 /// How long the last answers may take to leave before the monitor ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long what an emulator said before its end may take to be read.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// The same of a guest's last message where its emulator still stands.
+const LAST_MESSAGE: Duration = Duration::from_millis(20);
+
 /// How long a destroy waits for a save to let go of the emulator.
 const LET_GO: Duration = Duration::from_secs(2);
 
@@ -477,12 +483,36 @@ impl Driver {
             self.events = None;
             return Next::Continue;
         };
+        let heard = match event {
+            Event::Exited(_) => self.hear_out(LAST_OUTPUT).await,
+            Event::GuestEnded(_) => self.hear_out(LAST_MESSAGE).await,
+            _ => Next::Continue,
+        };
+        if heard != Next::Continue {
+            return heard;
+        }
         let follow = self.domain.on_event(event);
         match interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), follow).await {
             Ok(Ok(next)) => next,
             Ok(Err(failure)) => self.policy_failed(&failure),
             Err(destroy) => self.destroy(destroy).await,
         }
+    }
+
+    /// Takes what was said before an end: it decides about what follows, and comes by other ways
+    /// than the end itself.
+    async fn hear_out(&mut self, patience: Duration) -> Next {
+        if patience == LAST_OUTPUT {
+            self.hub.drained(patience).await;
+        }
+        self.ear.drained(patience).await;
+        while let Some(word) = self.ear.waiting() {
+            match self.guest_word(word).await {
+                Next::Continue => {}
+                next => return next,
+            }
+        }
+        Next::Continue
     }
 
     /// The guest says something about its own start.
@@ -537,6 +567,7 @@ impl Driver {
 
     /// Lets the last answers and the viewers' last frames leave.
     async fn say_goodbye(&mut self, desk: &Desk) {
+        self.hub.drained(LAST_OUTPUT).await;
         desk.hub.end(&self.last_words());
         self.ear.end();
         let drained = async {

@@ -38,6 +38,9 @@ const LOG_LIMIT: u64 = 1 << 20;
 /// Time for an emulator to finish changing its terminal after it printed its prompt.
 pub(crate) const SETTLE: Duration = Duration::from_millis(50);
 
+/// How long the monitor may take for each part of what was printed before the end.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
 /// The longest of the pauses between looks, each twice the one before: an emulator on a busy host
 /// may be put aside in between, a guest that prints the prompt's text must not keep us awake.
 const LAST_PAUSE: Duration = Duration::from_secs(2);
@@ -266,12 +269,15 @@ impl Keeper {
         while take(self.terminal.get_ref(), &self.shared, &mut self.printed).is_ok() {}
         self.printed.extend(self.shared.hold.released());
         self.shared.look();
-        self.pass_on();
+        self.pass_on_the_rest(monitor_open).await;
         self.shared.streams.finish(&self.shared.events);
-        let exit = self.shared.exit(status);
-        self.shared.log(&exit.text);
+        let Self { shared, monitor, .. } = self;
+        let exit = shared.exit(status);
+        shared.log(&exit.text);
         told.send_replace(Some(exit.clone()));
-        self.shared.tell(Event::Exited(exit));
+        // The end of the console before the end of the process: what it said counts until then.
+        drop(monitor);
+        shared.tell(Event::Exited(exit));
     }
 
     /// Takes what was typed; false when the monitor's end is closed.
@@ -285,6 +291,26 @@ impl Keeper {
             }
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
+    }
+
+    /// Passes on what an emulator printed before its end, for as long as it is taken.
+    async fn pass_on_the_rest(&mut self, monitor_open: bool) {
+        self.pass_on();
+        while monitor_open && !self.printed.is_empty() {
+            let room = tokio::time::timeout(LAST_OUTPUT, self.monitor.writable()).await;
+            let left = self.printed.len();
+            self.pass_on();
+            // Readable and hung up look like room, too.
+            if !matches!(room, Ok(Ok(()))) || (left == self.printed.len() && self.is_closed()) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the monitor's end is closed.
+    fn is_closed(&self) -> bool {
+        let mut byte = [0];
+        matches!(self.monitor.try_read(&mut byte), Ok(0))
     }
 
     fn pass_on(&mut self) {

@@ -4,6 +4,7 @@ mod adopt;
 mod crash;
 mod images;
 mod kvm;
+mod last_words;
 mod policy;
 mod race;
 mod supervision;

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use kxl_backend::ConsoleEnd;
 use kxl_control::Attach;
@@ -19,7 +20,7 @@ use kxl_control::frame::Frame;
 use kxl_domain::config::model::Console;
 use kxl_domain::guest::Marked;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use self::log::Log;
 pub(crate) use self::viewer::Viewer;
@@ -46,6 +47,8 @@ struct Inner {
     input: Option<mpsc::Sender<Vec<u8>>>,
     window: Option<stream::Window>,
     tasks: Vec<AbortHandle>,
+    /// Ends when the emulator's side is closed and all that it said was read.
+    reading: Option<JoinHandle<()>>,
     /// Who wants the lines by which a guest tells how it stands.
     ear: Option<Rc<Ear>>,
     marked: Marked,
@@ -71,6 +74,7 @@ impl Hub {
             input: None,
             window: None,
             tasks: Vec::new(),
+            reading: None,
             ear,
             marked: Marked::default(),
         }))
@@ -101,6 +105,7 @@ impl Hub {
                 let writing =
                     tokio::task::spawn_local(stream::write(stream.write, stream.pace, receiver));
                 inner.tasks = vec![reading.abort_handle(), writing.abort_handle()];
+                inner.reading = Some(reading);
                 inner.input = Some(sender);
                 inner.window = stream.window;
                 inner.resize();
@@ -172,6 +177,16 @@ impl Hub {
             slot.size = Some(size);
         }
         inner.resize();
+    }
+
+    /// Waits, no longer than `patience`, until what an emulator said before its end was read.
+    pub(crate) async fn drained(&self, patience: Duration) {
+        let reading = self.0.borrow_mut().reading.take();
+        if let Some(reading) = reading
+            && tokio::time::timeout(patience, reading).await.is_err()
+        {
+            tracing::warn!("the console was not read to its end");
+        }
     }
 
     /// Nothing follows any more.

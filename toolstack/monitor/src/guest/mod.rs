@@ -19,7 +19,7 @@ use kxl_domain::guest::{GuestWord, Piece};
 use kxl_engine::{Host, Snapshot};
 use kxl_store::Event;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use intake::{Intake, Said};
@@ -41,7 +41,7 @@ struct Inner {
     /// Who the guest is now.
     snapshots: watch::Receiver<Snapshot>,
     port: Option<Rc<Port>>,
-    reading: Option<AbortHandle>,
+    reading: Option<JoinHandle<()>>,
     /// The host's records, apart from those of the domain's task, which may be at work for minutes.
     host: Option<Host>,
     close_at: Option<Instant>,
@@ -91,7 +91,7 @@ impl Ear {
                 let task =
                     tokio::task::spawn_local(port::read(Rc::clone(&port), Rc::downgrade(self)));
                 let mut inner = self.inner.borrow_mut();
-                inner.reading = Some(task.abort_handle());
+                inner.reading = Some(task);
                 inner.port = Some(port);
             }
             Err(error) => tracing::warn!(%error, "the guest's port cannot be read"),
@@ -135,6 +135,23 @@ impl Ear {
                 () = at(until) => {}
             }
         }
+    }
+
+    /// Waits, no longer than `patience`, until what is in the port was read: to its end where the
+    /// emulator has ended.
+    pub(crate) async fn drained(&self, patience: Duration) {
+        let reading = self.inner.borrow_mut().reading.take();
+        if let Some(mut task) = reading
+            && tokio::time::timeout(patience, &mut task).await.is_err()
+        {
+            self.inner.borrow_mut().reading = Some(task);
+        }
+    }
+
+    /// A word that was said already, if there is one.
+    pub(crate) fn waiting(&self) -> Option<Word> {
+        let (word, references) = self.inner.borrow_mut().intake.word(std::time::Instant::now())?;
+        Some(Word { word, references })
     }
 
     /// A word has had its effect: whoever said it is told.
