@@ -2,8 +2,9 @@
 //!
 //! The same alert again (domain, `what` and text) while one is open is recorded as an event of its
 //! own, so that the history has it, and counted at the open one: there is one alert to look at and
-//! one mail about it, however often it was raised. Of one domain at most [`MOST`] are open; what
-//! comes on top is counted at the newest, whatever it says: a guest has a say in some of them.
+//! one mail about it, however often it was raised. Of one domain at most [`MOST`] of a kind (`what`)
+//! are open; what comes on top is counted at the newest of its kind, whatever it says. A guest has
+//! a say in some of them, and cannot take the place of those that its host raises.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -12,7 +13,7 @@ use crate::error::Fault;
 use crate::events::{self, Acked, Event, EventQuery, EventRow, Retention, Severity};
 use crate::facade::Store;
 
-/// Most open alerts of one domain, or of the host.
+/// Most open alerts of one kind, of one domain or of the host.
 const MOST: i64 = 100;
 
 /// Which rows are open alerts; written as in the index of them.
@@ -48,8 +49,8 @@ pub(crate) fn same_open(db: &Connection, event: &Event, text: &str) -> Result<Op
         return Ok(same);
     }
     let (count, newest): (i64, Option<i64>) = db.query_row(
-        &format!("SELECT count(*), max(id) FROM event WHERE {OPEN} AND uuid IS ?1"),
-        [uuid],
+        &format!("SELECT count(*), max(id) FROM event WHERE {OPEN} AND uuid IS ?1 AND what = ?2"),
+        params![uuid, event.what],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     Ok(newest.filter(|_| count >= MOST))

@@ -97,8 +97,8 @@ impl Store {
         Ok(found.unwrap_or(0))
     }
 
-    /// How many events of the same domain came before this one in the same minute of the clock; of
-    /// alerts only where `alerts` says so. Counted up to `most`.
+    /// How many events of the same domain and kind came before this one in the same minute of the
+    /// clock; of alerts only where `alerts` says so. Counted up to `most`.
     ///
     /// # Errors
     /// See [`Store`].
@@ -107,15 +107,17 @@ impl Store {
         let minute = row.event.time_ms.div_euclid(60_000) * 60_000;
         let found = self.events_db().read(&self.paths, "count events", |db| {
             let only = if alerts { "AND severity = 'alert' AND repeat_of IS NULL" } else { "" };
-            // By number, because the index of a domain is in that order; a clock that was set back
-            // only makes the count smaller.
+            // By number, because the index of a domain is in that order; a clock that was set back,
+            // or a thousand others in between, only make the count smaller.
             let sql = format!(
                 "SELECT count(*) FROM (
-                     SELECT time_ms FROM event WHERE uuid IS ?1 AND id < ?2 {only}
-                     ORDER BY id DESC LIMIT ?3
+                     SELECT time_ms FROM (
+                         SELECT time_ms, what, severity, repeat_of FROM event
+                         WHERE uuid IS ?1 AND id < ?2 ORDER BY id DESC LIMIT 1000
+                     ) WHERE what = ?5 {only} LIMIT ?3
                  ) WHERE time_ms >= ?4 AND time_ms < ?4 + 60000"
             );
-            Ok(db.query_row(&sql, params![uuid, row.id, most, minute], |row| row.get(0))?)
+            Ok(db.query_row(&sql, params![uuid, row.id, most, minute, row.event.what], |row| row.get(0))?)
         })?;
         Ok(found.unwrap_or(0))
     }

@@ -96,7 +96,7 @@ fn light(row: &rusqlite::Row<'_>) -> Result<Light, Fault> {
         op: None,
         process: None,
         started_ms: None,
-        supervision: columns.supervision(11)?.unwrap_or_default(),
+        supervision: columns.supervision(11)?.unwrap_or_else(Record::assumed),
     };
     Ok(Light { row, boot_id: columns.get(9)?, image: columns.maybe(10, |text| text.parse().ok())? })
 }

@@ -74,7 +74,7 @@ fn an_alert_that_is_raised_once_leaves_one_event() {
 }
 
 #[test]
-fn of_one_domain_a_hundred_alerts_are_open_at_most() {
+fn of_one_domain_a_hundred_alerts_of_a_kind_are_open_at_most() {
     let host = Host::new();
     let store = host.store();
     for number in 0..150 {
@@ -85,6 +85,9 @@ fn of_one_domain_a_hundred_alerts_are_open_at_most() {
     assert_eq!(open.len(), 101);
     assert_eq!((open[99].event.text.as_str(), open[99].repeats), ("99", 50));
     assert_eq!(open[100].event.uuid, Some(uuid(2)));
+    // A guest that has said all it may takes no place of its host's.
+    store.event(&alert("fatal", 1, "not started")).unwrap();
+    assert_eq!(self::open(&store).last().unwrap().event.what, "fatal");
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn events_are_read_on_from_a_number_and_from_a_moment() {
 }
 
 #[test]
-fn events_are_counted_by_domain_and_by_minute_of_the_clock() {
+fn events_are_counted_by_domain_kind_and_minute_of_the_clock() {
     let host = Host::new();
     let store = host.store();
     let at = |time_ms, number| Event { time_ms, ..alert("x", number, &time_ms.to_string()) };
@@ -200,6 +203,9 @@ fn events_are_counted_by_domain_and_by_minute_of_the_clock() {
     assert_eq!([earlier(1, false), earlier(3, false), earlier(5, false)], [0, 1, 3]);
     assert_eq!(earlier(5, true), 2);
     assert_eq!(store.earlier_in_minute(&rows[5], false, 1).unwrap(), 1, "no further than asked");
+    store.append_events(&[Event { time_ms: 119_999, ..alert("fatal", 1, "y") }]).unwrap();
+    let fatal = store.events(&EventQuery::default()).unwrap().pop().unwrap();
+    assert_eq!(store.earlier_in_minute(&fatal, true, 9).unwrap(), 0, "no other kind counts");
 }
 
 #[test]
