@@ -18,8 +18,13 @@ impl Attributes {
     pub fn of(config: &DomainConfig) -> Result<Self, BackendError> {
         let rules = &config.process;
         let user = account(config)?;
-        if user.as_ref().is_some_and(|user| user.uid == 0) && !rules.capabilities.is_empty() {
-            let why = "root keeps all of them: name another user, or leave them out";
+        if !rules.capabilities.is_empty() && user.is_none() {
+            // It runs as who we are: there is no change of users that it could keep them through.
+            let why = if geteuid().is_root() {
+                "root keeps all of them: name another user, or leave them out"
+            } else {
+                "only root can leave capabilities to a program"
+            };
             return Err(BackendError::config("capabilities", why));
         }
         let directory = rules.directory.as_deref().map(|path| {
@@ -168,6 +173,13 @@ mod tests {
         assert!(user.groups.contains(&user.gid));
         let number = format!("user={}\n", user.uid);
         assert_eq!(Attributes::of(&config(&number)).unwrap().user, Some(user));
+    }
+
+    #[test]
+    fn who_we_are_has_no_capabilities_to_keep() {
+        let own = format!("user='{}'\ncapabilities='kill'\n", geteuid());
+        let error = Attributes::of(&config(&own)).unwrap_err().to_string();
+        assert!(error.starts_with("capabilities: "), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod gate;
 mod handover;
 mod hung;
 mod images;
+mod import;
 mod saved;
 mod shell;
 mod stratovirt;
