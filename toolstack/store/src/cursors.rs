@@ -117,7 +117,9 @@ impl Store {
                      ) WHERE what = ?5 {only} LIMIT ?3
                  ) WHERE time_ms >= ?4 AND time_ms < ?4 + 60000"
             );
-            Ok(db.query_row(&sql, params![uuid, row.id, most, minute, row.event.what], |row| row.get(0))?)
+            Ok(db.query_row(&sql, params![uuid, row.id, most, minute, row.event.what], |row| {
+                row.get(0)
+            })?)
         })?;
         Ok(found.unwrap_or(0))
     }
