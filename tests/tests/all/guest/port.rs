@@ -24,7 +24,7 @@ fn a_guest_tells_how_its_start_goes_and_what_is_to_be_logged() {
     }
     let _slot = slot();
     host.define("it", &config.unwrap());
-    host.ok(["start", "it"]);
+    host.ok(["start", "--no-wait", "it"]);
     let mut console = Console::attach(&host, "it");
     console.enter();
     assert!(!record(&host, "it").ready, "it is starting until it says that it is up");
@@ -64,7 +64,7 @@ fn a_guest_that_says_that_it_failed_has_failed_to_start_with_its_reason() {
     }
     let _slot = slot();
     host.define("it", &config.unwrap());
-    host.ok(["start", "it"]);
+    host.ok(["start", "--no-wait", "it"]);
     let mut console = Console::attach(&host, "it");
     console.enter();
     console.send("kxl-event run /fails\n");
@@ -82,7 +82,7 @@ fn what_is_told_while_nobody_listens_waits_for_the_next_monitor() {
     }
     let _slot = slot();
     let domain = host.define("it", &config.unwrap());
-    host.ok(["start", "it"]);
+    host.ok(["start", "--no-wait", "it"]);
     let mut console = Console::attach(&host, "it");
     console.enter();
     console.shell("cat /sys/class/virtio-ports/*/name");
@@ -115,7 +115,7 @@ fn the_port_is_there_after_a_save_a_suspend_and_a_reboot() {
     }
     let _slot = slot();
     host.define("it", &config.unwrap());
-    host.ok(["start", "it"]);
+    host.ok(["start", "--no-wait", "it"]);
     let mut console = Console::attach(&host, "it");
     console.enter();
     told(&mut console, "log before", 0);

@@ -62,7 +62,7 @@ pub(in crate::lab) fn linux_tells_over_its_port_how_it_stands() {
     let config = config("it", "backend = \"kvm\"\n", "").replace("tick=200", "tick=0");
     let config = config.replace("initramfs.cpio.gz", "telling.cpio.gz");
     let domain = host.define("it", &format!("{config}managed_start = 1\n"));
-    drop(host.ok(["start", "it"]));
+    drop(host.ok(["start", "--no-wait", "it"]));
     let mut console = Console::attach(&host, "it");
     console.enter();
     assert!(!record(&host, "it").ready);
@@ -74,13 +74,16 @@ pub(in crate::lab) fn linux_tells_over_its_port_how_it_stands() {
     assert_eq!(record(&host, "it").maintenance.map(|start| start.percent), Some(42));
     tell(&mut console, "started");
     assert!(record(&host, "it").ready);
+    // A viewer that stayed would keep the keyboard.
+    drop(console);
     host.monitor_of(&domain).kill();
     host.kxl(["recover"]).expect(0);
-    let mut console = Console::attach(&host, "it");
+    console = Console::attach(&host, "it");
     tell(&mut console, "log adopted");
+    drop(console);
     drop(host.ok(["suspend", "it"]));
     drop(host.ok(["resume", "it"]));
-    let mut console = Console::attach(&host, "it");
+    console = Console::attach(&host, "it");
     tell(&mut console, "alert resumed");
     assert_eq!(texts(&host, "it", "guest-log"), ["adopted"]);
     assert_eq!(texts(&host, "it", "guest-alert"), ["resumed"]);
