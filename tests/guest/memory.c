@@ -39,14 +39,30 @@ static long available_mib(void)
 	return kib / 1024;
 }
 
-int memory_reserve(long mib)
+/*
+ * Waits until so much is available, for a while: what the balloon's driver just tells the host to be
+ * free, 128 MiB at once, is out of the count until a host that is busy has answered.
+ */
+static long awaited_mib(long mib)
 {
 	long available = available_mib();
+
+	for (int tries = 0; available < mib && tries < 300; tries++) {
+		usleep(100 * 1000);
+		available = available_mib();
+	}
+	return available;
+}
+
+int memory_reserve(long mib)
+{
+	long available;
 
 	seed = (uint64_t)option_number("seed", 1);
 	if (mib == 0)
 		return 0;
 	/* Beyond this the kernel would kill init, which reads like a crash of the machine. */
+	available = awaited_mib(mib + 8);
 	if (mib > available - 8) {
 		say("TOUCH REFUSED %ld of %ld MiB", mib, available);
 		return -1;
