@@ -141,14 +141,18 @@ impl LiveDomain {
         self.carry_out(then, event, by_person, &exit.text).await
     }
 
-    /// What the end of a process means. One that a person's shutdown has ended by a signal has done
-    /// as it was asked.
+    /// What the end of a process means. One that a person's shutdown or reboot has ended by a signal
+    /// has done as it was asked.
     fn meaning(&self, exit: &Exit) -> GuestEvent {
         let own = self.row.config.stop.signal.map(StopSignal::number);
         let polite = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|signal| signal as i32);
-        let asked = self.row.asked == Some(Asked::Poweroff)
-            && exit.signal.is_some_and(|signal| own == Some(signal) || polite.contains(&signal));
-        if asked { GuestEvent::Poweroff } else { exit.meaning.unwrap_or(GuestEvent::Crash) }
+        let obeys =
+            exit.signal.is_some_and(|signal| own == Some(signal) || polite.contains(&signal));
+        match self.row.asked {
+            Some(Asked::Poweroff) if obeys => GuestEvent::Poweroff,
+            Some(Asked::Reboot) if obeys => GuestEvent::Reboot,
+            _ => exit.meaning.unwrap_or(GuestEvent::Crash),
+        }
     }
 
     /// Adoption found no emulator: an operation that was cut off comes to rest by its own row of

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kxl_domain::supervision::Word;
 use kxl_domain::{Capability, CapabilitySet, DomainConfig, Failure, Kind};
 use kxl_store::{ListRow, Paths};
 use nix::fcntl::OFlag;
@@ -144,6 +145,7 @@ fn member(paths: &Paths, row: ListRow, config: DomainConfig, abilities: &Abiliti
     let pid = row.process.as_ref().map(|process| process.pid);
     let touched = pid.and_then(|pid| touched(paths, pid)).unwrap_or(memory).min(memory);
     Member {
+        waits: row.word() == Word::Backoff,
         can_save: abilities.has(&row.backend, Capability::SaveState),
         can_shutdown: abilities.has(&row.backend, Capability::Powerdown),
         uuid: row.uuid,

@@ -71,6 +71,8 @@ pub struct Member {
     pub wanted: Wanted,
     /// Where it rests.
     pub state: State,
+    /// Its start failed and it waits for its next try: it has no process.
+    pub waits: bool,
     /// Its backend.
     pub backend: String,
     /// Its memory in bytes.
@@ -267,6 +269,12 @@ fn ways(member: &Member, policy: &[Way]) -> Task {
     };
     if member.domid.is_none() {
         task.why = format!("it is {}", member.state);
+        return task;
+    }
+    if member.waits {
+        // There is nothing to be saved and nobody to be asked; nothing is lost with the wait.
+        task.ways.push(Way::Destroy);
+        "it waits for its next try, without a process".clone_into(&mut task.why);
         return task;
     }
     let ended = member.state == State::Shutdown;

@@ -12,6 +12,7 @@ fn member(name: &str) -> Member {
         managed: true,
         wanted: Wanted::Running,
         state: State::Running,
+        waits: false,
         backend: "mock".into(),
         memory: 256 * MIB,
         touched: 100 * MIB,
@@ -94,6 +95,10 @@ fn what_cannot_be_saved_takes_the_next_way_at_once_and_is_stuck_without_one() {
 
 #[test]
 fn what_has_no_process_is_left_as_it_is_and_nothing_is_wrong_with_that() {
+    let waits = Member { state: State::Halted, waits: true, ..member("w") };
+    let plan_of = plan(&[waits], disk(10 << 30), &request(SOFT)).unwrap();
+    assert_eq!(plan_of.tasks[0].ways, [Way::Destroy], "there is nothing to be saved");
+    assert!(!plan_of.tasks[0].stuck);
     let off = Member { domid: None, state: State::Suspended, ..member("off") };
     let kept = Member { state: State::Shutdown, ..member("kept") };
     let plan = plan(&[off, kept], disk(1 << 40), &request(SOFT)).unwrap();

@@ -258,3 +258,14 @@ fn progress_lifts_the_limit_of_a_start_until_it_stops_coming() {
     let start = host.kxl(["start", "hung"]).expect(1);
     assert!(start.stderr.contains("hung at 42 %"), "{start}");
 }
+
+#[test]
+fn a_reboot_that_a_person_asks_for_is_no_end_whatever_autorestart_says() {
+    let host = Host::new();
+    host.define("web", &sleeper("web", "startsecs = 0\nautorestart = \"never\""));
+    host.ok(["start", "web"]);
+    let before = status(&host, "web");
+    host.ok(["reboot", "--wait", "web"]);
+    let after = comes_to(&host, "web", "RUNNING");
+    assert_ne!(after["pid"], before["pid"], "{after}");
+}

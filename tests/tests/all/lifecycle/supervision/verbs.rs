@@ -119,3 +119,20 @@ fn a_host_that_comes_up_starts_its_services_when_what_they_need_is_up() {
     }
     assert_eq!(events(&host, "needs", "not-started").len(), 1);
 }
+
+#[test]
+fn a_host_that_is_saved_does_not_wait_for_what_waits_for_its_next_try() {
+    let host = Host::new();
+    host.define("ill", &script("ill", "exit 1", "startsecs = 9\nstartretries = 100"));
+    host.ok(["start", "--no-wait", "ill"]);
+    crate::support::wait::until("three tries have failed", crate::support::wait::SOON, || {
+        let now = status(&host, "ill");
+        let failed = now["supervision"]["failed_starts"].as_i64().unwrap_or(0);
+        (now["state"] == "BACKOFF" && failed >= 3).then_some(())
+    });
+    host.kxl(["host", "save"]).expect(0);
+    host.quiet();
+    // It was to run, so it is tried again when the host comes back.
+    host.kxl(["host", "restore"]).expect(0);
+    assert_eq!(host.kxl(["stop", "ill"]).code(), Some(0));
+}
