@@ -151,7 +151,7 @@ mod tests {
             "events_keep = 0",
             "events_keep = \"many\"",
             "hooks_timeout = 0",
-            "events_keep_days = -1",
+            "events_keep_days = \"-1\"",
         ] {
             let failure = read(&format!("{text}\n")).unwrap_err();
             assert_eq!(failure.kind, Kind::Usage, "{text}");
