@@ -97,8 +97,8 @@ impl Store {
         Ok(found.unwrap_or(0))
     }
 
-    /// How many events of the same domain and kind came before this one in the same minute of the
-    /// clock; of alerts only where `alerts` says so. Counted up to `most`.
+    /// How many events of the same domain came before this one in the same minute of the clock: of
+    /// those that its guest has a say in, or of the others, as it is one itself; of alerts only where `alerts` says so. Counted up to `most`.
     ///
     /// # Errors
     /// See [`Store`].
@@ -114,7 +114,7 @@ impl Store {
                      SELECT time_ms FROM (
                          SELECT time_ms, what, severity, repeat_of FROM event
                          WHERE uuid IS ?1 AND id < ?2 ORDER BY id DESC LIMIT 1000
-                     ) WHERE what = ?5 {only} LIMIT ?3
+                     ) WHERE (what LIKE 'guest-%') = (?5 LIKE 'guest-%') {only} LIMIT ?3
                  ) WHERE time_ms >= ?4 AND time_ms < ?4 + 60000"
             );
             Ok(db.query_row(&sql, params![uuid, row.id, most, minute, row.event.what], |row| {

@@ -283,9 +283,9 @@ impl<'a> Runner<'a> {
             *last = row.id;
             let whom = if mail { "mail tells" } else { "hooks are told" };
             let text = format!(
-                "{whom} of {most} events \"{}\" of this domain in a minute, and of no more: kxl events {} \
+                "{whom} of {most} events of this domain in a minute, and of no more: kxl events {} \
                  prints them all",
-                event.what, event.name
+                event.name
             );
             let mut flood = Event::new(Severity::Alert, FLOOD).action("suppress").text(text);
             (flood.uuid, flood.name, flood.domid) = (Some(uuid), event.name.clone(), event.domid);

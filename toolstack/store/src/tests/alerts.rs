@@ -191,7 +191,7 @@ fn events_are_read_on_from_a_number_and_from_a_moment() {
 }
 
 #[test]
-fn events_are_counted_by_domain_kind_and_minute_of_the_clock() {
+fn events_are_counted_by_domain_by_who_raised_them_and_by_minute_of_the_clock() {
     let host = Host::new();
     let store = host.store();
     let at = |time_ms, number| Event { time_ms, ..alert("x", number, &time_ms.to_string()) };
@@ -203,9 +203,11 @@ fn events_are_counted_by_domain_kind_and_minute_of_the_clock() {
     assert_eq!([earlier(1, false), earlier(3, false), earlier(5, false)], [0, 1, 3]);
     assert_eq!(earlier(5, true), 2);
     assert_eq!(store.earlier_in_minute(&rows[5], false, 1).unwrap(), 1, "no further than asked");
-    store.append_events(&[Event { time_ms: 119_999, ..alert("fatal", 1, "y") }]).unwrap();
-    let fatal = store.events(&EventQuery::default()).unwrap().pop().unwrap();
-    assert_eq!(store.earlier_in_minute(&fatal, true, 9).unwrap(), 0, "no other kind counts");
+    let late = |what| Event { time_ms: 119_999, ..alert(what, 1, "y") };
+    store.append_events(&[late("guest-alert"), late("guest-log"), late("fatal")]).unwrap();
+    let rows = store.events(&EventQuery::default()).unwrap();
+    let earlier = |at: usize| store.earlier_in_minute(&rows[at], true, 9).unwrap();
+    assert_eq!([earlier(6), earlier(7), earlier(8)], [0, 1, 3], "a guest's count by themselves");
 }
 
 #[test]
