@@ -42,6 +42,12 @@ impl Host {
     /// # Errors
     /// When it can neither be asked nor ended, and when it is being saved.
     pub fn stop(&mut self, row: &ListRow) -> Result<Stopped, Failure> {
+        // Others may have been stopped before this one: it is read anew, not as it was listed.
+        let row = &match self.find(&row.uuid.to_string()) {
+            Ok(now) => now,
+            Err(failure) if failure.kind == Kind::NoSuchDomain => return Ok(Stopped::Already),
+            Err(failure) => return Err(failure),
+        };
         if row.domid.is_none() {
             return Ok(Stopped::Already);
         }
