@@ -14,6 +14,9 @@ use super::contents::JOB;
 /// Longest silence of the lab: it ends each job in time and says so.
 const SILENCE: Duration = JOB.saturating_add(Duration::from_secs(60));
 
+/// After how long a silence the lab's processor is given an interrupt, and after each as long again.
+const NUDGE: Duration = Duration::from_secs(1);
+
 /// How the lab came to its end.
 #[derive(Clone, Copy)]
 pub(super) enum End {
@@ -96,9 +99,11 @@ impl Emulator {
         let mut copy = std::env::var_os("KXL_LAB_LOG")
             .map(|path| File::options().create(true).append(true).open(path).unwrap());
         let mut log = Vec::new();
+        let (mut silent, mut keyboard) = (Duration::ZERO, None);
         let end = loop {
-            match receiver.recv_timeout(SILENCE) {
+            match receiver.recv_timeout(NUDGE) {
                 Ok(bytes) => {
+                    silent = Duration::ZERO;
                     if let Some(copy) = &mut copy {
                         copy.write_all(&bytes).unwrap();
                     }
@@ -107,9 +112,16 @@ impl Emulator {
                 Err(RecvTimeoutError::Disconnected) => {
                     break End::Ended(self.child.wait().unwrap());
                 }
-                Err(RecvTimeoutError::Timeout) => break End::Late,
+                Err(RecvTimeoutError::Timeout) if silent >= SILENCE => break End::Late,
+                Err(RecvTimeoutError::Timeout) => {
+                    silent += NUDGE;
+                    if self.nudge(&mut keyboard).is_err() {
+                        keyboard = None;
+                    }
+                }
             }
         };
+        drop(keyboard);
         let mut log = String::from_utf8_lossy(&log).replace('\r', "");
         if matches!(end, End::Late) {
             let stands = self.stands().unwrap_or_else(|error| format!("not known: {error}\n"));
@@ -117,6 +129,22 @@ impl Emulator {
             log.push_str(&stands);
         }
         (log, end)
+    }
+
+    /// Presses a key. QEMU's emulation of SVM loses an interrupt now and then: it stays pending in
+    /// the local APIC of a processor that halts with interrupts enabled, for ever where that was the
+    /// timer. The next interrupt, whatever it is, brings both.
+    fn nudge(&self, keyboard: &mut Option<UnixStream>) -> io::Result<()> {
+        if keyboard.is_none() {
+            let monitor = UnixStream::connect(&self.monitor)?;
+            monitor.set_nonblocking(true)?;
+            *keyboard = Some(monitor);
+        }
+        let Some(monitor) = keyboard else { return Ok(()) };
+        // What it answers is of no interest, but must not fill the socket.
+        let mut chunk = [0; 4096];
+        while matches!(monitor.read(&mut chunk), Ok(1..)) {}
+        monitor.write_all(b"sendkey shift\n")
     }
 
     /// Where the processor is, several times: at one place, in a circle, or busy.
