@@ -212,7 +212,11 @@ impl Starting {
                         unsaid = self.up(started, supervised[index]);
                     }
                 }
-                (Outcome::Done(..), _) => {}
+                // Somebody was faster, after the look at the list.
+                (Outcome::Done(..), _) => {
+                    let text = format!("cannot start domain \"{}\": it is running", item.name);
+                    self.failed(&Failure::new(Kind::Denied, text));
+                }
                 _ => course.tried.iter().for_each(|(_, failure)| self.failed(failure)),
             }
         })?;
