@@ -16,6 +16,7 @@
 //!   backend steers its emulator (QMP, a prompt, signals).
 
 pub mod capability;
+pub mod charon;
 pub mod config;
 pub mod failure;
 pub mod guest;

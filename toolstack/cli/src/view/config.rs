@@ -34,6 +34,15 @@ pub(crate) fn render(config: &DomainConfig) -> String {
     }
     config.disks.iter().for_each(|one| put("disk", &disk(one)));
     config.nics.iter().for_each(|one| put("vif", &nic(one)));
+    put_some(&mut put, "description", config.description.as_deref());
+    for (key, file) in [
+        ("emulator_config", &config.emulator_config),
+        ("prestart", &config.scripts.prestart),
+        ("stop_script", &config.scripts.stop),
+        ("guest_status_script", &config.scripts.guest_status),
+    ] {
+        put_some(&mut put, key, file.as_deref().map(path).as_deref());
+    }
     put_some(&mut put, "ini", config.ini.as_deref().map(path).as_deref());
     put_some(&mut put, "start", config.start.as_deref());
     put_some(&mut put, "emulator", config.emulator.as_deref().map(path).as_deref());

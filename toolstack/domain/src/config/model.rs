@@ -102,6 +102,15 @@ pub struct DomainConfig {
     pub emulator: Option<PathBuf>,
     /// `device_model_args=` and `_hvm`: arguments passed on as they are, after all others.
     pub emulator_args: Vec<String>,
+    /// `description=`: one line for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// `emulator_config=`: the emulator's own configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulator_config: Option<PathBuf>,
+    /// `prestart=`, `stop_script=` and `guest_status_script=`.
+    #[serde(default, skip_serializing_if = "Scripts::is_empty")]
+    pub scripts: Scripts,
     /// `ini=`: for SIMH, the command file that sets the machine up, ending before `go`.
     pub ini: Option<PathBuf>,
     /// `start=`: for SIMH, what follows `go` (an address in the simulator's radix).
@@ -181,6 +190,9 @@ impl DomainConfig {
             on_watchdog: default_action(GuestEvent::Watchdog),
             on_soft_reset: Action::SoftReset,
             emulator: None,
+            description: None,
+            emulator_config: None,
+            scripts: Scripts::default(),
             emulator_args: Vec::new(),
             ini: None,
             start: None,
@@ -205,6 +217,26 @@ impl DomainConfig {
             GuestEvent::Crash => self.on_crash,
             GuestEvent::Watchdog => self.on_watchdog,
         }
+    }
+}
+
+/// Scripts of an operator that belong to one domain; each is run without a shell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scripts {
+    /// `prestart=`: run before each start; where it fails there is no start.
+    pub prestart: Option<PathBuf>,
+    /// `stop_script=`: shuts the guest down; `None` = the common one of the host, if there is one.
+    pub stop: Option<PathBuf>,
+    /// `guest_status_script=`: says whether the guest's system is up.
+    pub guest_status: Option<PathBuf>,
+}
+
+impl Scripts {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 

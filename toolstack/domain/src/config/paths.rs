@@ -5,15 +5,24 @@ use std::path::{Path, PathBuf};
 use super::model::{DomainConfig, Firmware, Input, OutputTo};
 
 impl DomainConfig {
-    /// Makes every relative path absolute: kernel, ramdisk, firmware, ini, the files of disks
-    /// and of standard streams, the working directory, and
+    /// Makes every relative path absolute: kernel, ramdisk, firmware, ini, the emulator's
+    /// configuration, scripts, the files of disks and of standard streams, the working directory, and
     /// an emulator that is named with a slash (one without is searched for, as a shell would).
     ///
     /// Left alone are the targets of disks with a script or of the form `SCHEME://…`, which are no
     /// paths. Nothing is looked up: `..` and links stay as they are.
     pub fn resolve_paths(&mut self, cwd: &Path) {
         let boot = &mut self.boot;
-        let files = [&mut boot.kernel, &mut boot.ramdisk, &mut self.ini];
+        let scripts = &mut self.scripts;
+        let files = [
+            &mut boot.kernel,
+            &mut boot.ramdisk,
+            &mut self.ini,
+            &mut self.emulator_config,
+            &mut scripts.prestart,
+            &mut scripts.stop,
+            &mut scripts.guest_status,
+        ];
         for path in files.into_iter().filter_map(Option::as_mut) {
             resolve(path, cwd);
         }
@@ -74,6 +83,18 @@ mod tests {
         let targets: Vec<_> =
             config.disks.iter().map(|d| d.target.as_ref().map(|t| t.to_str().unwrap())).collect();
         assert_eq!(targets, [Some("/home/me/d.img"), Some("nbd://h/x"), Some("iqn.x"), None]);
+    }
+
+    #[test]
+    fn the_scripts_and_the_configuration_of_an_emulator_become_absolute() {
+        let text = "name='a'\nbackend='charon'\nemulator_config='c'\nprestart='p'\n\
+            stop_script='/abs/s'\nguest_status_script='g'\n";
+        let mut config = parse("f", text, &[]).unwrap().config;
+        config.resolve_paths("/srv".as_ref());
+        let scripts = config.scripts;
+        let paths = [config.emulator_config, scripts.prestart, scripts.stop, scripts.guest_status];
+        let want = ["/srv/c", "/srv/p", "/abs/s", "/srv/g"];
+        assert_eq!(paths, want.map(|path| Some(path.into())));
     }
 
     #[test]

@@ -214,6 +214,11 @@ impl DomainConfig {
     fn print_own(&self, out: &mut Printer, plain: &Self) {
         out.path("exec", self.emulator.as_deref());
         out.list("device_model_args", &self.emulator_args);
+        out.text("description", self.description.as_deref());
+        out.path("emulator_config", self.emulator_config.as_deref());
+        out.path("prestart", self.scripts.prestart.as_deref());
+        out.path("stop_script", self.scripts.stop.as_deref());
+        out.path("guest_status_script", self.scripts.guest_status.as_deref());
         out.path("ini", self.ini.as_deref());
         out.text("start", self.start.as_deref());
         out.number("limit_memory", self.limits.memory_mib.and_then(|n| i64::try_from(n).ok()));

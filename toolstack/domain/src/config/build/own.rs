@@ -36,6 +36,11 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut DomainConfig) {
         config.backend = backend;
     }
     config.machine = plain_word(reader, "machine");
+    config.description = description(reader);
+    config.emulator_config = path(reader, "emulator_config");
+    config.scripts.prestart = path(reader, "prestart");
+    config.scripts.stop = path(reader, "stop_script");
+    config.scripts.guest_status = path(reader, "guest_status_script");
     config.ini = path(reader, "ini");
     config.start = plain_word(reader, "start");
     config.limits.memory_mib = reader.ranged("limit_memory", 1..=16 << 20);
@@ -55,6 +60,16 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut DomainConfig) {
         }
     }
     maintenance(reader, config);
+}
+
+/// One line, not empty.
+fn description(reader: &mut Reader<'_>) -> Option<String> {
+    let text = reader.text("description")?;
+    if text.value.trim().is_empty() || text.value.chars().any(char::is_control) {
+        unknown_word(reader, "description", text, "one line of text").done();
+        return None;
+    }
+    Some(text.value)
 }
 
 /// What becomes of the domain when its host starts, stops or is emptied.

@@ -212,3 +212,16 @@ fn a_umask_is_octal_and_an_environment_has_names() {
         assert!(matches!(bad(text).errors[0].kind, ErrorKind::Word { .. }), "{text}");
     }
 }
+
+#[test]
+fn a_description_is_one_line_and_paths_are_not_empty() {
+    assert_eq!(any("description='ES40 of payroll'\n").description.unwrap(), "ES40 of payroll");
+    assert_eq!(any("").description, None);
+    assert!(any("").scripts.is_empty());
+    for text in ["description=''", "description='a\\nb'", "prestart=''", "emulator_config=''"] {
+        assert!(
+            matches!(bad(&format!("{text}\n")).errors[0].kind, ErrorKind::Word { .. }),
+            "{text}"
+        );
+    }
+}
