@@ -127,6 +127,7 @@ fn domain(
     };
     (config.memory_mib, config.maxmem_mib) = (described.memory_mib, described.memory_mib);
     (config.vcpus, config.maxvcpus) = (described.vcpus, described.vcpus);
+    config.processor.model = Some(described.cpu.clone()).filter(|model| model != "host");
     config.boot.kernel = path("kernel", described.kernel.as_ref())?;
     config.boot.ramdisk = path("ramdisk", described.initrd.as_ref())?;
     config.boot.cmdline = described.cmdline.filter(|text| !text.is_empty());
@@ -170,8 +171,8 @@ fn left_out(described: &Described, notes: &mut Vec<String>) {
     if described.hotplug.nics > 0 || described.hotplug.disks > 0 {
         note("hotplug: left out; domains have their devices from the start");
     }
-    if described.cpu != "host" || described.masks > 0 {
-        note("cpu: left out; the domain sees the host's processor");
+    if described.masks > 0 {
+        note("cpu: its masks are left out; cpuid= of the domain has names for features");
     }
 }
 

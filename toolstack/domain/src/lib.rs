@@ -18,6 +18,7 @@
 pub mod capability;
 pub mod charon;
 pub mod config;
+pub mod cpuid;
 pub mod failure;
 pub mod guest;
 pub mod ids;

@@ -12,7 +12,7 @@ use kxl_domain::config::model::Arch;
 use super::args::{self, Plan};
 use super::binary::{self, Accel, Emulator};
 use super::kvm::Kvm;
-use super::{firmware, foreign, machine};
+use super::{firmware, foreign, machine, processor};
 use crate::profile::Builder;
 
 /// What an emulator is asked to make.
@@ -106,7 +106,10 @@ impl Family for Qemu {
                 Some(saved) => saved.machine.clone(),
                 None => emulator.machine(config, arch)?,
             },
-            cpu: saved.map_or(binary::cpu(arch, accel), |saved| &saved.cpu).to_owned(),
+            cpu: match saved {
+                Some(saved) => saved.cpu.clone(),
+                None => processor::of_qemu(config, binary::cpu(arch, accel))?,
+            },
             flash: firmware::flash(spec, arch)?,
         };
         Ok((emulator, choice))

@@ -12,6 +12,7 @@ use super::args::Plan;
 use super::binary::{Accel, Emulator};
 use super::family::Family;
 use super::machine;
+use super::processor;
 use crate::program;
 
 /// What the accelerator of a state is; `None` for one that is not known here.
@@ -159,6 +160,11 @@ impl Processor {
         let mut stamp = program::stamp(&emulator.path).map_err(|error| {
             BackendError::io(format!("cannot look at {}", emulator.path.display()), error)
         })?;
+        // Its features would make the name of a file too long.
+        let (model_alone, features) = model.split_once(',').unwrap_or((model, ""));
+        if !features.is_empty() {
+            stamp = format!("{stamp} {features}");
+        }
         if accel == Accel::Kvm {
             stamp = format!("{stamp} {:x}", host());
         }
@@ -167,7 +173,7 @@ impl Processor {
             "{}-{}-{}.json",
             name.to_string_lossy(),
             accel.as_str(),
-            model.replace('/', "_")
+            model_alone.replace('/', "_")
         ));
         let known =
             fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
@@ -191,7 +197,7 @@ impl Processor {
 /// The features of a model, by the emulator itself.
 fn asked(path: &Path, accel: Accel, model: &str) -> Result<Vec<String>> {
     let expand = json!({"execute": "query-cpu-model-expansion", "id": "features",
-        "arguments": {"type": "full", "model": {"name": model}}});
+        "arguments": processor::expansion(model)});
     let words = format!(
         "{}\n{expand}\n{}\n",
         json!({"execute": "qmp_capabilities"}),

@@ -14,6 +14,7 @@ use super::binary::{self, Accel, Emulator, Machines};
 use super::devices;
 use super::family::{Choice, Family};
 use super::options::Options;
+use super::processor;
 use crate::program;
 
 /// The program's name.
@@ -64,7 +65,10 @@ impl Family for Kvm {
             Some(saved) => saved.machine.clone(),
             None => emulator.newest().to_owned(),
         };
-        let cpu = saved.map_or("host", |saved| &saved.cpu).to_owned();
+        let cpu = match saved {
+            Some(saved) => saved.cpu.clone(),
+            None => processor::of_kxl_vmm(config),
+        };
         let choice = Choice { arch: Arch::X86_64, accel: Accel::Kvm, machine, cpu, flash: None };
         Ok((emulator, choice))
     }
@@ -222,6 +226,10 @@ pub(crate) fn lack(config: &DomainConfig) -> Option<Lack> {
     }
     if config.machine.is_some() {
         return lacks("machine", "kxl-vmm makes one machine, which needs no name");
+    }
+    let model = config.processor.model.as_deref();
+    if model.is_some_and(|model| !processor::OF_KXL_VMM.contains(&model)) {
+        return lacks("cpu_model", "kxl-vmm shows the host's processor, or baseline");
     }
     if boot.firmware.is_some() {
         return lacks("firmware", "kxl-vmm has no firmware");

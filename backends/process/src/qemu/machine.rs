@@ -12,6 +12,7 @@ use super::binary::{self, Accel};
 use super::devices;
 use super::family::Family;
 use super::live;
+use super::processor;
 
 /// Name of the one memory block.
 pub(super) const MEMORY: &str = "ram0";
@@ -173,7 +174,7 @@ impl live::Qemu {
     /// The machine with the processor features that QEMU tells.
     pub(super) async fn machine_now(&self) -> Result<Machine> {
         let mut machine = self.facts.machine.clone();
-        let model = json!({"type": "full", "model": {"name": machine.cpu}});
+        let model = processor::expansion(&machine.cpu);
         match self.command("query-cpu-model-expansion", Some(model)).await {
             Ok(answer) => machine.features = features(&answer),
             Err(BackendError::Control { why, .. }) => {

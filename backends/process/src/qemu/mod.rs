@@ -21,6 +21,7 @@ mod maps;
 mod memory;
 mod migration;
 mod options;
+mod processor;
 mod record;
 mod save;
 mod shadow;

@@ -22,6 +22,8 @@ pub(crate) fn render(config: &DomainConfig) -> String {
         Affinity::All(list) => put("cpus", list),
         Affinity::Each(lists) => put("cpus", &lists.join(" | ")),
     }
+    put_some(&mut put, "cpu_model", config.processor.model.as_deref());
+    put_some(&mut put, "cpuid", config.processor.cpuid_text().as_deref());
     put_some(&mut put, "kernel", config.boot.kernel.as_deref().map(path).as_deref());
     put_some(&mut put, "ramdisk", config.boot.ramdisk.as_deref().map(path).as_deref());
     put_some(&mut put, "cmdline", config.boot.cmdline.as_deref());

@@ -2,6 +2,7 @@
 //! records and renderers read.
 
 mod process;
+mod processor;
 mod supervision;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::policy::{Action, GuestEvent, default_action};
 use crate::state::words;
 
 pub use process::{Input, Output, OutputTo, Privilege, ProcessRules, Rlimit, RlimitName};
+pub use processor::{Feature, Processor};
 pub use supervision::{Autorestart, GuestEvents, Stop, StopSignal, Supervision};
 
 words! {
@@ -137,6 +139,9 @@ pub struct DomainConfig {
     /// What its program runs with.
     #[serde(default, skip_serializing_if = "ProcessRules::is_default")]
     pub process: ProcessRules,
+    /// What its processors show.
+    #[serde(default, skip_serializing_if = "Processor::is_default")]
+    pub processor: Processor,
     /// Keys that are understood and kept but that this build does not act on: key to value, the
     /// value written as in a configuration file (`"text"`, `["a", "b"]`).
     pub kept: BTreeMap<String, String>,
@@ -204,6 +209,7 @@ impl DomainConfig {
             stop: Stop::default(),
             guest_events: GuestEvents::None,
             process: ProcessRules::default(),
+            processor: Processor::default(),
             kept: BTreeMap::new(),
         }
     }

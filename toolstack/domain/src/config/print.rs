@@ -129,6 +129,8 @@ impl DomainConfig {
         }
         out.text("arch", self.arch.map(Arch::as_str));
         out.text("machine", self.machine.as_deref());
+        out.text("cpu_model", self.processor.model.as_deref());
+        out.text("cpuid", self.processor.cpuid_text().as_deref());
         out.raw("memory", self.memory_mib);
         if self.maxmem_mib != self.memory_mib {
             out.raw("maxmem", self.maxmem_mib);

@@ -105,6 +105,7 @@ fn what_only_qemu_has_is_named_with_its_key() {
     let cases: &[(&str, &str, Change)] = &[
         ("arch", "x86_64", |c| c.arch = Some(Arch::Aarch64)),
         ("machine", "one machine", |c| c.machine = Some("q35".into())),
+        ("cpu_model", "or baseline", |c| c.processor.model = Some("Haswell".into())),
         ("firmware", "no firmware", |c| c.boot.firmware = Some(Firmware::Ovmf)),
         ("kernel", "starts a kernel", |c| c.boot.kernel = None),
         ("cmdline", "2047 bytes", |c| c.boot.cmdline = Some("x".repeat(2048))),

@@ -6,6 +6,7 @@ mod display;
 mod general;
 mod own;
 mod process;
+mod processor;
 mod reader;
 mod supervision;
 
@@ -122,6 +123,7 @@ fn build(reader: &mut Reader<'_>) -> DomainConfig {
     supervision::read(reader, &mut config);
     process::read(reader, &mut config);
     general::machine(reader, &mut config);
+    processor::read(reader, &mut config);
     general::actions(reader, &mut config);
     boot::read(reader, &mut config);
     devices::read(reader, &mut config);

@@ -21,7 +21,7 @@ fn is_plain_word(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-fn plain_word(reader: &mut Reader<'_>, key: &'static str) -> Option<String> {
+pub(super) fn plain_word(reader: &mut Reader<'_>, key: &'static str) -> Option<String> {
     let text = reader.text(key)?;
     if is_plain_word(&text.value) {
         return Some(text.value);

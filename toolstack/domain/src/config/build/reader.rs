@@ -174,6 +174,12 @@ impl<'d> Reader<'d> {
         self.document.settings.contains_key(key)
     }
 
+    /// Whether the key is given and its value a list; does not count as reading it.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        let setting = self.document.settings.get(key);
+        setting.is_some_and(|setting| matches!(setting.value.kind, ValueKind::List(_)))
+    }
+
     pub(super) fn is_used(&self, key: &str) -> bool {
         self.used.contains(key)
     }

@@ -461,3 +461,38 @@ fn files_of_xen_tools_and_ganeti_are_accepted() {
     let said: Vec<_> = parsed.warnings.iter().filter(|w| w.said_by_kxl()).collect();
     assert_eq!(said.len(), 2, "{said:?}");
 }
+
+#[test]
+fn features_of_the_processor_are_shown_and_hidden_by_libxls_names() {
+    let features = |text: &str| {
+        let config = good(text);
+        let features = config.processor.features.into_iter();
+        features.map(|feature| (feature.name, feature.shown)).collect::<Vec<_>>()
+    };
+    assert_eq!(features("cpuid='host'\n"), []);
+    let text = "cpuid='host,avx2=0,sse4.2=1, nx=k ,avx2=1'\n";
+    assert_eq!(features(text), [("sse4_2".to_owned(), true), ("avx2".to_owned(), true)]);
+    for text in [
+        "cpuid='avx2=0'\n",
+        "cpuid='host,avx2'\n",
+        "cpuid='host,avx2=2'\n",
+        "cpuid='host,avx3=0'\n",
+        "cpu_model='a,b=on'\n",
+    ] {
+        assert!(matches!(bad(text).errors[0].kind, ErrorKind::Word { .. }), "{text}");
+        // xl says so and starts the domain.
+        if text.starts_with("cpuid") {
+            let text = format!("name='a'\nkernel='/k'\n{text}");
+            assert!(parse_by(Rules::Xl, "f", &text, &[]).is_ok(), "{text}");
+        }
+    }
+    let hint = bad("cpuid='host,avx3=0'\n").errors.remove(0).hint;
+    assert_eq!(hint.as_deref(), Some("the nearest feature is avx"));
+    let other = bad("arch='aarch64'\ncpuid='host,avx2=0'\n");
+    assert!(matches!(other.errors[0].kind, ErrorKind::Contradiction(_)));
+    let text = "name='a'\nkernel='/k'\ncpuid='host,stepping=3'\n";
+    let parsed = parse("f", text, &[]).unwrap();
+    assert!(matches!(parsed.warnings[0].kind, WarningKind::NoEffect { key: "cpuid", .. }));
+    let xend = good("cpuid=['1:ecx=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx0']\n");
+    assert!(xend.kept.contains_key("cpuid") && xend.processor.is_default());
+}

@@ -111,7 +111,7 @@ mod tests {
             [Verdict::Must, Verdict::Map, Verdict::Warn, Verdict::Reject].map(count),
             [46, 65, 59, 2]
         );
-        assert_eq!(count(Verdict::Own), 48);
+        assert_eq!(count(Verdict::Own), 49);
     }
 
     #[test]

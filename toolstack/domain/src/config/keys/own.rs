@@ -20,6 +20,7 @@ pub(super) const KEYS: &[Key] = &[
     k("backend", Text, "auto, qemu, kvm, mock or a profile's name", "\"auto\"", "which program runs the domain; auto is kvm where it fits the host and the configuration, else qemu with the best accelerator"),
     k("arch", Text, "x86_64 or aarch64", "the host's", "the guest's processor architecture"),
     k("machine", Text, "", "the backend's", "the emulated machine: a machine type of QEMU, or the name of a simulator"),
+    k("cpu_model", Text, "", "the backend's", "the processor that the guest sees: a model of QEMU, or host or baseline where backend is kvm"),
     k("exec", Text, "path", "the profile's", "the program to run instead of the profile's; device_model_override by another name"),
     k("description", Text, "one line", "none", "what the domain is, for people: shown in lists"),
     k("emulator_config", Text, "path", "none", "the configuration file of the emulator itself, for backend=\"charon\" and for profiles that name one"),

@@ -147,7 +147,7 @@ pub(super) const KEYS: &[Key] = &[
     k(Platform, "nx", Flag, "", "1", Map, "the processor can forbid execution"),
     k(Platform, "hpet", Flag, "", "1", Map, "the machine has a high precision timer"),
     k(Platform, "nestedhvm", Flag, "", "0", Map, "the guest can run virtual machines of its own"),
-    k(Platform, "cpuid", TextOrList, "", "the host's", Map, "which processor features the guest sees"),
+    k(Platform, "cpuid", TextOrList, "", "the model's", Map, "the processor features that the guest sees or does not see, written as host,NAME=0,NAME=1"),
     k(Platform, "viridian", TextOrList, "0, 1 or names", "0", Map, "offers that Windows guests understand"),
     k(Platform, "tsc_mode", Text, "default, always_emulate, native or native_paravirt", "\"default\"", Map, "how the guest reads the processor's time stamp"),
     k(Platform, "timer_mode", Text, "", "\"no_delay_for_missed_ticks\"", Map, "what happens to timer ticks the guest was too late for"),
