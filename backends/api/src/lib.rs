@@ -22,6 +22,7 @@ pub mod tracking;
 pub mod console;
 pub mod error;
 mod freezer;
+pub mod nics;
 pub mod rules;
 pub mod state;
 

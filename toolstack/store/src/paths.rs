@@ -115,6 +115,24 @@ impl Paths {
         self.settings.clone().unwrap_or_else(|| self.conf.join("kxl.conf"))
     }
 
+    /// The list of the host's interfaces that emulators may have.
+    #[must_use]
+    pub fn nics_file(&self) -> PathBuf {
+        self.conf.join("nics")
+    }
+
+    /// The common stop script.
+    #[must_use]
+    pub fn stop_script(&self) -> PathBuf {
+        self.conf.join("stop-script")
+    }
+
+    /// Which domain each user of this host means by naming none, a file for each.
+    #[must_use]
+    pub fn default_domains(&self) -> PathBuf {
+        self.state.join("default-domains")
+    }
+
     /// The socket of the gate: beside the runtime directory, through which others may not pass.
     #[must_use]
     pub fn gate_socket(&self) -> PathBuf {

@@ -10,6 +10,7 @@
 //! either case in names of objects, quotes that a word processor made) and strict where a slip of
 //! the pen would start another machine than was meant.
 
+mod check;
 mod console;
 mod cursor;
 mod error;
@@ -19,8 +20,10 @@ mod licence;
 mod log;
 mod model;
 mod nic;
+mod service;
 mod statement;
 
+pub use check::{HostNics, NicFinding, managed_nics};
 pub use console::ConsoleLine;
 pub use error::{CharonError, Mistake};
 pub use facts::{Facts, facts};
@@ -28,6 +31,7 @@ pub use licence::{LICENCE_SIGNS, LicenceSign, LicenceWord, licence_word, version
 pub use log::{LogFiles, LogPlace, is_rotated, newest_log};
 pub use model::{Family, MODELS, Model};
 pub use nic::{Nic, NicKind};
+pub use service::{ServiceState, service_state};
 pub use statement::{Member, Statement, Verb};
 
 use include::Flat;

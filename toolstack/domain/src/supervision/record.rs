@@ -35,6 +35,10 @@ pub struct Record {
     /// A person wants it off: nothing undoes that but a person's start.
     #[serde(skip_serializing_if = "is_false")]
     pub stopped_by_person: bool,
+    /// Why its guest could not be shut down, so that the power was taken away; until it is started
+    /// again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_failed: Option<String>,
     /// Why the last start failed, or why nothing follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
