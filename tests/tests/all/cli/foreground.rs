@@ -72,7 +72,9 @@ fn with_stop_it_ends_its_domain_asked_or_by_force() {
         host.ok(["list", name]);
         running.signal(Signal::SIGTERM);
         let output = running.end(COMMAND).expect(0);
-        assert_eq!(output.stderr.contains("Late"), name == "vax", "{output}");
+        // Whether it was asked or forced is what its end was, however long a loaded host took.
+        let reason = if name == "vax" { "Some(Destroyed)" } else { "Some(Poweroff)" };
+        assert!(output.stderr.contains(reason), "{output}");
         assert_eq!(host.domain(name).state(), State::Halted);
     }
     assert!(host.emulators().is_empty());
