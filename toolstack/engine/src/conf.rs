@@ -33,16 +33,21 @@ impl Conf {
     /// # Errors
     /// When the file is there and wrong, naming file, line and key.
     pub fn read(paths: &Paths) -> Result<Self, Failure> {
-        let path = paths.conf_file();
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => {
-                let attempt = format!("cannot read {}", path.display());
-                return Err(Failure::because(Kind::Failed, attempt, &error));
-            }
-        };
-        Self::parse(&path.display().to_string(), &text)
+        let (source, text) = text(paths)?;
+        Self::parse(&source, &text)
+    }
+
+    /// Reads what `kxl.conf` says about telling events alone; looks no user up.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn telling(paths: &Paths) -> Result<Telling, Failure> {
+        let (source, text) = text(paths)?;
+        let file = config::host_file(&source, &text).map_err(|error| wrong(&error))?;
+        let mut telling = Telling::default();
+        let mut settings = file.settings.iter();
+        settings.try_for_each(|setting| telling.set(setting))?;
+        Ok(telling)
     }
 
     /// The defaults for domains of the host of this environment.
@@ -73,6 +78,20 @@ impl Conf {
         conf.run_as = run_as(user.as_ref())?;
         Ok(conf)
     }
+}
+
+/// Its name and what is in it.
+fn text(paths: &Paths) -> Result<(String, String), Failure> {
+    let path = paths.conf_file();
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            let attempt = format!("cannot read {}", path.display());
+            return Err(Failure::because(Kind::Failed, attempt, &error));
+        }
+    };
+    Ok((path.display().to_string(), text))
 }
 
 fn wrong(error: &HostFileError) -> Failure {

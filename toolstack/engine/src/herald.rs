@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kxl_backend::Process;
 use kxl_backend::spawn::{Command, spawn};
@@ -22,6 +23,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
+use crate::conf::Conf;
 use crate::handover::ENV;
 use crate::hooks;
 use crate::telling::Telling;
@@ -33,11 +35,11 @@ pub const PROGRAM: &str = "kxl-hooks";
 pub const WORD: &str = "run-hooks";
 
 /// Who has hooks told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Herald {
-    hooks_dir: PathBuf,
-    lock: PathBuf,
-    mail: bool,
+    paths: Paths,
+    /// Whether mail is sent, as far as is known.
+    mail: AtomicBool,
     /// Where kxl's programs are, looked up when they are still where this one came from.
     places: Vec<PathBuf>,
 }
@@ -51,9 +53,8 @@ impl Herald {
             });
         let places = std::env::var_os("KXL_LIBEXEC").map(PathBuf::from).into_iter().chain(own);
         Self {
-            hooks_dir: paths.hooks_dir(),
-            lock: paths.hooks_lock(),
-            mail: !telling.mail_to.is_empty(),
+            paths: paths.clone(),
+            mail: AtomicBool::new(!telling.mail_to.is_empty()),
             places: places.collect(),
         }
     }
@@ -61,16 +62,26 @@ impl Herald {
     /// Starts the runner if it has something to do after an event of this severity, or after any
     /// (`None`), and is not at work already. A failure is logged: nothing hangs on it.
     pub(crate) fn wake(&self, severity: Option<Severity>) {
-        let mail = self.mail && severity.is_none_or(|severity| severity == Severity::Alert);
-        if !mail && !hooks::any(&self.hooks_dir, severity) {
+        let mail = severity.is_none_or(|severity| severity == Severity::Alert) && self.mails();
+        if !mail && !hooks::any(&self.paths.hooks_dir(), severity) {
             return;
         }
-        if matches!(is_held(&self.lock), Ok(true)) {
+        if matches!(is_held(&self.paths.hooks_lock()), Ok(true)) {
             return;
         }
         if let Err(error) = self.start() {
             tracing::warn!(%error, "hooks are not told of events now");
         }
+    }
+
+    /// Whether mail is sent: a monitor lives for longer than kxl.conf stays the same. One with a
+    /// mistake in it counts as it was.
+    fn mails(&self) -> bool {
+        match Conf::telling(&self.paths) {
+            Ok(telling) => self.mail.store(!telling.mail_to.is_empty(), Ordering::Relaxed),
+            Err(failure) => tracing::warn!(%failure, "whether mail is sent is as it was"),
+        }
+        self.mail.load(Ordering::Relaxed)
     }
 
     fn start(&self) -> io::Result<()> {
@@ -193,6 +204,25 @@ impl Drop for HooksLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_sent_mail_is_looked_up_when_there_is_something_to_send() {
+        let root = std::env::temp_dir().join(format!("kxl-herald-mail-{}", std::process::id()));
+        let paths = Paths::under(&root);
+        let conf = |text: &str| {
+            std::fs::create_dir_all(paths.conf_file().parent().unwrap()).unwrap();
+            std::fs::write(paths.conf_file(), text).unwrap();
+        };
+        let herald = Herald::new(&paths, &Telling::default());
+        assert!(!herald.mails(), "there is no kxl.conf");
+        conf("alert_mail = \"root\"\n");
+        assert!(herald.mails());
+        conf("alert_mail = \"root\"\nno_such_key = 1\n");
+        assert!(herald.mails(), "a mistake turns nothing off");
+        conf("");
+        assert!(!herald.mails());
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn the_lock_is_seen_without_being_taken_and_taken_by_one() {

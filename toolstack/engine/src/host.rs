@@ -25,6 +25,15 @@ impl Host {
     pub fn open() -> Result<Self, Failure> {
         let paths = Paths::from_env().map_err(|e| stored("cannot use this host's places", &e))?;
         let conf = Conf::read(&paths)?;
+        Self::with(paths, conf)
+    }
+
+    /// The host at these places, where kxl.conf was read before. What has to be recorded is not to
+    /// be lost because somebody has made a mistake in kxl.conf since.
+    ///
+    /// # Errors
+    /// When the store cannot be used at all. Opens no database.
+    pub fn with(paths: Paths, conf: Conf) -> Result<Self, Failure> {
         let store = Store::open(&paths).map_err(|e| stored("cannot open the store", &e))?;
         store.set_retention(conf.telling.retention);
         let herald = Herald::new(&paths, &conf.telling);

@@ -97,6 +97,12 @@ impl LiveDomain {
         self.follow_alive(&Happened::Guest(word)).await
     }
 
+    /// Whether what its guest says about its start comes too late to matter: it counts as started.
+    #[must_use]
+    pub fn is_past_its_start(&self) -> bool {
+        self.is_supervised() && self.phase() == Phase::Running
+    }
+
     /// What follows while the emulator stands.
     async fn follow_alive(&mut self, happened: &Happened) -> Result<Next, Failure> {
         let Some(step) = self.step(self.phase(), happened) else { return Ok(Next::Continue) };

@@ -24,6 +24,7 @@ use crate::listening::listen;
 use crate::progress::tell_progress;
 use crate::ready::ReadyPipe;
 use crate::server::{Desk, OpenCalls, serve};
+use crate::timing::{at, sleep};
 
 /// How long the last answers may take to leave before the monitor ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -138,9 +139,10 @@ impl Driver {
         let backend = backends::choose(&host.paths, &row.config);
         let Host { paths, store, conf } = host;
         let (log, config) = (paths.console_log(&row.name), row.config.clone());
+        let place = (paths.clone(), conf.clone());
         let domain = LiveDomain::new(paths, store, conf, backend, row);
         let snapshots = domain.watch();
-        let ear = Rc::new(Ear::new(&config, snapshots.clone()));
+        let ear = Rc::new(Ear::new(&config, snapshots.clone(), place));
         let on_console = ear.hears_the_console().then(|| Rc::clone(&ear));
         let hub = Rc::new(Hub::new(log, &config.console, on_console));
         let (sender, jobs) = mpsc::unbounded_channel();
@@ -517,6 +519,10 @@ impl Driver {
 
     /// The guest says something about its own start.
     async fn guest_word(&mut self, said: Word) -> Next {
+        if self.domain.is_past_its_start() {
+            self.ear.late(said);
+            return Next::Continue;
+        }
         let follow = self.domain.guest_word(said.word.clone());
         match interruptible(&mut self.jobs, Meanwhile::Refuse(&self.snapshots), follow).await {
             Ok(Ok(next)) => {
@@ -592,22 +598,6 @@ impl Driver {
         let row = self.domain.row();
         let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         format!("domain {} is {}{reason}", row.name, row.state)
-    }
-}
-
-/// Comes after that time; never when there is none.
-async fn sleep(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Comes at that moment; never when there is none.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -16,6 +16,7 @@ mod logging;
 mod progress;
 mod ready;
 mod server;
+mod timing;
 
 use std::process::ExitCode;
 use std::time::Duration;

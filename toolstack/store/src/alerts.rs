@@ -10,8 +10,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::Result;
 use crate::error::Fault;
-use crate::events::{self, Acked, Event, EventQuery, EventRow, Retention, Severity};
+use crate::events::{self, Acked, Event, EventQuery, EventRow, Severity};
 use crate::facade::Store;
+use crate::retention::Retention;
 
 /// Most open alerts of one kind, of one domain or of the host.
 const MOST: i64 = 100;

@@ -3,7 +3,7 @@
 
 use kxl_domain::{DomId, DomainName, DomainUuid, Reason};
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Params, params, params_from_iter};
+use rusqlite::{Connection, Params, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::{self, OPEN};
@@ -11,14 +11,11 @@ use crate::clock::now_ms;
 use crate::db::{Spec, Synchronous};
 use crate::error::Fault;
 use crate::paths::Paths;
+use crate::retention::{Retention, trim};
 
-/// How many events are kept where nobody has said otherwise.
-pub const KEPT: i64 = 100_000;
 /// How many are written between two times at which old ones are removed; so many more than are to
 /// be kept may be there.
 pub const BATCH: i64 = 1_000;
-/// Of open alerts, which are kept as long as they are open, only the newest so many are.
-const OPEN_KEPT: i64 = 10_000;
 /// Longest text of an event in bytes; guests have a say in some.
 pub const TEXT_MAX: usize = 4096;
 
@@ -220,21 +217,6 @@ impl EventRow {
     }
 }
 
-/// How many events are kept, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// The newest so many; beside them open alerts.
-    pub count: i64,
-    /// Those that are not older than so many days; `None`: age does not matter.
-    pub days: Option<u32>,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { count: KEPT, days: None }
-    }
-}
-
 /// Which events to give; every part that is set narrows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventQuery {
@@ -302,31 +284,6 @@ pub(crate) fn append<'a>(
         trim(db, retention)?;
     }
     Ok(())
-}
-
-/// Removes what is beyond the retention; how many events that were. Open alerts stay, as long as
-/// there are not too many of them.
-pub(crate) fn trim(db: &Connection, retention: Retention) -> Result<usize, Fault> {
-    let protected: Option<i64> = db
-        .query_row(
-            &format!("SELECT id FROM event WHERE {OPEN} ORDER BY id DESC LIMIT 1 OFFSET ?1"),
-            [OPEN_KEPT - 1],
-            |row| row.get(0),
-        )
-        .optional()?;
-    let old = format!("NOT (id >= ?2 AND {OPEN})");
-    let protected = protected.unwrap_or(0);
-    let bound = newest(db)?.saturating_sub(retention.count);
-    let mut gone =
-        db.execute(&format!("DELETE FROM event WHERE id <= ?1 AND {old}"), [bound, protected])?;
-    if let Some(days) = retention.days {
-        let bound = now_ms() - i64::from(days) * 86_400_000;
-        gone += db.execute(
-            &format!("DELETE FROM event WHERE time_ms < ?1 AND {old}"),
-            [bound, protected],
-        )?;
-    }
-    Ok(gone)
 }
 
 pub(crate) fn cut(text: &str) -> &str {

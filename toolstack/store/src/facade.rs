@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::db::Db;
-use crate::events::{self, Event, EventQuery, EventRow, Retention, Severity};
+use crate::events::{self, Event, EventQuery, EventRow, Severity};
 use crate::lock::PATIENCE;
 use crate::paths::Paths;
+use crate::retention::{self, Retention};
 use crate::tail::EventTail;
 use crate::{clock, live, registry};
 
@@ -201,7 +202,8 @@ impl Store {
             return Ok(0);
         }
         let retention = self.retention();
-        self.events_db().write(&self.paths, "remove old events", |db| events::trim(db, retention))
+        self.events_db()
+            .write(&self.paths, "remove old events", |db| retention::trim(db, retention))
     }
 
     /// The events asked for, oldest first.

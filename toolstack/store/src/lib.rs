@@ -33,6 +33,7 @@ pub mod lock;
 mod netfs;
 pub mod paths;
 mod registry;
+mod retention;
 mod row_watch;
 mod rows;
 mod rundir;
@@ -46,11 +47,12 @@ pub use alerts::Ack;
 pub use clock::{boot_id, now_ms};
 pub use cursors::HookRow;
 pub use error::StoreError;
-pub use events::{Acked, Event, EventQuery, EventRow, Retention, Severity};
+pub use events::{Acked, Event, EventQuery, EventRow, Severity};
 pub use facade::Store;
 pub use image_ops::ImageOp;
 pub use lock::{DomainLock, NamesLock};
 pub use paths::Paths;
+pub use retention::Retention;
 pub use row_watch::RowWatch;
 pub use rows::{
     Asked, Claim, Defined, ListRow, LiveChange, LiveRow, ManagedChange, ManagedRow, ProcessRow,

@@ -5,7 +5,7 @@ use std::fs;
 use kxl_store::HookRow;
 
 use super::{NOTES, notes};
-use crate::support::{Host, guest, wait};
+use crate::support::{Console, Host, guest, wait};
 
 #[test]
 fn hooks_are_told_of_each_event_once_and_in_order() {
@@ -98,8 +98,66 @@ fn a_new_hook_is_not_told_of_what_was_before() {
     host.hook("other", "true");
     host.ok(["unpause", "web"]);
     host.told_all();
-    let cursors = host.records().hooks().unwrap();
-    assert_eq!(cursors.len(), 1, "the cursor of one that is gone goes: {cursors:?}");
+    let cursor = |name: &str| host.records().hooks().unwrap().into_iter().find(|c| c.name == name);
+    let mut gone = cursor("notes").expect("it may come back");
+    // A day later.
+    gone.next_ms -= 90_000_000;
+    host.records().set_hook(&gone).unwrap();
+    host.ok(["pause", "web"]);
+    host.told_all();
+    assert_eq!(cursor("notes"), None, "the cursor of one that stays away goes");
+}
+
+#[test]
+fn a_hook_that_was_away_for_a_moment_is_told_of_what_happened_meanwhile() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new();
+    host.hook("10-other", "true");
+    let path = host.hook("20-notes", NOTES);
+    host.running("web");
+    host.told_all();
+    // Replaced by an editor or a package, with events in between.
+    let away = host.scratch().join("away");
+    fs::rename(&path, &away).unwrap();
+    host.ok(["pause", "web"]);
+    host.told_all();
+    fs::rename(&away, &path).unwrap();
+    host.ok(["unpause", "web"]);
+    host.told_all();
+    assert_eq!(host.lines("told"), notes(&host.all_events()));
+    // And one that others could have changed for a moment.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    host.ok(["pause", "web"]);
+    host.told_all();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    host.ok(["unpause", "web"]);
+    host.told_all();
+    let mut wanted = notes(&host.all_events());
+    wanted.retain(|note| !note.ends_with("hook-refused"));
+    assert_eq!(host.lines("told"), wanted);
+}
+
+#[test]
+fn a_mistake_in_kxl_conf_keeps_nobody_from_being_told_and_mail_may_be_asked_for_later() {
+    let host = Host::new();
+    host.hook("notes", NOTES);
+    let mailer = host.scratch().join("mailer");
+    host.program(&mailer, "grep -a ^Subject >> mails");
+    let config = format!("{}guest_events = \"console\"\n", guest::any("it").unwrap());
+    host.create("it", &config);
+    host.told_all();
+    let mut console = Console::attach(&host, "it");
+    host.conf("no_such_key = 1\n");
+    console.send("@@kxl-event id=alert text=first\r");
+    wait::eventually("the hook is told", || {
+        host.lines("told").iter().any(|line| line.ends_with(" guest-alert"))
+    });
+    // The monitor is the one that began without mail.
+    host.conf(&format!("alert_mail = \"root\"\nsendmail = \"{}\"\n", mailer.display()));
+    fs::remove_file(host.places().hooks_dir().join("notes")).unwrap();
+    console.send("@@kxl-event id=alert text=second\r");
+    wait::eventually("a mail is sent", || host.lines("mails").len() == 1);
+    assert!(host.lines("mails")[0].contains("guest-alert"), "{:?}", host.lines("mails"));
 }
 
 #[test]

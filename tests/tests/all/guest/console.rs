@@ -37,6 +37,26 @@ fn a_program_tells_by_lines_on_its_terminal() {
 }
 
 #[test]
+fn a_failure_after_the_start_is_a_warning_and_undoes_nothing() {
+    let host = Host::new();
+    let text = "echo '@@kxl-event id=started'; read go; \
+                echo '@@kxl-event id=failed text=database-broken'; \
+                echo '@@kxl-event id=started'; echo '@@kxl-event id=progress percent=3'; \
+                echo '@@kxl-event id=log text=last'; cat";
+    host.create("it", &script("it", text, "managed_start = 1"));
+    wait::eventually("it is up", || record(&host, "it").ready);
+    Console::attach(&host, "it").send("\r");
+    expect(&host, "it", "guest-log", "last");
+    expect(&host, "it", "guest-log", "failed: database-broken");
+    let events = host.events("it");
+    let failed = events.iter().find(|event| event["text"] == "failed: database-broken").unwrap();
+    assert_eq!(failed["severity"], "warning");
+    assert_eq!(texts(&host, "it", "running"), [""], "up once");
+    assert_eq!(texts(&host, "it", "guest-log").len(), 2, "nothing else is worth an event");
+    assert!(record(&host, "it").ready);
+}
+
+#[test]
 fn a_script_on_a_terminal_uses_the_program_and_fails_with_its_reason() {
     let host = Host::new();
     let event = crate::support::event::program();

@@ -18,6 +18,12 @@ use super::mail::letter;
 /// The name of the mail's cursor; no file's name looks like it.
 const MAIL: &str = "(mail)";
 
+/// The problem of a hook that is not there any more; no complaint has this text.
+const ABSENT: &str = "(absent)";
+
+/// How long the cursor of such a hook is kept, in milliseconds.
+const MISSED: i64 = 86_400_000;
+
 /// The gaps between the tries of one event, in milliseconds; after the last try it is given up.
 const GAPS: [i64; 4] = [1_000, 5_000, 30_000, 120_000];
 
@@ -44,7 +50,8 @@ enum Next {
 #[derive(Debug)]
 pub(crate) struct Runner<'a> {
     host: &'a Host,
-    telling: Telling,
+    /// What kxl.conf says; `None` where it has never been right since this began.
+    telling: Option<Telling>,
     lanes: Vec<Lane>,
     /// Of each domain the last event that was left out, for hooks and for mail.
     left_out: BTreeMap<(Option<DomainUuid>, bool), i64>,
@@ -52,8 +59,7 @@ pub(crate) struct Runner<'a> {
 
 impl<'a> Runner<'a> {
     pub(crate) fn new(host: &'a Host) -> Self {
-        let telling = host.conf.telling.clone();
-        Self { host, telling, lanes: Vec::new(), left_out: BTreeMap::new() }
+        Self { host, telling: None, lanes: Vec::new(), left_out: BTreeMap::new() }
     }
 
     /// Tells until nothing is left. What has failed is waited for.
@@ -94,7 +100,7 @@ impl<'a> Runner<'a> {
     fn look_around(&mut self) -> Result<(), StoreError> {
         // One that is being edited and wrong counts as it was.
         if let Ok(conf) = Conf::read(&self.host.paths) {
-            self.telling = conf.telling;
+            self.telling = Some(conf.telling);
         }
         let found = hooks::find(&self.host.paths.hooks_dir());
         let store = &self.host.store;
@@ -109,17 +115,23 @@ impl<'a> Runner<'a> {
             .map(|hook| (hook.name, Teller::Hook(hook.path), hook.tells, hook.since_ms))
             .collect();
         let mail = known.remove(MAIL);
-        if self.telling.mail_to.is_empty() {
-            mail.iter().try_for_each(|row| store.forget_hook(&row.name))?;
-        } else if self.telling.sendmail.is_file() {
-            known.extend(mail.map(|row| (row.name.clone(), row)));
-            ways.push((MAIL.to_owned(), Teller::Mail, Tells::Alerts, self.conf_changed_ms()));
-        } else {
-            let problem = format!(
-                "no mail is sent about alerts: there is no {}; install one, or set sendmail",
-                self.telling.sendmail.display()
-            );
-            self.complain(mail, MAIL, "mail-failed", &problem)?;
+        match &self.telling {
+            // Nobody knows who is to be told: later, from where it was.
+            None => {}
+            Some(telling) if telling.mail_to.is_empty() => {
+                mail.iter().try_for_each(|row| store.forget_hook(&row.name))?;
+            }
+            Some(telling) if telling.sendmail.is_file() => {
+                known.extend(mail.map(|row| (row.name.clone(), row)));
+                ways.push((MAIL.to_owned(), Teller::Mail, Tells::Alerts, self.conf_changed_ms()));
+            }
+            Some(telling) => {
+                let problem = format!(
+                    "no mail is sent about alerts: there is no {}; install one, or set sendmail",
+                    telling.sendmail.display()
+                );
+                self.complain(mail, MAIL, "mail-failed", &problem)?;
+            }
         }
         let mut before: BTreeMap<String, Lane> =
             self.lanes.drain(..).map(|lane| (lane.cursor.name.clone(), lane)).collect();
@@ -134,13 +146,30 @@ impl<'a> Runner<'a> {
         }
         // Those of hooks that are gone; where nobody can look, none is.
         if !found.refused.iter().any(|(name, _)| name == DIRECTORY) {
-            known.keys().try_for_each(|name| store.forget_hook(name))?;
+            known.into_values().try_for_each(|row| self.miss(row))?;
         }
         Ok(())
     }
 
-    /// The cursor of a hook that is seen for the first time, or again after it was refused: it is
-    /// told of nothing that was before it was put there.
+    /// A hook is not there: it may be replaced just now. Only after a while its cursor goes.
+    fn miss(&self, row: HookRow) -> Result<(), StoreError> {
+        let (store, now) = (&self.host.store, now_ms());
+        if row.name == DIRECTORY {
+            return store.forget_hook(&row.name);
+        }
+        if row.problem.as_deref() != Some(ABSENT) {
+            let (problem, next_ms) = (Some(ABSENT.to_owned()), now + MISSED);
+            return store.set_hook(&HookRow { problem, next_ms, ..row });
+        }
+        // One that is too far away was written under another clock.
+        if !(now..=now + MISSED).contains(&row.next_ms) {
+            return store.forget_hook(&row.name);
+        }
+        Ok(())
+    }
+
+    /// The cursor of a hook: one that is seen for the first time is told of nothing that was before
+    /// it was put there, one that was away or refused goes on where it was.
     fn cursor(
         &self,
         name: &str,
@@ -148,24 +177,25 @@ impl<'a> Runner<'a> {
         row: Option<HookRow>,
     ) -> Result<HookRow, StoreError> {
         let store = &self.host.store;
-        let row = match row {
-            Some(row) if row.problem.is_none() => {
-                let newest = store.event_before(i64::MAX)?;
-                if row.told <= newest {
-                    return Ok(row);
-                }
-                // By somebody's hand: nothing would ever come after it.
-                HookRow { told: newest, ..row }
-            }
-            // What was not sent for want of a program is sent later.
-            Some(row) if name == MAIL => HookRow { problem: None, ..row },
-            row => {
-                let told = store.event_before(since_ms)?.max(row.map_or(0, |row| row.told));
-                HookRow { name: name.to_owned(), told, tries: 0, next_ms: 0, problem: None }
+        let now = match &row {
+            None => HookRow {
+                name: name.to_owned(),
+                told: store.event_before(since_ms)?,
+                tries: 0,
+                next_ms: 0,
+                problem: None,
+            },
+            Some(row) => {
+                // Beyond the newest it is by somebody's hand: nothing would ever come after it.
+                let told = row.told.min(store.event_before(i64::MAX)?);
+                let next_ms = if row.problem.is_none() { row.next_ms } else { 0 };
+                HookRow { told, next_ms, problem: None, ..row.clone() }
             }
         };
-        store.set_hook(&row)?;
-        Ok(row)
+        if row.as_ref() != Some(&now) {
+            store.set_hook(&now)?;
+        }
+        Ok(now)
     }
 
     /// Tells once, by an event, why a hook is not run.
@@ -239,7 +269,7 @@ impl<'a> Runner<'a> {
         let outcome = if lane.cursor.tries < tries {
             lane.cursor.tries += 1;
             store.set_hook(&lane.cursor).map_err(|error| failed(&error))?;
-            attempt(&lane.teller, &row, &self.telling)?
+            attempt(&lane.teller, &row, &self.telling.clone().unwrap_or_default())?
         } else {
             Err("whoever runs it was ended with it each time".to_owned())
         };

@@ -11,17 +11,17 @@ use super::words::Words;
 
 /// Log messages that become events at once, and one more after each interval.
 const LOG_BURST: u32 = 100;
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The same of alerts.
 const ALERT_BURST: u32 = 10;
-const ALERT_INTERVAL: Duration = Duration::from_secs(60);
+const ALERT_INTERVAL: Duration = Duration::from_secs(600);
 /// How long after the first message that became no event this is told, and how often at most.
 const TOLD_AFTER: Duration = Duration::from_secs(10);
 const TOLD_EVERY: Duration = Duration::from_secs(600);
 /// How many references are remembered, so that what is said twice is heard once.
 const REMEMBERED: usize = 16;
 
-const SUPPRESSED: &str = "too many messages: it is counted and not kept";
+pub(super) const SUPPRESSED: &str = "too many messages: it is counted and not kept";
 
 /// An event to be recorded.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,6 +105,11 @@ impl Intake {
             }
             message => self.event(&message, reference, now),
         }
+    }
+
+    /// Takes a word that has no effect any more, as an event.
+    pub(super) fn late(&mut self, word: GuestWord, now: Instant) -> Option<Said> {
+        self.event(&Message::Word(word), None, now).said
     }
 
     fn event(&mut self, message: &Message, reference: Option<String>, now: Instant) -> Taken {

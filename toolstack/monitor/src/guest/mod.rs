@@ -16,17 +16,22 @@ use std::time::Duration;
 
 use kxl_domain::config::model::{DomainConfig, GuestEvents};
 use kxl_domain::guest::{GuestWord, Piece};
-use kxl_engine::{Host, Snapshot};
-use kxl_store::Event;
+use kxl_engine::{Conf, Host, Snapshot};
+use kxl_store::{Event, Paths};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use intake::{Intake, Said};
+use intake::{Intake, SUPPRESSED, Said, Taken};
 use port::Port;
+
+use crate::PATIENCE;
+use crate::timing::at;
 
 /// How long after an event the database stays open for the next one.
 const QUIET: Duration = Duration::from_secs(2);
+
+const NOT_RECORDED: &str = "it could not be recorded";
 
 /// The monitor's ear for one guest.
 pub(crate) struct Ear {
@@ -42,6 +47,8 @@ struct Inner {
     snapshots: watch::Receiver<Snapshot>,
     port: Option<Rc<Port>>,
     reading: Option<JoinHandle<()>>,
+    /// Where the host's records are, and what kxl.conf said when the monitor came.
+    place: (Paths, Conf),
     /// The host's records, apart from those of the domain's task, which may be at work for minutes.
     host: Option<Host>,
     close_at: Option<Instant>,
@@ -55,13 +62,18 @@ pub(crate) struct Word {
 }
 
 impl Ear {
-    pub(crate) fn new(config: &DomainConfig, snapshots: watch::Receiver<Snapshot>) -> Self {
+    pub(crate) fn new(
+        config: &DomainConfig,
+        snapshots: watch::Receiver<Snapshot>,
+        place: (Paths, Conf),
+    ) -> Self {
         let managed = config.supervision.as_ref().is_some_and(|rules| rules.managed_start);
         let inner = Inner {
             intake: Intake::new(managed),
             snapshots,
             port: None,
             reading: None,
+            place,
             host: None,
             close_at: None,
         };
@@ -102,11 +114,7 @@ impl Ear {
     pub(crate) fn hear(&self, piece: Piece<'_>) {
         let mut inner = self.inner.borrow_mut();
         let taken = inner.intake.take(piece, std::time::Instant::now());
-        let recorded = taken.said.is_none_or(|said| inner.record(&said));
-        if let Some((reference, answer)) = taken.answer {
-            let answer = if recorded { answer } else { Err("it could not be recorded") };
-            inner.answer(&reference, answer);
-        }
+        inner.keep(taken);
         drop(inner);
         self.news.notify_one();
     }
@@ -162,6 +170,24 @@ impl Ear {
         }
     }
 
+    /// A word that has come too late to have an effect: a failure is worth an event none the less.
+    pub(crate) fn late(&self, word: Word) {
+        if !matches!(word.word, GuestWord::Failed { .. }) {
+            return self.heard(word);
+        }
+        let mut inner = self.inner.borrow_mut();
+        let answer = match inner.intake.late(word.word, std::time::Instant::now()) {
+            Some(said) if inner.record(&said) => Ok(()),
+            Some(_) => Err(NOT_RECORDED),
+            None => Err(SUPPRESSED),
+        };
+        for reference in &word.references {
+            inner.answer(reference, answer);
+        }
+        drop(inner);
+        self.news.notify_one();
+    }
+
     /// The domain has ended: tells what was suppressed.
     pub(crate) fn end(&self) {
         self.renew();
@@ -174,6 +200,15 @@ impl Ear {
 }
 
 impl Inner {
+    /// Records what was taken, and answers who waits for that.
+    fn keep(&mut self, taken: Taken) {
+        let recorded = taken.said.is_none_or(|said| self.record(&said));
+        if let Some((reference, answer)) = taken.answer {
+            let answer = if recorded { answer } else { Err(NOT_RECORDED) };
+            self.answer(&reference, answer);
+        }
+    }
+
     /// Writes an event; whether that worked.
     fn record(&mut self, said: &Said) -> bool {
         let event = {
@@ -183,8 +218,14 @@ impl Inner {
         };
         self.close_at = Some(Instant::now() + QUIET);
         if self.host.is_none() {
-            match Host::open() {
-                Ok(host) => self.host = Some(host),
+            let (paths, conf) = self.place.clone();
+            match Host::with(paths, conf) {
+                Ok(host) => {
+                    if let Err(error) = host.store.set_patience(PATIENCE) {
+                        tracing::warn!(%error, "waits for the databases are longer than they should be");
+                    }
+                    self.host = Some(host);
+                }
                 Err(failure) => tracing::warn!(%failure, "the host's records cannot be opened"),
             }
         }
@@ -209,12 +250,5 @@ impl Inner {
 impl std::fmt::Debug for Ear {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ear").field("way", &self.way).finish_non_exhaustive()
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -8,6 +8,7 @@ mod locks;
 mod managed;
 mod places;
 mod processes;
+mod retention;
 mod sockets;
 mod tail;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Host, config, name, uuid};
-use crate::events::{BATCH, KEPT, TEXT_MAX};
+use crate::events::{BATCH, TEXT_MAX};
+use crate::retention::KEPT;
 use crate::{Event, EventQuery, EventTail, Severity};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);

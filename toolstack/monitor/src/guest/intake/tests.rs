@@ -48,6 +48,18 @@ fn words_about_a_start_are_words_where_it_is_managed_and_events_elsewhere() {
 }
 
 #[test]
+fn words_that_come_too_late_are_events_within_the_same_bounds() {
+    let (mut intake, now) = (Intake::new(true), Instant::now());
+    let failed = || GuestWord::Failed { text: "disk".into() };
+    let said = intake.late(failed(), now).unwrap();
+    assert_eq!((said.severity, said.what), (Severity::Warning, "guest-log"));
+    assert_eq!(said.text, "failed: disk");
+    let kept = (0..1000).filter(|_| intake.late(failed(), now).is_some()).count();
+    assert_eq!(u32::try_from(kept + 1).unwrap(), LOG_BURST);
+    assert!(intake.due(now + TOLD_AFTER).unwrap().text.contains("901 log messages"));
+}
+
+#[test]
 fn a_flood_becomes_a_burst_and_one_event_about_the_rest() {
     let (mut intake, start) = (Intake::new(true), Instant::now());
     let mut kept = 0;
