@@ -252,8 +252,9 @@ pub trait Live {
     /// Takes the console's byte stream; `None` when there is none, or the second time.
     fn console(&mut self) -> Option<ConsoleEnd>;
 
-    /// Takes the host's end of the port by which the guest tells how it stands: a connected
-    /// socket, non-blocking. `None` when there is none, or the second time.
+    /// Takes the host's end of the port by which the guest tells how it stands, or of a way by
+    /// which its marked lines come from where no console shows them: a connected socket,
+    /// non-blocking. `None` when there is none, or the second time.
     fn guest_channel(&mut self) -> Option<OwnedFd> {
         None
     }

@@ -270,7 +270,7 @@ impl Keeper {
         self.printed.extend(self.shared.hold.released());
         self.shared.look();
         self.pass_on_the_rest(monitor_open).await;
-        self.shared.streams.finish(&self.shared.events);
+        self.shared.streams.finish(&self.shared.events).await;
         let Self { shared, monitor, .. } = self;
         let exit = shared.exit(status);
         shared.log(&exit.text);

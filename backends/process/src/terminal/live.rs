@@ -224,6 +224,10 @@ impl Live for Terminal {
         }
     }
 
+    fn guest_channel(&mut self) -> Option<OwnedFd> {
+        self.shared.streams.channel()
+    }
+
     fn pause(&mut self) -> Local<'_, Result<()>> {
         Box::pin(self.stop_or_go(true))
     }

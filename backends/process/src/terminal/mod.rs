@@ -20,6 +20,7 @@ mod restore;
 #[allow(unsafe_code, reason = "credentials of one thread")]
 mod rights;
 mod room;
+mod said;
 mod save;
 mod streams;
 mod transcript;

@@ -224,6 +224,9 @@ fn is_passing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
     use super::*;
     use crate::terminal::rights;
     use crate::testing::Scratch;
@@ -311,12 +314,58 @@ mod tests {
         assert_eq!(read(&path, ""), "[kxl: 8 bytes of output are lost here]\nhere\n");
     }
 
+    /// A file system of 64 KiB, in a mount namespace of this thread; `false` where this user may
+    /// make none.
+    fn small(dir: &Path) -> bool {
+        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        unshare(CloneFlags::CLONE_NEWNS)
+            .and_then(|()| mount(none, "/", none, private, none))
+            .and_then(|()| {
+                let options = Some("size=64k,mode=0755");
+                mount(Some("kxl-test"), dir, Some("tmpfs"), MsFlags::empty(), options)
+            })
+            .inspect_err(|errno| eprintln!("no full disk: {errno}"))
+            .is_ok()
+    }
+
     #[test]
     fn a_full_disk_is_trouble_and_no_end() {
-        // /dev/full would be the device for it, but only regular files are written to.
+        let scratch = Scratch::new("output");
+        let dir = scratch.0.clone();
+        // The namespace ends with its thread.
+        let thread = std::thread::spawn(move || {
+            if !small(&dir) {
+                return;
+            }
+            let path = dir.join("out");
+            let mut file = OutputFile::new(&path, &rules(0, 0), Rights::ours());
+            assert_eq!(file.write(b"before\n"), None);
+            let full = fs::write(dir.join("fill"), vec![0; 1 << 20]).unwrap_err();
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+            let line = [b'z'; 8191].iter().chain(b"\n").copied().collect::<Vec<_>>();
+            let told = file.write(&line).unwrap();
+            assert!(told.contains("cannot write") && told.contains("No space left"), "{told}");
+            assert_eq!(file.write(&line), None, "told once");
+            // A new one cannot be made either, and that is no refusal.
+            let mut other = OutputFile::new(&dir.join("other"), &rules(0, 0), Rights::ours());
+            other.open().unwrap();
+            fs::remove_file(dir.join("fill")).unwrap();
+            assert_eq!(file.write(b"after\n"), None);
+            let text = read(&path, "");
+            let kept = text.bytes().filter(|byte| *byte == b'z').count();
+            let lost = 2 * line.len() - kept;
+            let note = format!("[kxl: {lost} bytes of output are lost here]\nafter\n");
+            assert!(text.starts_with("before\n") && text.ends_with(&note), "{text}");
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn only_what_may_pass_by_itself_is_taken_for_a_full_disk() {
         let mut file = OutputFile::new(Path::new("/dev/full"), &rules(0, 0), Rights::ours());
-        assert_eq!(file.open().unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert!(is_passing(&io::Error::from_raw_os_error(libc::ENOSPC)));
+        let error = file.open().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "only regular files are written to");
+        assert!(!is_passing(&error));
         assert!(!is_passing(&io::Error::from_raw_os_error(libc::EACCES)));
     }
 

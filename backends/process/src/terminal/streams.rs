@@ -18,6 +18,7 @@ use std::rc::Rc;
 use kxl_backend::{Attachments, BackendError, Event, LaunchSpec, Process, Result};
 use kxl_domain::DomainConfig;
 use kxl_domain::config::model::{Input, Output, OutputTo};
+use kxl_domain::guest::Marked;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ use super::inherited;
 use super::output::OutputFile;
 use super::regular;
 use super::rights::Rights;
+use super::said::Said;
 
 /// Key, descriptor, and the number of the reading end among the program's own descriptors.
 const OUTPUTS: [(&str, RawFd, RawFd); 2] = [("stdout", 1, 101), ("stderr", 2, 102)];
@@ -43,6 +45,9 @@ pub(super) struct Stream {
     key: &'static str,
     pipe: OwnedFd,
     file: RefCell<OutputFile>,
+    /// Where the guest's marked lines go, and how far the stream has come in one.
+    said: Option<Rc<Said>>,
+    marked: RefCell<Marked>,
 }
 
 /// What became of one look into a pipe.
@@ -55,7 +60,10 @@ enum Found {
 
 /// The streams of a program that go into files.
 #[derive(Debug, Default)]
-pub(super) struct Streams(Vec<Rc<Stream>>);
+pub(super) struct Streams {
+    all: Vec<Rc<Stream>>,
+    said: Option<Rc<Said>>,
+}
 
 /// The standard descriptors of a program to be made.
 pub(super) struct Standard {
@@ -122,7 +130,8 @@ pub(super) fn open(spec: &LaunchSpec, slave: &OwnedFd) -> Result<Standard> {
     let rights = || Rights::of(&spec.config);
     // Where nothing can be typed it controls nothing, and its end is no SIGHUP.
     let terminal = rules.stdin.is_none().then_some(0);
-    let mut made = Standard { fds: Vec::new(), terminal, streams: Streams::default() };
+    let streams = Streams::of(&spec.config).map_err(failed)?;
+    let mut made = Standard { fds: Vec::new(), terminal, streams };
     let stdin = match &rules.stdin {
         None => slave.try_clone().map_err(failed)?,
         Some(Input::Nothing) => null().map_err(failed)?,
@@ -143,7 +152,7 @@ pub(super) fn open(spec: &LaunchSpec, slave: &OwnedFd) -> Result<Standard> {
                 file.open().map_err(|error| BackendError::file(key, path, error))?;
                 let (read, write) = large_pipe(user).map_err(failed)?;
                 made.fds.push((read.try_clone().map_err(failed)?, ours));
-                made.streams.0.push(Rc::new(Stream { key, pipe: read, file: RefCell::new(file) }));
+                made.streams.add(key, read, file);
                 write
             }
         };
@@ -172,9 +181,28 @@ fn large_pipe(user: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Streams {
+    /// None so far, of a program whose guest may speak in those to come.
+    fn of(config: &DomainConfig) -> io::Result<Self> {
+        let outputs = [&config.process.stdout, &config.process.stderr];
+        let some = outputs.iter().any(|output| matches!(output.to, Some(OutputTo::File(_))));
+        let said = if some { Said::of(config)? } else { None };
+        Ok(Self { all: Vec::new(), said })
+    }
+
+    fn add(&mut self, key: &'static str, pipe: OwnedFd, file: OutputFile) {
+        let (file, said) = (RefCell::new(file), self.said.clone());
+        self.all.push(Rc::new(Stream { key, pipe, file, said, marked: RefCell::default() }));
+    }
+
+    /// Takes the monitor's end of the way by which it hears marked lines; `None` the second time,
+    /// and where none are listened to.
+    pub(super) fn channel(&self) -> Option<OwnedFd> {
+        self.said.as_ref().and_then(|said| said.channel())
+    }
+
     /// Writes down which pipes they are, so that a later monitor takes no other.
     pub(super) fn note(&self, attachments: &mut Attachments) -> io::Result<()> {
-        for stream in &self.0 {
+        for stream in &self.all {
             inherited::note_pipe(attachments, stream.key, &stream.pipe)?;
         }
         Ok(())
@@ -191,7 +219,8 @@ impl Streams {
         attachments: &Attachments,
     ) -> Result<(Self, Vec<&'static str>)> {
         let rules = &config.process;
-        let (mut streams, mut closed) = (Vec::new(), Vec::new());
+        let failed = |error| BackendError::io("cannot listen to the guest", error);
+        let (mut streams, mut closed) = (Self::of(config).map_err(failed)?, Vec::new());
         for ((key, number, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr])
         {
             let Some(OutputTo::File(path)) = &output.to else { continue };
@@ -207,9 +236,9 @@ impl Streams {
                 // Told when there is something to write.
                 tracing::warn!(key, %error, "no file of output");
             }
-            streams.push(Rc::new(Stream { key, pipe, file: RefCell::new(file) }));
+            streams.add(key, pipe, file);
         }
-        Ok((Self(streams), closed))
+        Ok((streams, closed))
     }
 
     /// Starts to empty them; the tasks end with the streams.
@@ -225,13 +254,13 @@ impl Streams {
             let task = Rc::clone(stream).run(waiting, events.clone());
             Ok(tokio::task::spawn_local(task))
         };
-        self.0.iter().map(serve).collect()
+        self.all.iter().map(serve).collect()
     }
 
     /// Writes what a program has left that has ended. What a child of it still prints is not
     /// waited for: no more is taken than the pipes can hold.
-    pub(super) fn finish(&self, events: &mpsc::UnboundedSender<Event>) {
-        for stream in &self.0 {
+    pub(super) async fn finish(&self, events: &mpsc::UnboundedSender<Event>) {
+        for stream in &self.all {
             let mut left = usize::try_from(PIPE_SIZE).unwrap_or(CHUNK);
             while let Found::Some(count) = stream.pump(events) {
                 match left.checked_sub(count) {
@@ -239,6 +268,9 @@ impl Streams {
                     None => break,
                 }
             }
+        }
+        if let Some(said) = &self.said {
+            said.end().await;
         }
     }
 }
@@ -257,6 +289,9 @@ impl Stream {
             });
             if found == Found::End {
                 return;
+            }
+            if let Some(said) = &self.said {
+                said.passed_on().await;
             }
             // Others have their turn between two pieces, however much is printed.
             tokio::task::yield_now().await;
@@ -281,6 +316,9 @@ impl Stream {
             let text = format!("{}: {trouble}", self.key);
             let warning = Event::Warning { what: "output-trouble", text };
             let _nobody_listens = events.send(warning);
+        }
+        if let Some(said) = &self.said {
+            self.marked.borrow_mut().push(&buffer[..count], |piece| said.hear(piece));
         }
         Found::Some(count)
     }

@@ -352,3 +352,71 @@ fn what_a_program_has_under_our_numbers_by_itself_is_not_taken_from_it() {
         live.destroy().await.unwrap();
     });
 }
+
+/// A shell whose guest is listened to, and the monitor's end of the way by which it is heard.
+async fn heard(scratch: &Scratch, script: &str) -> (Box<dyn Live>, OwnedFd) {
+    let keys = "stdin='none'\nstdout='DIR/out'\nguest_events='console'\n";
+    let (mut live, ..) = launched(&shell(scratch, keys, script), "any").await;
+    let channel = live.guest_channel().expect("marked lines are listened to");
+    assert!(live.guest_channel().is_none(), "once");
+    (live, channel)
+}
+
+/// Reads what was said to its end.
+async fn said(channel: OwnedFd) -> String {
+    let channel = tokio::net::UnixStream::from_std(channel.into()).unwrap();
+    let (mut all, mut packet) = (Vec::new(), vec![0; 4096]);
+    loop {
+        channel.readable().await.unwrap();
+        match channel.try_read(&mut packet) {
+            Ok(0) => return String::from_utf8(all).unwrap(),
+            Ok(count) => all.extend(&packet[..count]),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    }
+}
+
+#[test]
+fn marked_lines_in_a_file_are_passed_on_and_a_program_that_says_many_waits_for_who_listens() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        // More than socket, pipe and buffers hold together.
+        let script = "echo 'no @@kxl-event id=x'\n\
+                      yes '@@kxl-event id=progress percent=5' | head -n 60000\n\
+                      printf '@@kxl-event '; head -c 3000 /dev/zero | tr '\\0' y; echo\n\
+                      echo '@@KXL-EVENT id=started'";
+        let (mut live, channel) = heard(&scratch, script).await;
+        let text = said(channel).await;
+        let mut lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.pop(), Some("id=started"));
+        assert!(lines.pop().unwrap().len() > kxl_domain::guest::LINE_MAX, "for all to see");
+        assert_eq!(lines.len(), 60_000);
+        assert!(lines.iter().all(|line| *line == "id=progress percent=5"));
+        assert!(matches!(next(&mut live.events().unwrap()).await, Event::Exited(_)));
+    });
+}
+
+#[test]
+fn a_program_whose_marked_lines_nobody_wants_to_hear_ends_in_time() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        let script = "yes '@@kxl-event id=progress percent=5' | head -n 60000";
+        let (mut live, channel) = heard(&scratch, script).await;
+        drop(channel);
+        assert!(matches!(next(&mut live.events().unwrap()).await, Event::Exited(_)));
+        assert_eq!(read(&scratch, "out").lines().count(), 60_000);
+    });
+}
+
+#[test]
+fn without_a_guest_that_is_listened_to_there_is_no_way_for_it() {
+    monitor(async {
+        let scratch = Scratch::new("streams");
+        let spec = shell(&scratch, "stdout='DIR/out'\n", "echo '@@kxl-event id=started'");
+        let (mut live, ..) = launched(&spec, "any").await;
+        assert!(live.guest_channel().is_none());
+        let spec = shell(&scratch, "guest_events='console'\n", "true");
+        let (mut live, ..) = launched(&spec, "any").await;
+        assert!(live.guest_channel().is_none(), "the console is listened to");
+    });
+}

@@ -147,6 +147,8 @@ fn a_mistake_in_kxl_conf_keeps_nobody_from_being_told_and_mail_may_be_asked_for_
     host.create("it", &config);
     host.told_all();
     let mut console = Console::attach(&host, "it");
+    console.send("hello\r");
+    console.expect("hello");
     host.conf("no_such_key = 1\n");
     console.send("@@kxl-event id=alert text=first\r");
     wait::eventually("the hook is told", || {

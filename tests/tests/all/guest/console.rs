@@ -45,7 +45,8 @@ fn a_failure_after_the_start_is_a_warning_and_undoes_nothing() {
                 echo '@@kxl-event id=log text=last'; cat";
     host.create("it", &script("it", text, "managed_start = 1"));
     wait::eventually("it is up", || record(&host, "it").ready);
-    Console::attach(&host, "it").send("\r");
+    let mut console = Console::attach(&host, "it");
+    console.send("\r");
     expect(&host, "it", "guest-log", "last");
     expect(&host, "it", "guest-log", "failed: database-broken");
     let events = host.events("it");
@@ -54,6 +55,34 @@ fn a_failure_after_the_start_is_a_warning_and_undoes_nothing() {
     assert_eq!(texts(&host, "it", "running"), [""], "up once");
     assert_eq!(texts(&host, "it", "guest-log").len(), 2, "nothing else is worth an event");
     assert!(record(&host, "it").ready);
+}
+
+#[test]
+fn marked_lines_are_heard_in_output_that_goes_into_a_file_over_the_death_of_a_monitor() {
+    let host = Host::new();
+    let (file, go) = (host.scratch().join("out"), host.scratch().join("go"));
+    let text = format!(
+        "seq 1 300 | sed 's/.*/@@kxl-event id=progress percent=1/'; echo 'one line'; \
+         echo '@@kxl-event id=started' >&2; while [ ! -e {} ]; do sleep 0.02; done; \
+         echo '@@kxl-event id=alert text=later'; seq 1 3000; \
+         printf '@@kxl-event id=log text=last'; echo; exit 3",
+        go.display()
+    );
+    let lines = format!(
+        "managed_start = 1\nstdin = \"none\"\nstdout = \"{}\"\nstderr = \"stdout\"\n\
+         autorestart = \"never\"\n",
+        file.display()
+    );
+    let domain = host.create("it", &script("it", &text, &lines));
+    wait::eventually("it is up", || record(&host, "it").ready);
+    host.monitor_of(&domain).kill();
+    host.ok(["recover"]);
+    std::fs::write(&go, "").unwrap();
+    expect(&host, "it", "guest-alert", "later");
+    // Said right before its end.
+    expect(&host, "it", "guest-log", "last");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("one line\n@@kxl-event id=started\n"), "{kept}");
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl<'a> Runner<'a> {
             let row = known.remove(&name);
             let lane = match (kept, row) {
                 (Some(lane), Some(_)) => lane.by(teller),
-                (_, row) => Lane::new(teller, tells, self.cursor(&name, since_ms, row)?),
+                (_, row) => Lane::new(teller, tells, self.cursor(&name, since_ms, row.as_ref())?),
             };
             self.lanes.push(lane);
         }
@@ -174,10 +174,10 @@ impl<'a> Runner<'a> {
         &self,
         name: &str,
         since_ms: i64,
-        row: Option<HookRow>,
+        row: Option<&HookRow>,
     ) -> Result<HookRow, StoreError> {
         let store = &self.host.store;
-        let now = match &row {
+        let now = match row {
             None => HookRow {
                 name: name.to_owned(),
                 told: store.event_before(since_ms)?,
@@ -192,7 +192,7 @@ impl<'a> Runner<'a> {
                 HookRow { told, next_ms, problem: None, ..row.clone() }
             }
         };
-        if row.as_ref() != Some(&now) {
+        if row != Some(&now) {
             store.set_hook(&now)?;
         }
         Ok(now)

@@ -122,6 +122,7 @@ fn build(reader: &mut Reader<'_>) -> DomainConfig {
     own::read(reader, &mut config);
     supervision::read(reader, &mut config);
     process::read(reader, &mut config);
+    supervision::check_that_it_is_heard(reader, &config);
     general::machine(reader, &mut config);
     processor::read(reader, &mut config);
     general::actions(reader, &mut config);

@@ -141,6 +141,14 @@ fn guest_events_follow_from_the_backend_only_with_managed_start() {
         GuestEvents::Console
     );
     assert_eq!(good("guest_events='port'\n").guest_events, GuestEvents::Port);
+    for text in [
+        "backend='any'\nexec='x'\nmanaged_start=1\nstdout='none'\nstderr='none'\n",
+        "backend='any'\nexec='x'\nguest_events='console'\nstdout='none'\nstderr='stdout'\n",
+    ] {
+        assert!(matches!(bad(text).errors[0].kind, ErrorKind::Contradiction(_)), "{text}");
+    }
+    assert_eq!(any("managed_start=1\nstdout='none'\n").guest_events, GuestEvents::Console);
+    assert_eq!(any("stdout='none'\nstderr='none'\n").guest_events, GuestEvents::None);
     let errors = bad("managed_start=1\nguest_events='none'\n");
     assert!(matches!(errors.errors[0].kind, ErrorKind::Contradiction(_)));
     assert!(matches!(bad("guest_events='tcp'\n").errors[0].kind, ErrorKind::Word { .. }));

@@ -3,7 +3,9 @@
 use super::general::unknown_word;
 use super::reader::{Reader, Text};
 use crate::config::error::ErrorKind;
-use crate::config::model::{Autorestart, DomainConfig, GuestEvents, StopSignal, Supervision};
+use crate::config::model::{
+    Autorestart, DomainConfig, GuestEvents, OutputTo, StopSignal, Supervision,
+};
 
 /// A week: longer than any start or stop takes.
 const MAX_SECONDS: i64 = 7 * 86_400;
@@ -51,6 +53,23 @@ fn rules(reader: &mut Reader<'_>) -> Supervision {
             .ranged("progress_interval", 1..=60)
             .unwrap_or(plain.progress_interval),
     }
+}
+
+/// A guest that is listened to has to have something to speak on; to be called when it is known
+/// where its output goes.
+pub(super) fn check_that_it_is_heard(reader: &mut Reader<'_>, config: &DomainConfig) {
+    let (stdout, stderr) = (&config.process.stdout.to, &config.process.stderr.to);
+    let silent = *stdout == Some(OutputTo::Nothing)
+        && matches!(stderr, Some(OutputTo::Nothing | OutputTo::Stdout));
+    if !silent || config.guest_events != GuestEvents::Console {
+        return;
+    }
+    let key = ["guest_events", "managed_start"].into_iter().find(|key| reader.has(key));
+    let what = "all that the program prints is thrown away, and no marked line of it is heard";
+    reader
+        .error_at(ErrorKind::Contradiction(what), key.unwrap_or("stdout"))
+        .hint("send stdout to a file, or leave out stdout or stderr")
+        .done();
 }
 
 /// A number, a list of numbers, or numbers with commas between them in one string.
