@@ -55,6 +55,9 @@ pub enum Call {
     Console(Attach),
     /// End the monitor; the domain goes on and is adopted later.
     Release,
+    /// Shut the domain down, and take the power away where it is not off after its `stopwaitsecs`,
+    /// whatever becomes of the client. A monitor that does not know this call hangs up.
+    Stop,
 }
 
 /// How to save a domain's state.
@@ -167,6 +170,8 @@ pub enum Answer {
     Already,
     /// To [`Call::Save`].
     Saved(Saved),
+    /// To [`Call::Stop`]: the deadline stands, and this is why nobody could be asked.
+    Unheard(String),
     /// To [`Call::Wait`]: how it ended.
     Ended {
         /// The state it came to.

@@ -13,7 +13,7 @@ use kxl_domain::{
     Action, Capability, DomainConfig, DomainName, DomainUuid, Failure, GuestEvent, Kind, Op,
     Reason, State, Verb, Wanted,
 };
-use kxl_store::{Asked, Claim, DomainLock, LiveChange, Severity, StoreError};
+use kxl_store::{Asked, Claim, DomainLock, LiveChange, Severity, StoreError, boot_ms};
 
 use nix::sys::signal::Signal;
 
@@ -83,7 +83,7 @@ impl LiveDomain {
             let text = format!("its guest ended ({event})");
             return self.supervised_end(Ended { event, code: None, signal: None, text }).await;
         }
-        let then = self.overruled(rule.standing, event, by_person);
+        let then = self.overruled(rule.standing);
         self.record_end(event.reason(), LiveChange::default());
         self.announce(event, rule, then, "");
         self.carry_out(then, event, by_person, "").await
@@ -107,7 +107,7 @@ impl LiveDomain {
             return Ok(Next::Continue);
         };
         let (event, rule, by_person) = self.policy(event);
-        let then = self.overruled(rule.standing, event, by_person);
+        let then = self.overruled(rule.standing);
         self.carry_out(then, event, by_person, "").await
     }
 
@@ -121,6 +121,10 @@ impl LiveDomain {
             return Ok(next);
         }
         if self.row.state == State::Shutdown {
+            // It could not be ended before: what was to follow then does now.
+            if let Some(followed) = self.follow_supervised_end().await {
+                return followed;
+            }
             // It was kept for inspection and somebody ended it.
             let reason = self.row.reason.unwrap_or(Reason::Unknown);
             self.event(Severity::Info, "cleared", None, &exit.text);
@@ -134,7 +138,7 @@ impl LiveDomain {
         let expected = event == GuestEvent::Poweroff;
         let last_exit = LastExit { code: exit.code, signal: exit.signal, expected };
         self.row.supervision.last_exit = Some(last_exit);
-        let then = self.overruled(rule.gone, event, by_person);
+        let then = self.overruled(rule.gone);
         let gone = LiveChange { process: Some(None), ..LiveChange::default() };
         self.record_end(event.reason(), gone);
         self.announce(event, rule, then, &exit.text);
@@ -198,7 +202,7 @@ impl LiveDomain {
             let ended = self.row.reason.filter(|_| self.row.state == State::Shutdown);
             if let Some(event) = ended.and_then(GuestEvent::of) {
                 let (event, rule, by_person) = self.policy(event);
-                let then = self.overruled(rule.gone, event, by_person);
+                let then = self.overruled(rule.gone);
                 return self.carry_out(then, event, by_person, &text).await;
             }
             if interrupted == Some(Op::Starting) && runs_before > 0 {
@@ -238,12 +242,12 @@ impl LiveDomain {
         (event, policy_of(self.row.config.action(event)), by_person)
     }
 
-    /// A person's stop is never undone by policy, and what a backend cannot do is not tried.
-    fn overruled(&self, then: Then, event: GuestEvent, by_person: bool) -> Then {
+    /// A person's stop is never undone by policy, however it is obeyed, and what a backend cannot do
+    /// is not tried.
+    fn overruled(&self, then: Then) -> Then {
+        let stopped = self.row.asked == Some(Asked::Poweroff) || self.is_being_stopped();
         match then {
-            Then::Restart | Then::RenameRestart if by_person && event == GuestEvent::Poweroff => {
-                Then::Destroy
-            }
+            Then::Restart | Then::RenameRestart | Then::Reset if stopped => Then::Destroy,
             Then::Reset if !self.backend.capabilities(&self.row.config).has(Capability::Reset) => {
                 Then::Restart
             }
@@ -252,7 +256,10 @@ impl LiveDomain {
     }
 
     fn announce(&mut self, event: GuestEvent, rule: &PolicyRule, then: Then, text: &str) {
+        let stopped = self.row.asked == Some(Asked::Poweroff);
         let severity = match event {
+            // A program that says so when it is asked to end.
+            GuestEvent::Crash if stopped => Severity::Warning,
             GuestEvent::Poweroff | GuestEvent::Reboot => Severity::Info,
             GuestEvent::Crash | GuestEvent::Watchdog => Severity::Alert,
         };
@@ -273,7 +280,12 @@ impl LiveDomain {
         match then {
             Then::Preserve => {
                 self.row.asked = None;
-                self.change(&LiveChange { asked: Some(None), ..LiveChange::default() });
+                self.row.supervision.stop_by_ms = None;
+                self.change(&LiveChange {
+                    asked: Some(None),
+                    supervision: Some(self.row.supervision.clone()),
+                    ..LiveChange::default()
+                });
                 Ok(Next::Continue)
             }
             Then::Destroy => {
@@ -283,7 +295,7 @@ impl LiveDomain {
                     self.row.wanted = Wanted::Halted;
                 }
                 self.begin_stopping();
-                self.end_emulator(Verb::Destroy).await?;
+                self.end_or_keep(Verb::Destroy, event.reason()).await?;
                 let wanted = done.then_some(Wanted::Halted);
                 Ok(self.settle(State::Halted, event.reason(), text, wanted))
             }
@@ -296,6 +308,7 @@ impl LiveDomain {
                 })?;
                 // The guest has done what it was asked: its next end means what it says.
                 self.row.asked = None;
+                self.row.supervision = self.row.supervision.clone().rebooting(boot_ms());
                 self.begin_start();
                 let more = LiveChange { asked: Some(None), ..LiveChange::default() };
                 self.rest(State::Running, None, more);
@@ -303,7 +316,7 @@ impl LiveDomain {
             }
             Then::Restart => {
                 self.begin_stopping();
-                self.end_emulator(Verb::Reboot).await?;
+                self.end_or_keep(Verb::Reboot, event.reason()).await?;
                 self.relaunch(by_person).await
             }
             Then::RenameRestart => self.rename_and_replace(by_person).await,
@@ -312,7 +325,10 @@ impl LiveDomain {
 
     async fn relaunch(&mut self, by_person: bool) -> Result<Next, Failure> {
         let gap = self.restart_gap(by_person);
-        let record = Record { ready: false, ..self.row.supervision.clone() };
+        let mut record = self.row.supervision.clone().rebooting(boot_ms());
+        if by_person {
+            record.earlier_ms = 0;
+        }
         self.start_anew(gap, record, false).await
     }
 
@@ -353,16 +369,22 @@ impl LiveDomain {
             Err(error) => {
                 let attempt = format!("cannot restart domain \"{}\"", self.row.name);
                 let failure = Failure::because(Kind::Failed, attempt, &error);
+                if self.is_supervised() {
+                    return Ok(self.launch_failed(false, &failure));
+                }
                 let text = failure.to_string();
                 self.event(Severity::Alert, "start-failed", None, &text);
                 self.settle(State::Failed, Reason::StartFailed, &text, None);
                 return Err(failure);
             }
         }
-        self.publish();
         reach(Step::Renewed, None);
-        // A crash loop must not become a busy loop; a destroy cancels the wait.
+        // A crash loop must not become a busy loop; a destroy or a shutdown cancels the wait.
+        self.pausing = !gap.is_zero();
+        self.publish();
         tokio::time::sleep(gap).await;
+        self.pausing = false;
+        self.publish();
         let launched = self.launch(&Arc::default()).await?;
         Ok(self.is_up(launched))
     }

@@ -4,6 +4,7 @@
 //! ends in [`crate::ending`], taking up what an earlier monitor left in [`crate::adoption`]. Other
 //! tasks of the monitor see the domain through [`Snapshot`]s only.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use kxl_backend::{
 };
 use kxl_control::MonitorStatus;
 use kxl_domain::{DomId, Failure, ImageId, Kind, Op, Reason, State, Verb, Wanted};
-use kxl_store::{LiveChange, LiveRow, Paths, Settle, Severity, Store};
+use kxl_store::{LiveChange, LiveRow, Paths, Settle, Severity, Store, boot_ms, now_ms};
 use tokio::sync::{mpsc, watch};
 
 use crate::conf::Conf;
@@ -34,6 +35,10 @@ pub struct Snapshot {
     pub ends: u64,
     /// Nothing follows: the domain has no emulator any more.
     pub over: bool,
+    /// It is to be launched in a moment, and there is nothing yet: a shutdown keeps it off.
+    pub pausing: bool,
+    /// Why its guest could not be asked to end, while it is being stopped.
+    pub unheard: Option<String>,
 }
 
 /// What the monitor does after a step of the domain's life.
@@ -82,6 +87,12 @@ pub struct LiveDomain {
     unsettled: Option<Settle>,
     /// The last launch failed in a way in which the next one would fail, too.
     hopeless: bool,
+    /// Why the guest could not be asked to end.
+    pub(crate) unheard: Option<String>,
+    /// It is on its way up, and nothing is done about that at this moment but waiting.
+    pub(crate) pausing: bool,
+    /// Alerts that the disk did not take yet, oldest first.
+    pub(crate) untold: VecDeque<kxl_store::Event>,
     publisher: watch::Sender<Snapshot>,
 }
 
@@ -99,11 +110,19 @@ impl LiveDomain {
         store: Store,
         conf: Conf,
         backend: Box<dyn Backend>,
-        row: LiveRow,
+        mut row: LiveRow,
     ) -> Self {
+        row.supervision = row.supervision.taken_over(row.config.stop.wait_secs, boot_ms());
         let pid = row.process.as_ref().map(|process| process.pid);
         let status = status_of(&row, pid, None);
-        let snapshot = Snapshot { status, last_end: None, ends: 0, over: false };
+        let snapshot = Snapshot {
+            status,
+            last_end: None,
+            ends: 0,
+            over: false,
+            pausing: false,
+            unheard: None,
+        };
         let (publisher, _) = watch::channel(snapshot);
         let attachments = row
             .attachments
@@ -125,13 +144,17 @@ impl LiveDomain {
             verifier: None,
             unsettled: None,
             hopeless: false,
+            unheard: None,
+            pausing: false,
+            untold: VecDeque::new(),
             publisher,
         }
     }
 
     /// Closes the databases and gives their memory back until they are used again. For a domain
     /// that nothing happens to for a while.
-    pub fn idle(&self) {
+    pub fn idle(&mut self) {
+        self.tell_untold();
         self.store.release();
     }
 
@@ -260,7 +283,7 @@ impl LiveDomain {
         reach(Step::Launched, Some(pid));
         if let Some((process, attachments)) = recorded {
             self.row.process = Some(process);
-            self.row.started_ms = Some(kxl_store::now_ms());
+            self.row.started_ms = Some(now_ms());
             self.attachments = attachments;
         }
         self.live = Some(live);
@@ -288,7 +311,9 @@ impl LiveDomain {
         self.row.op = None;
         self.row.reason = reason;
         self.keep_time(state);
-        self.row.supervision.ended_ms = Some(kxl_store::now_ms());
+        if state == State::Shutdown {
+            self.row.supervision.ended_ms = Some(now_ms());
+        }
         let supervision = Some(self.row.supervision.clone());
         let (state, op, reason) = (Some(state), Some(None), Some(reason));
         self.change(&LiveChange { state, op, reason, supervision, ..more });
@@ -321,43 +346,9 @@ impl LiveDomain {
             last_end: self.last_end,
             ends: self.ends,
             over: !row.state.is_live() && row.op.is_none(),
+            pausing: self.pausing,
+            unheard: self.unheard.clone(),
         });
-    }
-
-    /// Writes an event; the log has it when the database does not take it.
-    pub(crate) fn event(
-        &mut self,
-        severity: Severity,
-        what: &str,
-        action: Option<&str>,
-        text: &str,
-    ) {
-        let event = self.compose(severity, what, action, text);
-        self.write_event(&event);
-    }
-
-    /// An event of this moment, to be written later.
-    pub(crate) fn compose(
-        &self,
-        severity: Severity,
-        what: &str,
-        action: Option<&str>,
-        text: &str,
-    ) -> kxl_store::Event {
-        let mut event = kxl_store::Event::new(severity, what)
-            .of(self.row.uuid, &self.row.name, Some(self.row.domid))
-            .reason(self.row.reason)
-            .text(text);
-        event.action = action.map(str::to_owned);
-        event
-    }
-
-    pub(crate) fn write_event(&self, event: &kxl_store::Event) {
-        let (name, what, text) = (&self.row.name, &event.what, &event.text);
-        tracing::info!(domid = self.row.domid.0, %name, what, text, "event");
-        if let Err(error) = self.store.event(event) {
-            tracing::warn!(%error, "event not recorded");
-        }
     }
 
     /// The end of the domain's live record.
@@ -391,6 +382,10 @@ impl LiveDomain {
                 | Reason::Saved
                 | Reason::Suspended
         ));
+        if self.row.state != State::Shutdown {
+            self.row.supervision.ended_ms = Some(now_ms());
+        }
+        self.row.supervision.stop_by_ms = None;
         self.row.state = state;
         self.row.op = None;
         self.row.reason = Some(reason);
@@ -479,7 +474,7 @@ impl LiveDomain {
 
     /// How long this run has lasted.
     pub(crate) fn ran_for(&self) -> Duration {
-        let ms = self.row.started_ms.map_or(0, |started| kxl_store::now_ms() - started);
+        let ms = self.row.started_ms.map_or(0, |started| now_ms() - started);
         Duration::from_millis(u64::try_from(ms).unwrap_or(0))
     }
 }

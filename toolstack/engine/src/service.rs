@@ -4,16 +4,29 @@ use std::time::{Duration, Instant};
 
 use kxl_control::{Answer, Call, MonitorStatus, Until};
 use kxl_domain::supervision::Word;
-use kxl_domain::{Action, DomainUuid, Failure, Kind, Op, State, Verb};
+use kxl_domain::{Action, DomainUuid, Failure, Kind, Op, Reason, State, Verb};
 use kxl_store::{Event, ListRow, Severity};
 
+use crate::asking::Charge;
 use crate::host::{Host, stored};
 
 /// How long a monitor may take to pass a request on, or to take the power away.
 const ASK: Duration = Duration::from_secs(30);
 
-/// How long a monitor that has said goodbye may take to go.
-const GOODBYE: Duration = Duration::from_millis(5);
+/// How long a monitor that has said goodbye may keep its socket.
+pub const GOODBYE: Duration = Duration::from_millis(5);
+
+/// How long a monitor that holds the deadline of a stop may take over it beyond that.
+const LATE: Duration = Duration::from_secs(5);
+
+/// How much longer than its guest a monitor may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How often a domain is looked at whose monitor cannot be asked to tell of its end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// `stopwaitsecs` of a domain whose configuration cannot be read.
+const WAIT_SECS: u32 = 10;
 
 /// How a stop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,21 +39,41 @@ pub enum Stopped {
     Late {
         /// `stopwaitsecs`.
         waited: u32,
+        /// Why it could not be asked, where that is so.
+        unheard: Option<String>,
     },
-    /// It could not be asked: the power was taken away at once.
+    /// There is nobody to ask: the power was taken away at once.
     NotAsked {
         /// Why.
         why: String,
     },
 }
 
+/// How a request to end was passed on.
+#[derive(Default)]
+struct Passed {
+    /// The monitor holds the deadline.
+    held: bool,
+    /// Why nobody knows whether it was heard.
+    unheard: Option<String>,
+}
+
+/// How the request to end went.
+enum Request {
+    /// It is over with the domain, in this way.
+    Over(Stopped),
+    /// It was passed on.
+    Passed(Passed),
+}
+
 impl Host {
-    /// Stops a domain: `shutdown`, and after `stopwaitsecs` `destroy`. Where there is nobody to be
-    /// asked (its backend has no power button, it is paused, it waits for its next try) the power is
-    /// taken away at once.
+    /// Stops a domain: `shutdown`, and after `stopwaitsecs` `destroy`, whatever the shutdown
+    /// answers. Where there is nobody to be asked (its backend has no power button, it is paused, it
+    /// waits for its next try) the power is taken away at once. Its monitor does all that, even if
+    /// this command ends meanwhile; the command does it where the monitor does not.
     ///
     /// # Errors
-    /// When it can neither be asked nor ended, and when it is being saved.
+    /// When it cannot be ended, and when it is being saved.
     pub fn stop(&mut self, row: &ListRow) -> Result<Stopped, Failure> {
         // Others may have been stopped before this one: it is read anew, not as it was listed.
         let row = &match self.find(&row.uuid.to_string()) {
@@ -51,44 +84,92 @@ impl Host {
         if row.domid.is_none() {
             return Ok(Stopped::Already);
         }
-        let config = self.config_of(row)?;
-        let (waited, kept) = config.map_or((0, false), |config| {
-            let kept = config.supervision.is_none() && config.on_poweroff == Action::Preserve;
-            (config.stop.wait_secs, kept)
-        });
-        if row.op == Some(Op::Starting) {
-            return self.end(row, "it was on its way up");
-        }
-        match self.verb(row, Verb::Shutdown, ASK, |_| ()) {
-            Ok(crate::Outcome::Already) => return Ok(Stopped::Already),
-            Ok(crate::Outcome::Done) => {}
-            Err(failure) if failure.kind == Kind::Unsupported => {
-                return self.end(row, "there is no way to ask it");
+        let (waited, kept) = match self.config_of(row) {
+            Ok(Some(config)) => {
+                let kept = config.supervision.is_none() && config.on_poweroff == Action::Preserve;
+                (config.stop.wait_secs, kept)
             }
-            Err(failure) if failure.kind == Kind::Denied => {
-                let Ok(now) = self.find(&row.uuid.to_string()) else { return Ok(Stopped::Obeyed) };
-                return match (now.op, now.state) {
-                    (None | Some(Op::Starting), _) if now.domid.is_none() => Ok(Stopped::Obeyed),
-                    (None, state) => self.end(row, &format!("it was {state}")),
-                    (Some(Op::Starting), _) => self.end(row, "it was on its way up"),
-                    (Some(_), _) => Err(failure),
-                };
+            Ok(None) => (0, false),
+            Err(failure) => {
+                tracing::warn!(%failure, "a domain is stopped without its stopwaitsecs");
+                (WAIT_SECS, false)
             }
-            Err(failure) if failure.kind == Kind::NoSuchDomain => return Ok(Stopped::Obeyed),
-            Err(failure) => return Err(failure),
-        }
-        if self.ends_within(row, kept, Duration::from_secs(u64::from(waited)))? {
-            return Ok(Stopped::Obeyed);
+        };
+        let until = Instant::now() + Duration::from_secs(u64::from(waited));
+        let Passed { held, unheard } = match self.request_end(row, until)? {
+            Request::Over(stopped) => return Ok(stopped),
+            Request::Passed(passed) => passed,
+        };
+        let late = if held { LATE } else { Duration::ZERO };
+        let forced = Stopped::Late { waited, unheard };
+        match self.ends_by(row, kept, until + late) {
+            Some(Some(Reason::Destroyed)) => return Ok(forced),
+            Some(_) => return Ok(Stopped::Obeyed),
+            None => {}
         }
         self.end(row, "")?;
-        let text = format!("it had not ended within {waited} s");
-        let event = Event::new(Severity::Warning, "stop-forced")
-            .of(row.uuid, &row.name, row.domid)
-            .text(&text);
-        if let Err(error) = self.store.event(&event) {
-            tracing::warn!(%error, "event not recorded");
+        let mut text = format!("it had not ended within {waited} s");
+        if let Stopped::Late { unheard: Some(why), .. } = &forced {
+            text = format!("{text}, and could not be asked: {why}");
         }
-        Ok(Stopped::Late { waited })
+        self.tell(row, Severity::Warning, "stop-forced", &text);
+        Ok(forced)
+    }
+
+    /// Asks it to end, again as long as something else is being done to it for a moment.
+    fn request_end(&mut self, row: &ListRow, until: Instant) -> Result<Request, Failure> {
+        loop {
+            let patience = until.saturating_duration_since(Instant::now()) + ANSWER;
+            let failure = match self.ask_to_stop(row, patience) {
+                Ok(request) => return Ok(request),
+                Err(failure) => failure,
+            };
+            match failure.kind {
+                Kind::NoSuchDomain => return Ok(Request::Over(Stopped::Obeyed)),
+                Kind::Unsupported => {
+                    return self.end(row, "there is no way to ask it").map(Request::Over);
+                }
+                Kind::Denied => {}
+                _ => return Ok(unheard(&failure)),
+            }
+            let Ok(now) = self.find(&row.uuid.to_string()) else {
+                return Ok(Request::Over(Stopped::Obeyed));
+            };
+            match (now.op, now.state) {
+                _ if now.domid.is_none() => return Ok(Request::Over(Stopped::Obeyed)),
+                (Some(Op::Starting), _) => {
+                    return self.end(row, "it was on its way up").map(Request::Over);
+                }
+                (Some(Op::Stopping), _) => {
+                    return Ok(Request::Passed(Passed { held: true, unheard: None }));
+                }
+                (None, State::Running) if Instant::now() < until => std::thread::sleep(LOOK),
+                (None, State::Running) => return Ok(unheard(&failure)),
+                (None, state) => {
+                    return self.end(row, &format!("it was {state}")).map(Request::Over);
+                }
+                (Some(_), _) => return Err(failure),
+            }
+        }
+    }
+
+    /// Has the monitor stop it. One of a version that does not know how is asked to shut it down.
+    fn ask_to_stop(&mut self, row: &ListRow, patience: Duration) -> Result<Request, Failure> {
+        if let Charge::Monitor(mut client) = self.in_charge(row.uuid, &row.name)? {
+            match client.call(Call::Stop, Some(patience), |_| ()) {
+                Ok(Answer::Already) => return Ok(Request::Over(Stopped::Already)),
+                Ok(Answer::Unheard(why)) => {
+                    return Ok(Request::Passed(Passed { held: true, unheard: Some(why) }));
+                }
+                Ok(_) => return Ok(Request::Passed(Passed { held: true, unheard: None })),
+                Err(_) if client.has_hung_up() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(match self.verb(row, Verb::Shutdown, patience, |_| ())? {
+            crate::Outcome::Already => Request::Over(Stopped::Already),
+            crate::Outcome::Done => Request::Passed(Passed::default()),
+        })
     }
 
     fn end(&mut self, row: &ListRow, why: &str) -> Result<Stopped, Failure> {
@@ -99,43 +180,46 @@ impl Host {
         }
     }
 
-    /// Whether the domain is off in time. One that is kept after its end counts as off; one whose
-    /// guest has rebooted instead is not off.
-    fn ends_within(
-        &mut self,
-        row: &ListRow,
-        kept: bool,
-        patience: Duration,
-    ) -> Result<bool, Failure> {
-        let until = Instant::now() + patience;
+    fn tell(&mut self, row: &ListRow, severity: Severity, what: &str, text: &str) {
+        let event = Event::new(severity, what).of(row.uuid, &row.name, row.domid).text(text);
+        if let Err(error) = self.store.event(&event) {
+            tracing::warn!(%error, "event not recorded");
+        }
+    }
+
+    /// Waits until the domain is off: why it is then, or `None` when it is not in time. One that is
+    /// kept after its end counts as off; one whose guest has rebooted instead is not off.
+    fn ends_by(&mut self, row: &ListRow, kept: bool, until: Instant) -> Option<Option<Reason>> {
         loop {
-            let row = match self.find(&row.uuid.to_string()) {
-                Ok(row) if row.domid.is_some() => row,
-                Ok(_) => return Ok(true),
-                Err(failure) if failure.kind == Kind::NoSuchDomain => return Ok(true),
-                Err(failure) => return Err(failure),
-            };
-            if kept && row.state == State::Shutdown {
-                return Ok(true);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            let mut client = match self.connect(&row) {
-                Ok(client) => client,
-                Err(failure) if matches!(failure.kind, Kind::Denied | Kind::NoSuchDomain) => {
-                    return Ok(true);
+            let mut asked = Err(());
+            match self.find(&row.uuid.to_string()) {
+                Ok(now) if now.domid.is_none() => return Some(now.reason),
+                Ok(now) if kept && now.state == State::Shutdown => return Some(now.reason),
+                Ok(now) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let what = if kept { Until::Shutdown } else { Until::Gone };
+                    if let Ok(mut client) = self.connect(&now) {
+                        asked = client.call(Call::Wait(what), Some(left), |_| ()).map_err(drop);
+                    }
                 }
-                Err(failure) => return Err(failure),
-            };
-            let what = if kept { Until::Shutdown } else { Until::Gone };
-            match client.call(Call::Wait(what), Some(left), |_| ()) {
+                Err(failure) if failure.kind == Kind::NoSuchDomain => return Some(None),
+                Err(_) if Instant::now() >= until => return None,
+                Err(_) => {}
+            }
+            match asked {
+                // A transient domain leaves nothing to look at.
+                Ok(Answer::Ended { reason, .. }) if !row.managed => {
+                    std::thread::sleep(GOODBYE);
+                    if self.row(row.uuid).is_ok_and(|now| now.is_none()) {
+                        return Some(reason);
+                    }
+                }
                 Ok(_) => std::thread::sleep(GOODBYE),
-                Err(failure) if failure.kind == Kind::TimedOut => return Ok(false),
-                // The monitor went, with its domain or without: a look tells.
-                Err(failure) if failure.kind == Kind::Failed => std::thread::sleep(GOODBYE),
-                Err(failure) => return Err(failure),
+                // Late, or gone, with its domain or without: the next look tells.
+                Err(()) => std::thread::sleep(LOOK),
             }
         }
     }
@@ -191,6 +275,12 @@ impl Host {
     pub fn row(&self, uuid: DomainUuid) -> Result<Option<ListRow>, Failure> {
         self.store.find(&uuid.to_string()).map_err(|e| stored("cannot read the registry", &e))
     }
+}
+
+/// A request of which nobody knows whether it was heard.
+fn unheard(failure: &Failure) -> Request {
+    let why = failure.causes.first().unwrap_or(&failure.text).clone();
+    Request::Passed(Passed { held: false, unheard: Some(why) })
 }
 
 /// Whether a start is under way and nothing is decided.

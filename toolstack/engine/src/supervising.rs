@@ -9,10 +9,10 @@ use std::time::Duration;
 use kxl_domain::config::model::Supervision;
 use kxl_domain::supervision::{
     Ended, GuestWord, Happened, LastExit, Phase, Record, Step as Follows, Then, Timer, follow,
-    next_timer,
+    next_timer, stop_timer,
 };
 use kxl_domain::{Failure, GuestEvent, Op, Reason, State, Verb, Wanted};
-use kxl_store::{LiveChange, Severity, now_ms};
+use kxl_store::{LiveChange, Severity, boot_ms, now_ms};
 
 use crate::live::{LiveDomain, Next};
 use crate::steps::{Step, reach};
@@ -51,7 +51,7 @@ impl LiveDomain {
 
     fn step(&self, phase: Phase, happened: &Happened) -> Option<Follows> {
         let record = &self.row.supervision;
-        self.rules().map(|rules| follow(rules, phase, record, happened, now_ms()))
+        self.rules().map(|rules| follow(rules, phase, record, happened, boot_ms()))
     }
 
     /// When something is due, if anything is: the monitor sleeps until then.
@@ -64,7 +64,15 @@ impl LiveDomain {
         if self.row.op.is_some() && !self.waits() {
             return None;
         }
-        let (ms, timer) = next_timer(self.rules()?, &self.row.supervision, now_ms())?;
+        let (now, record) = (boot_ms(), &self.row.supervision);
+        let stop = stop_timer(record, self.row.config.stop.wait_secs, now);
+        // What is kept after its end starts no more.
+        let kept = self.row.state == State::Shutdown;
+        let rules = || self.rules().filter(|_| !kept);
+        let (ms, timer) = match stop {
+            Some(ms) => (ms, Timer::Stop),
+            None => next_timer(rules()?, record, now)?,
+        };
         Some((Duration::from_millis(ms), timer))
     }
 
@@ -83,6 +91,7 @@ impl LiveDomain {
             }
             Timer::Settled => self.follow_alive(&Happened::Settled).await,
             Timer::Late => self.follow_alive(&Happened::Late).await,
+            Timer::Stop => Ok(self.stop_is_due().await),
         }
     }
 
@@ -142,6 +151,7 @@ impl LiveDomain {
     /// A process is there: its start begins. Written with what comes next.
     pub(crate) fn begin_start(&mut self) {
         self.row.supervision.stopped_by_person = false;
+        self.row.supervision.stop_by_ms = None;
         self.row.supervision = match self.step(Phase::Launching, &Happened::Launched) {
             Some(step) => step.record,
             // Nobody asks whether it stays up.
@@ -154,7 +164,7 @@ impl LiveDomain {
         self.begin_start();
         let record = &mut self.row.supervision;
         if let (Some(since), Some(started)) = (&mut record.since_ms, self.row.started_ms) {
-            *since = started.min(*since);
+            *since -= (now_ms() - started).max(0);
         }
     }
 
@@ -166,9 +176,9 @@ impl LiveDomain {
         }
         let before = std::mem::take(record);
         *record = match state {
-            State::Running => before.going_on(now_ms()),
+            State::Running => before.going_on(boot_ms()),
             State::Paused | State::Asleep | State::Suspended | State::Halted => {
-                before.standing(now_ms())
+                before.standing(boot_ms())
             }
             State::Absent | State::Shutdown | State::Failed => before,
         };
@@ -194,6 +204,7 @@ impl LiveDomain {
     /// of the domain.
     fn record_end_on_the_way(&mut self, reason: Reason) {
         self.note_end(reason);
+        self.row.supervision.ended_ms = Some(now_ms());
         self.row.state = State::Shutdown;
         self.row.op = Some(Op::Stopping);
         self.row.reason = Some(reason);
@@ -249,12 +260,8 @@ impl LiveDomain {
     /// Carries out what follows an end.
     async fn carry(&mut self, step: Follows, reason: Reason, text: &str) -> Result<Next, Failure> {
         let stands = self.live.is_some() || self.row.process.is_some();
-        if stands && let Err(failure) = self.end_emulator(Verb::Destroy).await {
-            // It is kept as it stands, and its end is followed when it comes.
-            self.event(Severity::Alert, "stop-failed", None, &failure.to_string());
-            let passing = LiveChange { passing: true, ..LiveChange::default() };
-            self.rest(State::Shutdown, Some(reason), passing);
-            return Err(failure);
+        if stands {
+            self.end_or_keep(Verb::Destroy, reason).await?;
         }
         let Follows { then, record } = step;
         match then {

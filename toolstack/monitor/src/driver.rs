@@ -38,6 +38,12 @@ const LAST_MESSAGE: Duration = Duration::from_millis(20);
 /// How long a destroy waits for a save to let go of the emulator.
 const LET_GO: Duration = Duration::from_secs(2);
 
+/// After how long alerts are tried again that a full disk did not take.
+const UNTOLD: Duration = Duration::from_secs(10);
+
+/// How often they are tried by a monitor whose domain is at rest.
+const UNTOLD_TRIES: u32 = 360;
+
 /// After how long without work a monitor tidies up, once; it sleeps for good then.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -76,13 +82,19 @@ pub(crate) async fn attend(
         // What rename-restart keeps goes under another uuid than the one it began with.
         let row = driver.domain.row();
         let _gone = std::fs::remove_file(paths.control_socket(row.uuid));
-        if !row.managed
-            && let Err(error) = lock.remove_rundir(&paths, row.uuid)
-        {
+        // Given back in any case: whoever starts it again waits for nothing more of ours.
+        let given_back = if row.managed {
+            drop(lock);
+            Ok(())
+        } else {
+            lock.remove_rundir(&paths, row.uuid)
+        };
+        if let Err(error) = given_back {
             tracing::warn!(%error, "the runtime directory stays");
         }
         // What was settled last counts.
         end = driver.over();
+        driver.tell_untold().await;
     }
     Ok(end)
 }
@@ -222,7 +234,7 @@ impl Driver {
     }
 
     /// Keeps only what an idle monitor needs.
-    fn tidy(&self) {
+    fn tidy(&mut self) {
         self.domain.idle();
         give_back_memory();
     }
@@ -281,6 +293,11 @@ impl Driver {
                         tidy_at = Some(Instant::now() + QUIET);
                         next
                     }
+                    Some(Job::Stop(answer)) => {
+                        let next = self.stop(answer).await;
+                        tidy_at = Some(Instant::now() + QUIET);
+                        next
+                    }
                     Some(Job::Save(save, watch, answer)) => {
                         let next = self.save(&save, watch, answer).await;
                         tidy_at = Some(Instant::now() + QUIET);
@@ -313,8 +330,8 @@ impl Driver {
                     Next::Continue
                 }
                 () = at(tidy_at) => {
-                    tidy_at = None;
                     self.tidy();
+                    tidy_at = self.domain.has_untold().then(|| Instant::now() + UNTOLD);
                     Next::Continue
                 }
                 () = leaving.asked() => return End::Released,
@@ -405,6 +422,33 @@ impl Driver {
                 let _left = answer.send(Err(self.destroyed(verb)));
                 return next;
             }
+        };
+        let _left = answer.send(result);
+        next
+    }
+
+    /// Shuts the domain down and sees to it that it is off. One that hangs is not waited for longer
+    /// than its guest would be.
+    async fn stop(&mut self, answer: Answer) -> Next {
+        let mut trouble = None;
+        if self.orphan.is_some() {
+            match self.adopt_again().await {
+                Ok(Next::Over) => {
+                    let at_rest = decided(&self.snapshots.borrow(), Verb::Shutdown);
+                    let _left = answer.send(at_rest);
+                    return Next::Over;
+                }
+                Ok(_) => {}
+                Err(failure) => trouble = Some(failure),
+            }
+        }
+        let act = self.domain.stop(trouble);
+        let meanwhile = Meanwhile::Refuse(&self.snapshots);
+        let (result, next) = match interruptible(&mut self.jobs, meanwhile, act).await {
+            Ok(Ok((Verdict::Already, next))) => (Ok(Outcome::Already), next),
+            Ok(Ok((_, next))) => (Ok(Outcome::Done), next),
+            Ok(Err(failure)) => (Err(failure), Next::Continue),
+            Err(destroy) => (Ok(Outcome::Done), self.destroy(destroy).await),
         };
         let _left = answer.send(result);
         next
@@ -554,12 +598,25 @@ impl Driver {
         }
     }
 
+    /// Tells what a full disk has kept from being told, for an hour at most.
+    async fn tell_untold(&mut self) {
+        for _ in 0..UNTOLD_TRIES {
+            if self.domain.tell_untold() {
+                return;
+            }
+            tokio::time::sleep(UNTOLD).await;
+        }
+    }
+
     /// Answers by the table alone what is asked of a domain that is at rest. Never returns.
     async fn answer_late_comers(&mut self) {
         loop {
             match next_job(&mut self.kept, &mut self.jobs).await {
                 Some(Job::Verb(verb, answer)) => {
                     let _left = answer.send(decided(&self.snapshots.borrow(), verb));
+                }
+                Some(Job::Stop(answer)) => {
+                    let _left = answer.send(decided(&self.snapshots.borrow(), Verb::Shutdown));
                 }
                 Some(Job::Save(save, _, answer)) => {
                     let at_rest = decided(&self.snapshots.borrow(), save.verb);

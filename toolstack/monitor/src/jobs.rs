@@ -23,6 +23,8 @@ pub(crate) type SaveAnswer = oneshot::Sender<Result<Option<Saved>, Failure>>;
 pub(crate) enum Job {
     /// Carry out a verb.
     Verb(Verb, Answer),
+    /// Shut the domain down, and see to it that it is off.
+    Stop(Answer),
     /// Save the state; the watch tells how far it is, and gives it up.
     Save(Box<Save>, Arc<Watch>, SaveAnswer),
     /// Ask the emulator whether it answers.
@@ -64,8 +66,17 @@ pub(crate) async fn interruptible<T>(
             done = &mut work => return Ok(done),
             Some(job) = jobs.recv() => match (job, &mut meanwhile) {
                 (Job::Verb(Verb::Destroy, answer), _) => return Err(answer),
-                (job @ (Job::Verb(..) | Job::Save(..) | Job::Probe(_)), Meanwhile::Keep(kept)) => {
-                    kept.push_back(job);
+                // Nothing is there but a wait for the next launch: it is kept from coming.
+                (
+                    Job::Verb(Verb::Shutdown, answer) | Job::Stop(answer),
+                    Meanwhile::Refuse(snapshots),
+                ) if snapshots.borrow().pausing => return Err(answer),
+                (
+                    job @ (Job::Verb(..) | Job::Stop(_) | Job::Save(..) | Job::Probe(_)),
+                    Meanwhile::Keep(kept),
+                ) => kept.push_back(job),
+                (Job::Stop(answer), Meanwhile::Refuse(snapshots)) => {
+                    let _left = answer.send(Err(busy(&snapshots.borrow(), Verb::Shutdown)));
                 }
                 (Job::Verb(verb, answer), Meanwhile::Refuse(snapshots)) => {
                     let _left = answer.send(Err(busy(&snapshots.borrow(), verb)));

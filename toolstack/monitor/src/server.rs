@@ -201,6 +201,15 @@ async fn answer(request: &Request, desk: &Desk) -> Body {
             Some(Err(failure)) => Body::Failed(failure),
             None => Body::Failed(Failure::new(Kind::Failed, "the domain has just ended")),
         },
+        Call::Stop => match ask(desk, Job::Stop).await {
+            Some(Ok(Outcome::Done)) => {
+                let unheard = desk.snapshots.borrow().unheard.clone();
+                Body::Done(unheard.map_or(Answer::Ok, Answer::Unheard))
+            }
+            Some(Ok(Outcome::Already)) => Body::Done(Answer::Already),
+            Some(Err(failure)) => Body::Failed(failure),
+            None => Body::Failed(Failure::new(Kind::Failed, "the domain has just ended")),
+        },
         Call::Wait(until) => {
             let mut snapshots = desk.snapshots.clone();
             let deadline = Duration::from_millis(request.deadline_ms.min(LONGEST_WAIT_MS));

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::error::StoreError;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -11,6 +13,16 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds since the host's boot, the time that it slept included. What lives no longer than a
+/// boot is timed by it: no setting of the clock moves it.
+#[must_use]
+pub fn boot_ms() -> i64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| {
+        let (seconds, nanos) = (now.tv_sec(), now.tv_nsec());
+        seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)
+    })
 }
 
 /// The id of this boot of the host; `KXL_BOOT_ID` stands in for it in tests.

@@ -44,7 +44,7 @@ mod tests;
 mod waiter;
 
 pub use alerts::Ack;
-pub use clock::{boot_id, now_ms};
+pub use clock::{boot_id, boot_ms, now_ms};
 pub use cursors::HookRow;
 pub use error::StoreError;
 pub use events::{Acked, Event, EventQuery, EventRow, Severity};

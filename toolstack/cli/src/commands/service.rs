@@ -1,12 +1,11 @@
 //! `kxl start`, `stop` and `restart`: any number of domains, in their order, told as it happens.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use kxl_control::{Call, Until};
 use kxl_domain::{DomId, DomainUuid, Failure, Kind, State};
 use kxl_engine::maintenance::{self, Done, Item, News, Outcome, Settings};
-use kxl_engine::{Host, Started, Stopped, came_up, is_pending, make_room};
+use kxl_engine::{GOODBYE, Host, Started, Stopped, came_up, is_pending, make_room};
 use kxl_store::ListRow;
 
 use super::{Exit, console, create, list};
@@ -19,9 +18,6 @@ const JOBS: usize = 4;
 
 /// The word for every managed domain.
 pub(crate) const ALL: &str = "all";
-
-/// How long a monitor that has just gone may keep its socket.
-const GOODBYE: Duration = Duration::from_millis(5);
 
 /// Starts registered domains.
 pub(crate) fn start(args: &Start) -> Exit {
@@ -115,7 +111,7 @@ fn stop_rows(
 ) -> Result<(u8, Vec<DomainUuid>), Failure> {
     let (desk, _remote) = maintenance::desk();
     let (mut worst, mut off, mut unsaid) = (0, Vec::new(), None);
-    host.stop_all(rows, &desk, &mut |index, outcome| {
+    let circle = host.stop_all(rows, &desk, &mut |index, outcome| {
         let row = &rows[index];
         match outcome {
             Ok(how) => {
@@ -129,7 +125,10 @@ fn stop_rows(
                 worst = worst.max(failure.kind.exit_code());
             }
         }
-    })?;
+    });
+    if let Some(circle) = circle {
+        report::warning(&format!("{circle}: they were stopped without an order"));
+    }
     unsaid.map_or(Ok((worst, off)), Err)
 }
 
@@ -138,9 +137,13 @@ fn stopped(row: &ListRow, how: &Stopped) -> String {
     match how {
         Stopped::Already => format!("{name}: not running\n"),
         Stopped::Obeyed => format!("{name}: stopped\n"),
-        Stopped::Late { waited } => {
+        Stopped::Late { waited, unheard: None } => {
             format!("{name}: stopped (destroyed: it had not ended within {waited} s)\n")
         }
+        Stopped::Late { waited, unheard: Some(why) } => format!(
+            "{name}: stopped (destroyed: it had not ended within {waited} s, and could not be \
+             asked: {why})\n"
+        ),
         Stopped::NotAsked { why } => format!("{name}: stopped (destroyed: {why})\n"),
     }
 }

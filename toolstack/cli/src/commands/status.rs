@@ -37,7 +37,10 @@ pub(crate) fn status(args: &Status) -> Exit {
         .store
         .open_alerts()
         .map_err(|error| Failure::because(Kind::Failed, "cannot read the alerts", &error))?;
-    let now = i64::try_from(facts::now_ms()).unwrap_or(i64::MAX);
+    let now = Now {
+        ms: i64::try_from(facts::now_ms()).unwrap_or(i64::MAX),
+        boot_ms: kxl_store::boot_ms(),
+    };
     if args.json {
         let domains: Vec<_> = seen.iter().map(|domain| as_json(domain, now)).collect();
         out::print_json(&json!({ "domains": domains, "open_alerts": alerts }))?;
@@ -65,7 +68,14 @@ pub(crate) fn status(args: &Status) -> Exit {
     Ok(exit)
 }
 
-fn as_json(domain: &Seen, now_ms: i64) -> Value {
+/// This moment, by the calendar and since the host's boot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Now {
+    ms: i64,
+    boot_ms: i64,
+}
+
+fn as_json(domain: &Seen, now: Now) -> Value {
     let up = matches!(domain.word(), Word::Running | Word::Starting | Word::Stopping);
     let pid = domain.row.process.as_ref().map(|process| process.pid).filter(|_| up);
     let since = domain.row.started_ms.filter(|_| pid.is_some());
@@ -75,30 +85,30 @@ fn as_json(domain: &Seen, now_ms: i64) -> Value {
         "domid": domain.domid.map(|domid| domid.0),
         "state": domain.word().as_str(),
         "pid": pid,
-        "uptime_seconds": since.map(|since| (now_ms - since).max(0) / 1000),
-        "told": told(domain, now_ms),
+        "uptime_seconds": since.map(|since| (now.ms - since).max(0) / 1000),
+        "told": told(domain, now),
         "reason": domain.reason.map(Reason::as_str),
         "supervision": domain.row.supervision,
     })
 }
 
 /// What is to be said beside the word.
-fn told(domain: &Seen, now_ms: i64) -> String {
+fn told(domain: &Seen, now: Now) -> String {
     let record = &domain.row.supervision;
     let why = record.why.clone().unwrap_or_else(|| domain.row.detail.clone());
     let text = match domain.word() {
-        Word::Running => process(domain, now_ms),
+        Word::Running => process(domain, now.ms),
         Word::Starting => match &record.maintenance {
             Some(work) if work.text.is_empty() => format!("(maintenance {} %)", work.percent),
             Some(work) => format!("(maintenance {} %: {})", work.percent, work.text),
-            None => process(domain, now_ms),
+            None => process(domain, now.ms),
         },
         Word::Backoff => {
-            let left = record.retry_at_ms.map_or(0, |at| (at - now_ms).max(0));
+            let left = record.retry_in_ms(now.boot_ms).unwrap_or(0);
             let (seconds, tenths) = (left / 1000, left % 1000 / 100);
             format!("{why}; next try in {seconds}.{tenths} s")
         }
-        Word::Stopping => process(domain, now_ms),
+        Word::Stopping => process(domain, now.ms),
         Word::Stopped => stopped(domain),
         Word::Exited => exited(domain),
         Word::Fatal | Word::Unknown if !why.is_empty() => why,
@@ -191,7 +201,7 @@ mod tests {
         let work = MaintenanceStart { percent: 42, text: "fsck".into(), at_ms: 0 };
         let domain = with(State::Running, Record { maintenance: Some(work), ..Record::default() });
         assert_eq!(domain.word(), Word::Starting);
-        assert_eq!(told(&domain, 0), "(maintenance 42 %: fsck)");
+        assert_eq!(told(&domain, Now::default()), "(maintenance 42 %: fsck)");
     }
 
     #[test]
@@ -200,7 +210,7 @@ mod tests {
         let mut domain = with(State::Halted, Record { last_exit, ..Record::default() });
         domain.reason = Some(Reason::Crash);
         assert_eq!(
-            (domain.word(), told(&domain, 0)),
+            (domain.word(), told(&domain, Now::default())),
             (Word::Exited, "exit status 3 (not expected)".into())
         );
         domain.row.supervision.stopped_by_person = true;
@@ -209,12 +219,16 @@ mod tests {
 
     #[test]
     fn a_domain_that_waits_says_why_and_for_how_long() {
-        let record =
-            Record { retry_at_ms: Some(2500), why: Some("it ended".into()), ..Record::default() };
+        let record = Record {
+            failed_starts: 3,
+            retry_at_ms: Some(2500),
+            why: Some("it ended".into()),
+            ..Record::default()
+        };
         let mut domain = with(State::Halted, record);
         domain.status.op = Some(kxl_domain::Op::Starting);
         assert_eq!(
-            (domain.word(), told(&domain, 1000)),
+            (domain.word(), told(&domain, Now { boot_ms: 1000, ..Now::default() })),
             (Word::Backoff, "it ended; next try in 1.5 s".into())
         );
     }

@@ -147,7 +147,6 @@ fn after(
     let mut record = before.clone();
     if let Happened::Ended(ended) = happened {
         record.last_exit = Some(ended.last_exit(rules));
-        record.ended_ms = Some(now_ms);
     }
     match then {
         Then::Nothing => return before.clone(),
@@ -179,9 +178,11 @@ fn after(
         | Then::Restart
         | Then::Stopped => {}
     }
-    let why = why(rules, before, happened, now_ms);
+    let why = why(rules, before, happened);
     // Nothing of this run or of this wait is left.
     record.spent_ms = 0;
+    record.earlier_ms = 0;
+    record.stop_by_ms = None;
     record.since_ms = None;
     record.retry_at_ms = None;
     record.maintenance = None;
@@ -209,18 +210,16 @@ fn after(
     record
 }
 
-/// Why a start failed.
-fn why(rules: &Supervision, before: &Record, happened: &Happened, now_ms: i64) -> Option<String> {
-    let ms = before.elapsed_ms(now_ms);
-    let (seconds, tenths) = (ms / 1000, ms % 1000 / 100);
+/// Why a start failed. The same failure is told in the same words each time, so that an alert about
+/// it is one alert.
+fn why(rules: &Supervision, before: &Record, happened: &Happened) -> Option<String> {
     match happened {
         Happened::LaunchFailed { why, .. } => Some(why.clone()),
-        Happened::Ended(ended) if rules.managed_start => Some(format!(
-            "{} {seconds}.{tenths} s after its launch, before its guest said that it had started",
-            ended.text
-        )),
+        Happened::Ended(ended) if rules.managed_start => {
+            Some(format!("{} before its guest said that it had started", ended.text))
+        }
         Happened::Ended(ended) => Some(format!(
-            "{} after {seconds}.{tenths} s, of {} s that make a start",
+            "{} before the {} s were over that make a start",
             ended.text, rules.startsecs
         )),
         Happened::Guest(GuestWord::Failed { text }) if text.is_empty() => {

@@ -16,7 +16,7 @@ pub use crate::guest::GuestWord;
 pub use machine::{Ended, Happened, Step, follow};
 pub use record::{LastExit, MaintenanceStart, Record};
 pub use table::{If, Phase, TABLE, TableRow, Then, What, table};
-pub use timer::{Timer, next_timer};
+pub use timer::{Timer, next_timer, stop_timer};
 pub use word::{Word, word};
 
 /// Where Xen's actions and these rules meet, for the manual.

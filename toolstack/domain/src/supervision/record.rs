@@ -13,14 +13,17 @@ pub struct Record {
     /// This run counts as started.
     #[serde(skip_serializing_if = "is_false")]
     pub ready: bool,
-    /// Since when the time of this start runs, in milliseconds since 1970; `None` while it stands
-    /// still, with the domain.
+    /// Since when the time of this start runs, in milliseconds of this boot of the host, which no
+    /// setting of a clock moves; `None` while it stands still, with the domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
     /// Milliseconds of this start before that.
     #[serde(skip_serializing_if = "is_zero_ms")]
     pub spent_ms: i64,
-    /// When the next try begins, after one that failed.
+    /// Milliseconds of this start in runs that its guest has ended by a reboot of its own.
+    #[serde(skip_serializing_if = "is_zero_ms")]
+    pub earlier_ms: i64,
+    /// When the next try begins, after one that failed, in milliseconds of this boot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at_ms: Option<i64>,
     /// The guest says that it is at work before it can start.
@@ -29,7 +32,7 @@ pub struct Record {
     /// How the last run ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<LastExit>,
-    /// When that was.
+    /// When that was, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_ms: Option<i64>,
     /// A person wants it off: nothing undoes that but a person's start.
@@ -39,6 +42,9 @@ pub struct Record {
     /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_failed: Option<String>,
+    /// When the power is taken away, if it is not off by then, in milliseconds of this boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_by_ms: Option<i64>,
     /// Why the last start failed, or why nothing follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -51,7 +57,7 @@ pub struct MaintenanceStart {
     pub percent: u8,
     /// With what; may be empty.
     pub text: String,
-    /// When it said so, in milliseconds since 1970.
+    /// When it said so, in milliseconds of this boot.
     pub at_ms: i64,
 }
 
@@ -95,6 +101,33 @@ impl Record {
         Self { last_exit: before.last_exit, ended_ms: before.ended_ms, ..Self::default() }
     }
 
+    /// The record as somebody takes it over at this moment: no time of it is later than the rules
+    /// can have made it. One of a version that wrote the time of day has such times.
+    #[must_use]
+    pub fn taken_over(mut self, stop_wait_secs: u32, now_ms: i64) -> Self {
+        let within = |at: &mut i64, ms: i64| *at = (*at).min(now_ms.saturating_add(ms));
+        if let Some(since) = &mut self.since_ms {
+            within(since, 0);
+        }
+        if let Some(work) = &mut self.maintenance {
+            within(&mut work.at_ms, 0);
+        }
+        if let Some(at) = &mut self.retry_at_ms {
+            within(at, i64::from(self.failed_starts) * 1000);
+        }
+        if let Some(by) = &mut self.stop_by_ms {
+            within(by, i64::from(stop_wait_secs) * 1000);
+        }
+        self
+    }
+
+    /// Milliseconds until the next try.
+    #[must_use]
+    pub fn retry_in_ms(&self, now_ms: i64) -> Option<i64> {
+        let longest = i64::from(self.failed_starts) * 1000;
+        self.retry_at_ms.map(|at| at.saturating_sub(now_ms).clamp(0, longest))
+    }
+
     /// The time of this start stands still: its domain does.
     #[must_use]
     pub fn standing(mut self, now_ms: i64) -> Self {
@@ -116,7 +149,19 @@ impl Record {
         self
     }
 
-    /// Milliseconds of this start until now.
+    /// Its guest reboots in the middle of this start: the limit of the start goes on, while the run
+    /// that follows has to stay up for all of `startsecs`. One that was up begins anew.
+    #[must_use]
+    pub fn rebooting(mut self, now_ms: i64) -> Self {
+        let earlier_ms = self.earlier_ms.saturating_add(self.elapsed_ms(now_ms));
+        self.earlier_ms = if self.ready { 0 } else { earlier_ms };
+        self.ready = false;
+        self.since_ms = None;
+        self.spent_ms = 0;
+        self
+    }
+
+    /// Milliseconds of this run's start until now.
     #[must_use]
     pub fn elapsed_ms(&self, now_ms: i64) -> i64 {
         self.spent_ms + self.since_ms.map_or(0, |since| (now_ms - since).max(0))

@@ -41,7 +41,7 @@ fn rule_1_an_exit_before_startsecs_is_a_failed_start_whatever_the_code() {
         let step = follow(&rules, Phase::Starting, &starting(&rules), &end, NOW + 500);
         assert_eq!(step.then, Then::Retry, "{end:?}");
         assert_eq!(step.record.failed_starts, 1);
-        assert!(step.record.why.unwrap().contains("after 0.5 s, of 10 s"));
+        assert!(step.record.why.unwrap().ends_with("before the 10 s were over that make a start"));
     }
 }
 
@@ -283,6 +283,43 @@ fn a_clock_that_was_set_makes_no_wait_longer_than_its_rule() {
     assert_eq!(next_timer(&rules, &waiting, long_ago), Some((1000, Timer::Retry)));
     assert_eq!(next_timer(&rules, &waiting, NOW + 300), Some((700, Timer::Retry)));
     assert_eq!(next_timer(&rules, &waiting, NOW + 9000), Some((0, Timer::Retry)));
+}
+
+#[test]
+fn a_record_that_tells_the_time_of_day_is_taken_over_with_the_whole_of_each_wait() {
+    let rules = rules(|r| r.managed_start = true);
+    // Written by a version that wrote milliseconds since 1970.
+    let booted = 60_000;
+    let work = Some(MaintenanceStart { percent: 1, text: String::new(), at_ms: NOW });
+    let record = starting(&rules).taken_over(10, booted);
+    assert_eq!(next_timer(&rules, &record, booted), Some((300_000, Timer::Late)));
+    assert_eq!(next_timer(&rules, &record, booted + 300_000), Some((0, Timer::Late)));
+    let record = Record { maintenance: work, ..starting(&rules) }.taken_over(10, booted);
+    assert_eq!(next_timer(&rules, &record, booted + 60_000), Some((0, Timer::Late)));
+    let waiting = Record { failed_starts: 2, retry_at_ms: Some(NOW), ..Record::default() };
+    let waiting = waiting.taken_over(10, booted);
+    assert_eq!(next_timer(&rules, &waiting, booted + 500), Some((1500, Timer::Retry)));
+    let stopping = Record { stop_by_ms: Some(NOW), ..running() }.taken_over(10, booted);
+    assert_eq!(stop_timer(&stopping, 10, booted + 9_000), Some(1000));
+    assert_eq!(stop_timer(&stopping, 10, booted + 11_000), Some(0));
+    assert_eq!(stop_timer(&running(), 10, booted), None);
+}
+
+#[test]
+fn a_guest_that_reboots_before_it_has_started_has_no_more_time_for_that() {
+    let rules = rules(|r| r.start_timeout = Some(30));
+    let reboot = |record: Record, at| {
+        let record = record.rebooting(at);
+        follow(&rules, Phase::Launching, &record, &Happened::Launched, at).record
+    };
+    let record = reboot(reboot(starting(&rules), NOW + 9000), NOW + 18_000);
+    assert_eq!(next_timer(&rules, &record, NOW + 18_000), Some((10_000, Timer::Settled)));
+    let record = reboot(record, NOW + 27_000);
+    assert_eq!(next_timer(&rules, &record, NOW + 27_000), Some((3000, Timer::Late)));
+    // The next try has all of it again, and so has a reboot of one that was up.
+    let failed = follow(&rules, Phase::Starting, &record, &Happened::Late, NOW + 30_000).record;
+    assert_eq!(failed.earlier_ms, 0);
+    assert_eq!(reboot(running(), NOW).earlier_ms, 0);
 }
 
 #[test]

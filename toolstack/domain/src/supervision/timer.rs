@@ -12,6 +12,8 @@ pub enum Timer {
     Settled,
     /// It has not started in time.
     Late,
+    /// A person has stopped it, and it is not off in time.
+    Stop,
 }
 
 /// The limit of a managed start that names none, in seconds.
@@ -28,31 +30,36 @@ impl Supervision {
     }
 }
 
+/// In how many milliseconds a domain that a person has stopped has to be off, if anybody holds it to
+/// that; `wait_secs` is its `stopwaitsecs`.
+#[must_use]
+pub fn stop_timer(record: &Record, wait_secs: u32, now_ms: i64) -> Option<u64> {
+    record.stop_by_ms.map(|by| wait(by.saturating_sub(now_ms), i64::from(wait_secs) * 1000))
+}
+
 /// The next timer of a domain: in how many milliseconds, and what for.
 ///
-/// The clock that the record was written by may have been set since: no wait is longer than its
-/// rule.
+/// `now_ms` is of the clock that counts from the host's boot. No wait is longer than its rule.
 #[must_use]
 pub fn next_timer(rules: &Supervision, record: &Record, now_ms: i64) -> Option<(u64, Timer)> {
-    if let Some(at) = record.retry_at_ms {
-        let longest = i64::from(record.failed_starts) * 1000;
-        return Some((wait(at - now_ms, longest), Timer::Retry));
+    if let Some(ms) = record.retry_in_ms(now_ms) {
+        return Some((wait(ms, ms), Timer::Retry));
     }
     if record.ready || record.stopped_by_person || record.since_ms.is_none() {
         return None;
     }
     let elapsed = record.elapsed_ms(now_ms);
-    let after = |seconds: u32| {
+    let after = |seconds: u32, elapsed: i64| {
         let whole = i64::from(seconds) * 1000;
-        wait(whole - elapsed, whole)
+        wait(whole.saturating_sub(elapsed), whole)
     };
-    let settled = (!rules.managed_start).then(|| (after(rules.startsecs), Timer::Settled));
+    let settled = (!rules.managed_start).then(|| (after(rules.startsecs, elapsed), Timer::Settled));
     let late = match &record.maintenance {
         Some(work) => {
             let interval = i64::from(rules.progress_interval) * 1000;
             Some(wait(work.at_ms + interval - now_ms, interval))
         }
-        None => rules.limit().map(after),
+        None => rules.limit().map(|limit| after(limit, elapsed.saturating_add(record.earlier_ms))),
     };
     let late = late.map(|ms| (ms, Timer::Late));
     // Both at once: it was up for as long as it had to be.

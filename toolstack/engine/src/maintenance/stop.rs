@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use kxl_control::Moved;
-use kxl_domain::{Failure, Kind};
+use kxl_domain::Failure;
 use kxl_store::ListRow;
 
 use super::order::{Circle, Rank, waves};
@@ -17,18 +17,22 @@ impl Host {
     /// them, and higher priorities before lower ones; those of one wave at once. `told` hears of
     /// each as it happens.
     ///
-    /// # Errors
-    /// [`Circle`] as a usage failure; when the configurations cannot be read.
+    /// A domain whose configuration cannot be read is one like any other, and where `after=` of some
+    /// runs in a circle all are stopped at once: stopping works whatever a configuration says. Such
+    /// a circle is given back.
     pub fn stop_all(
         &mut self,
         rows: &[ListRow],
         desk: &Desk,
         told: &mut (dyn FnMut(usize, &Result<Stopped, Failure>) + Send),
-    ) -> Result<(), Failure> {
+    ) -> Option<Circle> {
         let mut facts = Vec::new();
         for row in rows {
-            let maintenance = self.config_of(row)?.map(|config| config.maintenance);
-            let maintenance = maintenance.unwrap_or_default();
+            let config = self.config_of(row).unwrap_or_else(|failure| {
+                tracing::warn!(%failure, "a domain is stopped without its place among others");
+                None
+            });
+            let maintenance = config.map(|config| config.maintenance).unwrap_or_default();
             let after: Vec<_> = maintenance.predecessors().cloned().collect();
             facts.push((maintenance.priority, after));
         }
@@ -37,15 +41,16 @@ impl Host {
             .zip(&facts)
             .map(|(row, (priority, after))| Rank { name: &row.name, priority: *priority, after })
             .collect();
-        let mut order = waves(&ranks).map_err(|circle: Circle| {
-            Failure::because(Kind::Usage, "there is no order for these domains", &circle)
-        })?;
+        let (mut order, circle) = match waves(&ranks) {
+            Ok(order) => (order, None),
+            Err(circle) => (vec![(0..rows.len()).collect()], Some(circle)),
+        };
         order.reverse();
         let errands = vec![Errand { ways: vec![Way::Shutdown] }; rows.len()];
         let hands = Ceasing { rows, told: Mutex::new(told) };
         let pace = Pace { jobs: 1, until: None };
         run(&errands, &order, pace, desk, &hands, &mut |_| ());
-        Ok(())
+        circle
     }
 }
 

@@ -21,7 +21,7 @@ fn a_program_that_ends_before_startsecs_is_tried_again_and_is_fatal_in_the_end()
     host.define("web", &script("web", "exit 0", "startsecs = 60\nstartretries = 1"));
     let start = host.kxl(["start", "web"]).expect(1);
     assert!(start.stderr.contains("it is FATAL"), "{start}");
-    assert!(start.stderr.contains("exit status 0 after "), "{start}");
+    assert!(start.stderr.contains("exit status 0 before the 60 s were over"), "{start}");
     let fatal = status(&host, "web");
     assert_eq!(
         (&fatal["state"], &fatal["supervision"]["failed_starts"]),

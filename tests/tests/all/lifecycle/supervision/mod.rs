@@ -4,6 +4,7 @@
 mod any;
 mod crash;
 mod guests;
+mod stopping;
 mod verbs;
 
 use serde_json::Value;
