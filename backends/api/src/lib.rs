@@ -143,6 +143,13 @@ pub trait Backend {
     /// [`BackendError::Foreign`] for a state that does not fit.
     fn check(&self, spec: &LaunchSpec) -> Result<()>;
 
+    /// The process that has taken the place of one on record that has ended: an emulator that puts
+    /// itself into the background while nobody is there to write that down. None by default.
+    fn successor(&self, attachments: &Attachments) -> Option<Identity> {
+        let _unused = attachments;
+        None
+    }
+
     /// Makes the emulator process and waits until it is ready: for QEMU the answer to
     /// `query-status`, for others what their profile says. With `spec.paused` the guest does not run.
     ///
@@ -251,6 +258,12 @@ pub trait Live {
 
     /// Takes the console's byte stream; `None` when there is none, or the second time.
     fn console(&mut self) -> Option<ConsoleEnd>;
+
+    /// Takes the TCP socket at which the console is to be offered to telnet, listening and
+    /// non-blocking. `None` when it is not to be, or the second time.
+    fn console_listener(&mut self) -> Option<std::net::TcpListener> {
+        None
+    }
 
     /// Takes the host's end of the port by which the guest tells how it stands, or of a way by
     /// which its marked lines come from where no console shows them: a connected socket,

@@ -9,10 +9,13 @@ pub mod listing;
 pub mod profile;
 pub mod program;
 pub mod stratovirt;
+pub mod telnet;
 
 mod auto;
 mod ending;
+mod errand;
 mod files;
+mod ports;
 mod qemu;
 mod sockets;
 #[allow(unsafe_code, reason = "ioctls on interfaces")]
@@ -48,8 +51,10 @@ pub fn backend(
     }
     let profile = Profile::load(name, profiledir)?;
     match profile.control.kind {
-        ControlKind::Qmp => Ok(Box::new(qemu::Driver::new(profile))),
-        ControlKind::Prompt | ControlKind::Signal => Ok(Box::new(terminal::Driver::new(profile))),
+        ControlKind::Qmp if profile.start.arguments.is_some() => {
+            Ok(Box::new(qemu::Driver::new(profile)))
+        }
+        _ => Ok(Box::new(terminal::Driver::new(profile))),
     }
 }
 

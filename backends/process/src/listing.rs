@@ -147,7 +147,11 @@ mod tests {
             assert!(!entry.programs.is_empty() || !entry.missing.is_empty(), "{entry:?}");
         }
         assert_eq!(list[3].missing, [""; 0]);
-        assert!(list[4].missing[0].contains("bad.toml:2: unknown field"), "{:?}", list[4]);
+        assert!(
+            list[4].missing[0].contains("bad.toml:2:1: unknown key \"colour\""),
+            "{:?}",
+            list[4]
+        );
         assert_eq!(list[5].missing, ["own is missing: install the package own-tools"]);
         assert_eq!(list[2].capabilities, ["pause", "save-state", "console"]);
     }

@@ -3,16 +3,31 @@
 //! Built in are `qemu`, `kvm`, `simh` and `any`; an administrator adds files `NAME.toml` to the profile
 //! directory. They are read at use, after the built-in ones, which they cannot replace.
 
+mod consistent;
+mod console;
+mod exit;
+mod mistake;
+mod start;
 mod state;
+mod steering;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kxl_backend::BackendError;
-use kxl_domain::{Capability, CapabilitySet, GuestEvent};
+use kxl_domain::{Capability, CapabilitySet};
 use serde::Deserialize;
 
+pub use console::{Console, ConsoleKind, Ready, ReadyKind};
+pub use exit::{Exit, Meaning, Rule};
+pub use mistake::Mistake;
+use mistake::Wrong;
+pub use start::{Builder, Detach, Start, StartFile};
 pub use state::{Identify, Restore, Save, SaveLive, StateWay, Step};
+pub use steering::{
+    Control, ControlKind, Destroy, DestroyStep, Pause, PauseWay, QmpWay, Reset, Said, Shutdown,
+    ShutdownWay, Sleep,
+};
 
 /// The built-in profiles.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -64,6 +79,9 @@ pub struct Profile {
     /// What its end means.
     #[serde(default)]
     pub exit: Exit,
+    /// What its events mean, by name or `NAME:reason`, for QMP of its own.
+    #[serde(default)]
+    pub events: BTreeMap<String, Meaning>,
     /// How the running state is saved.
     #[serde(default)]
     pub save: Save,
@@ -76,271 +94,6 @@ pub struct Profile {
     /// How the program tells what it is.
     #[serde(default)]
     pub identify: Option<Identify>,
-}
-
-/// The process.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Start {
-    /// Template of the program: a path, or a name searched in `PATH`.
-    pub exec: String,
-    /// Templates of its arguments, one item each.
-    #[serde(default)]
-    pub argv: Vec<String>,
-    /// The arguments are built from the typed configuration instead.
-    #[serde(default)]
-    pub arguments: Option<Builder>,
-    /// Environment beside `PATH`; values are templates.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// Files written before the start.
-    #[serde(default)]
-    pub file: Vec<StartFile>,
-    /// Commands that start the machine, each with the length of its shortest abbreviation.
-    #[serde(default)]
-    pub runs: BTreeMap<String, usize>,
-}
-
-/// A builder of arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Builder {
-    /// QEMU's command line.
-    Qemu,
-    /// kxl-vmm's command line.
-    Kvm,
-}
-
-/// A file written before the start.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StartFile {
-    /// Template of its path; must lie in the runtime directory.
-    pub path: String,
-    /// Template of its contents. A line whose only value is absent is left out.
-    pub text: String,
-}
-
-/// How the emulator is steered.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Control {
-    /// The kind.
-    pub kind: ControlKind,
-    /// The prompt that a stopped emulator shows, for `prompt`.
-    #[serde(default)]
-    pub prompt: Option<String>,
-    /// What is typed at the prompt to let a stopped guest go on.
-    #[serde(default)]
-    pub go_on: Option<String>,
-}
-
-/// The kinds of control.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ControlKind {
-    /// A QMP socket.
-    Qmp,
-    /// A terminal that shows a prompt while the guest stands still.
-    Prompt,
-    /// Signals only.
-    Signal,
-}
-
-/// When the emulator counts as started.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ready {
-    /// The kind of sign.
-    pub kind: ReadyKind,
-    /// How long to wait for it, in milliseconds.
-    #[serde(default = "ten_seconds")]
-    pub timeout_ms: u64,
-}
-
-const fn ten_seconds() -> u64 {
-    10_000
-}
-
-impl Default for Ready {
-    fn default() -> Self {
-        Self { kind: ReadyKind::Alive, timeout_ms: ten_seconds() }
-    }
-}
-
-/// The kinds of readiness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReadyKind {
-    /// It answers `query-status`.
-    Qmp,
-    /// The emulator has taken its terminal out of cooked mode: the guest runs.
-    GuestRuns,
-    /// Its exec has succeeded.
-    Alive,
-}
-
-/// Where the guest's console is.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Console {
-    /// The kind.
-    pub kind: ConsoleKind,
-    /// Pause between two bytes of input, in milliseconds.
-    #[serde(default)]
-    pub pace_ms: Option<u32>,
-}
-
-impl Default for Console {
-    fn default() -> Self {
-        Self { kind: ConsoleKind::Pty, pace_ms: None }
-    }
-}
-
-/// The kinds of console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ConsoleKind {
-    /// A pty that is the emulator's terminal.
-    Pty,
-    /// A unix socket that is handed to the emulator.
-    Socket,
-}
-
-/// How the machine stands still.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pause {
-    /// The way.
-    pub kind: Way,
-}
-
-/// How the guest sleeps in memory.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sleep {
-    /// The way.
-    pub kind: Way,
-}
-
-/// How the guest is asked to end.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Shutdown {
-    /// The way.
-    pub kind: Way,
-    /// Name of the signal without `SIG`, for `signal`.
-    #[serde(default)]
-    pub signal: Option<String>,
-    /// What is typed on the console, for `type`.
-    #[serde(default)]
-    pub text: Option<String>,
-}
-
-/// How the machine is reset.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reset {
-    /// The way.
-    pub kind: Way,
-}
-
-/// A way to have something done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// It cannot be done.
-    #[default]
-    None,
-    /// A QMP command.
-    Qmp,
-    /// A signal.
-    Signal,
-    /// Text typed on the console.
-    Type,
-}
-
-/// How the process is ended.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Destroy {
-    /// A signal sent before KILL, by name without `SIG`; none by default.
-    #[serde(default)]
-    pub signal: Option<String>,
-    /// How long KILL waits after it, in milliseconds; at most 2000.
-    #[serde(default)]
-    pub wait_ms: u64,
-}
-
-/// What the end of the process means.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exit {
-    /// By exit status; `*` = any other.
-    #[serde(default)]
-    pub code: BTreeMap<String, Meaning>,
-    /// Ended by a signal.
-    #[serde(default)]
-    pub signal: Option<Meaning>,
-    /// By the last line of the console that begins with a rule's text.
-    #[serde(default)]
-    pub rule: Vec<Rule>,
-}
-
-/// A line of the console and what it means.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// What the line begins with.
-    #[serde(rename = "match")]
-    pub start: String,
-    /// Its meaning.
-    pub means: Meaning,
-}
-
-/// What an end means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Meaning {
-    /// The guest switched itself off.
-    Poweroff,
-    /// The guest asked for a reboot.
-    Reboot,
-    /// The guest or the emulator crashed.
-    Crash,
-    /// A watchdog fired.
-    Watchdog,
-    /// It stands still because somebody stopped it; the guest has not ended.
-    Stopped,
-}
-
-impl Meaning {
-    /// The guest's event; `None` for [`Meaning::Stopped`].
-    #[must_use]
-    pub const fn event(self) -> Option<GuestEvent> {
-        match self {
-            Self::Poweroff => Some(GuestEvent::Poweroff),
-            Self::Reboot => Some(GuestEvent::Reboot),
-            Self::Crash => Some(GuestEvent::Crash),
-            Self::Watchdog => Some(GuestEvent::Watchdog),
-            Self::Stopped => None,
-        }
-    }
-}
-
-impl Exit {
-    /// What this exit status or signal means.
-    #[must_use]
-    pub fn meaning(&self, code: Option<i32>, signal: Option<i32>) -> Option<GuestEvent> {
-        let rule = match (code, signal) {
-            (Some(code), _) => {
-                self.code.get(&code.to_string()).or_else(|| self.code.get("*")).copied()
-            }
-            (None, Some(_)) => self.signal,
-            (None, None) => None,
-        };
-        rule.and_then(Meaning::event)
-    }
 }
 
 impl Profile {
@@ -393,120 +146,68 @@ impl Profile {
     /// Reads a profile's text.
     ///
     /// # Errors
-    /// [`BackendError::Config`] with `path` and the line.
+    /// [`BackendError::Config`] with the first mistake and its place.
     pub fn parse(text: &str, name: &str, path: &Path) -> Result<Self, BackendError> {
-        let wrong = |line: usize, why: &str| {
-            BackendError::config("backend", format!("{}:{line}: {why}", path.display()))
-        };
-        let profile: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| line_of(text, span.start));
-            wrong(line, error.message().trim())
-        })?;
-        let at = |needle: &str| text.find(needle).map_or(1, |offset| line_of(text, offset));
+        Self::examine(text, Some(name), path)
+            .map_err(|mistake| BackendError::config("backend", mistake.to_string()))
+    }
+
+    /// Reads a profile's text, of this name if one is given.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn examine(text: &str, name: Option<&str>, path: &Path) -> Result<Self, Mistake> {
+        let source = path.display().to_string();
+        let profile: Self =
+            toml::from_str(text).map_err(|error| Mistake::of(&source, text, &error))?;
+        let wrong = |wrong| Mistake::at(&source, text, wrong);
         if profile.schema != 1 {
-            return Err(wrong(at("schema"), "this build reads schema 1"));
+            return Err(wrong(Wrong::at("schema", "this build reads schema 1")));
         }
-        if profile.name != name {
-            return Err(wrong(at("name"), "the name must be that of the file"));
+        if name.is_some_and(|name| profile.name != name) {
+            return Err(wrong(Wrong::at("name", "the name must be that of the file")));
         }
-        profile.consistent().map_err(|(section, why)| wrong(at(section), why))?;
+        consistent::check(&profile).map_err(wrong)?;
         Ok(profile)
     }
 
-    /// Combinations that no driver carries out.
-    fn consistent(&self) -> Result<(), (&'static str, &'static str)> {
-        let qmp = self.control.kind == ControlKind::Qmp;
-        let ways = [
-            ("[pause]", self.pause.kind),
-            ("[sleep]", self.sleep.kind),
-            ("[shutdown]", self.shutdown.kind),
-            ("[reset]", self.reset.kind),
-        ];
-        for (section, way) in ways {
-            if way == Way::Qmp && !qmp {
-                return Err((section, "qmp needs control.kind = \"qmp\""));
-            }
-        }
-        if qmp != self.start.arguments.is_some() {
-            return Err(("[control]", "qmp goes with start.arguments = \"qemu\" or \"kvm\""));
-        }
-        if qmp != (self.console.kind == ConsoleKind::Socket) {
-            return Err(("[console]", "socket goes with control.kind = \"qmp\", pty with others"));
-        }
-        if qmp != (self.ready.kind == ReadyKind::Qmp) {
-            return Err(("[ready]", "qmp goes with control.kind = \"qmp\""));
-        }
-        if (self.control.kind == ControlKind::Prompt) != self.control.prompt.is_some() {
-            return Err(("[control]", "prompt goes with control.kind = \"prompt\""));
-        }
-        if self.control.go_on.is_some() && self.control.prompt.is_none() {
-            return Err(("[control]", "go_on is typed at a prompt"));
-        }
-        if (self.ready.kind == ReadyKind::GuestRuns) && self.control.prompt.is_none() {
-            return Err(("[ready]", "guest-runs needs control.kind = \"prompt\""));
-        }
-        if self.pause.kind == Way::Type || matches!(self.reset.kind, Way::Signal | Way::Type) {
-            return Err(("[pause]", "pause takes none, qmp or signal; reset takes none or qmp"));
-        }
-        if matches!(self.sleep.kind, Way::Signal | Way::Type) {
-            return Err(("[sleep]", "sleep takes none or qmp"));
-        }
-        if (self.shutdown.kind == Way::Signal) != self.shutdown.signal.is_some() {
-            return Err(("[shutdown]", "signal goes with kind = \"signal\""));
-        }
-        if (self.shutdown.kind == Way::Type) != self.shutdown.text.is_some() {
-            return Err(("[shutdown]", "text goes with kind = \"type\""));
-        }
-        for name in [&self.shutdown.signal, &self.destroy.signal].into_iter().flatten() {
-            if signal(name).is_none() {
-                return Err((name_section(self, name), "no such signal; say TERM, INT, HUP, ..."));
-            }
-        }
-        if self.destroy.wait_ms > 2000 {
-            return Err(("[destroy]", "wait_ms is at most 2000: destroy takes at most 3 s"));
-        }
-        state::consistent(self)
+    /// Whether a profile of this name is built in, and cannot be replaced by a file.
+    #[must_use]
+    pub fn is_built_in(name: &str) -> bool {
+        BUILT_IN.iter().any(|(built_in, _)| *built_in == name)
+    }
+
+    /// The templates of what is started and connected to.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = &str> {
+        let (start, console) = (&self.start, &self.console);
+        let single = [&console.port, &console.publish, &console.path, &self.ready.port];
+        let files = start.file.iter().map(|file| &file.text);
+        let all = start.argv.iter().chain(start.env.values()).chain(files);
+        all.chain(single.into_iter().flatten()).chain(&self.shutdown.argv).map(String::as_str)
     }
 
     /// What domains of this profile can do.
     #[must_use]
     pub fn capabilities(&self) -> CapabilitySet {
-        let mut list = vec![Capability::Console];
-        for (capability, way) in [
-            (Capability::Pause, self.pause.kind),
-            (Capability::Powerdown, self.shutdown.kind),
-            (Capability::Reset, self.reset.kind),
-            (Capability::Sleep, self.sleep.kind),
-        ] {
-            if way != Way::None {
-                list.push(capability);
-            }
-        }
-        if self.save.kind != StateWay::None {
-            list.push(Capability::SaveState);
-        }
-        if self.save_live.kind != StateWay::None {
-            list.push(Capability::LiveSave);
-        }
-        if self.start.arguments.is_some() {
-            list.push(Capability::GuestPort);
-        }
+        let ways = [
+            (Capability::Console, self.console.kind != ConsoleKind::None),
+            (Capability::Pause, self.pause.kind != PauseWay::None),
+            (Capability::Powerdown, self.shutdown.kind != ShutdownWay::None),
+            (Capability::Reset, self.reset.kind != QmpWay::None),
+            (Capability::Sleep, self.sleep.kind != QmpWay::None),
+            (Capability::SaveState, self.save.kind != StateWay::None),
+            (Capability::LiveSave, self.save_live.kind != StateWay::None),
+            (Capability::GuestPort, self.start.arguments.is_some()),
+        ];
+        let list: Vec<_> = ways.into_iter().filter_map(|(what, has)| has.then_some(what)).collect();
         CapabilitySet::of(&list)
     }
-}
-
-fn name_section(profile: &Profile, name: &String) -> &'static str {
-    if profile.shutdown.signal.as_ref() == Some(name) { "[shutdown]" } else { "[destroy]" }
 }
 
 /// The signal of this name without `SIG`.
 #[must_use]
 pub fn signal(name: &str) -> Option<nix::sys::signal::Signal> {
     format!("SIG{name}").parse().ok()
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ impl Values {
             ("start", config.start.as_deref().and_then(text)),
             ("exec", path(&config.emulator)),
             ("file", None),
+            ("port", None),
         ]);
         Self { profile: profile.to_owned(), values }
     }
@@ -133,6 +134,45 @@ impl Values {
     }
 }
 
+/// The names of all values.
+pub(crate) const NAMES: &[&str] = &[
+    "name",
+    "uuid",
+    "domid",
+    "rundir",
+    "arch",
+    "machine",
+    "memory_mib",
+    "vcpus",
+    "kernel",
+    "ramdisk",
+    "cmdline",
+    "ini",
+    "start",
+    "exec",
+    "file",
+    "port",
+];
+
+/// What is wrong with a template whatever the domain; `None` when nothing is.
+pub(crate) fn mistake(template: &str) -> Option<String> {
+    let mut rest = template;
+    while let Some((_, hole)) = rest.split_once('{') {
+        let Some((hole, tail)) = hole.split_once('}') else {
+            return Some("a brace is not closed".to_owned());
+        };
+        rest = tail;
+        let name = name_of(hole);
+        if !NAMES.contains(&name) {
+            let meant = kxl_domain::config::nearest(name, NAMES.iter().copied());
+            let meant = meant.map(|meant| format!("; did you mean {{{meant}}}?"));
+            let (meant, known) = (meant.unwrap_or_default(), NAMES.join(", "));
+            return Some(format!("there is no value {{{name}}}{meant} There are {known}"));
+        }
+    }
+    None
+}
+
 fn name_of(hole: &str) -> &str {
     let name = hole.split_once('|').map_or(hole, |(name, _)| name);
     name.strip_suffix('?').unwrap_or(name)
@@ -186,6 +226,18 @@ mod tests {
             let error = values.text(template).unwrap_err().to_string();
             assert!(error.starts_with("start: blanks"), "{error}");
         }
+    }
+
+    #[test]
+    fn every_value_has_its_name_in_the_list() {
+        let mut known: Vec<_> = values(|_| {}).values.keys().copied().collect();
+        let mut names = NAMES.to_vec();
+        known.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(names, known);
+        assert_eq!(mistake("{name}{machine|one}{kernel?}"), None);
+        assert!(mistake("{machin}").unwrap().contains("did you mean {machine}?"));
+        assert!(mistake("{name").unwrap().contains("not closed"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One connection to an emulator's control channel.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,7 +27,7 @@ type Answer = Result<Value, (String, String)>;
 
 /// A command on its way to the connection's task.
 struct Request {
-    name: &'static str,
+    name: Cow<'static, str>,
     arguments: Option<Value>,
     fd: Option<OwnedFd>,
     answer: oneshot::Sender<Result<Answer, Rejected>>,
@@ -107,11 +108,11 @@ impl Client {
     /// Any [`QmpError`].
     pub async fn execute(
         &self,
-        command: &'static str,
+        command: impl Into<Cow<'static, str>>,
         arguments: Option<Value>,
         deadline: Duration,
     ) -> Result<Value, QmpError> {
-        self.send(command, arguments, None, deadline).await
+        self.send(command.into(), arguments, None, deadline).await
     }
 
     /// The same with a descriptor passed along (`getfd`, `add-fd`).
@@ -120,22 +121,23 @@ impl Client {
     /// Any [`QmpError`].
     pub async fn execute_with_fd(
         &self,
-        command: &'static str,
+        command: impl Into<Cow<'static, str>>,
         arguments: Option<Value>,
         fd: OwnedFd,
         deadline: Duration,
     ) -> Result<Value, QmpError> {
-        self.send(command, arguments, Some(fd), deadline).await
+        self.send(command.into(), arguments, Some(fd), deadline).await
     }
 
     async fn send(
         &self,
-        name: &'static str,
+        name: Cow<'static, str>,
         arguments: Option<Value>,
         fd: Option<OwnedFd>,
         deadline: Duration,
     ) -> Result<Value, QmpError> {
-        let command = || name.to_owned();
+        let shown = name.to_string();
+        let command = || shown.clone();
         let (answer, answered) = oneshot::channel();
         self.requests
             .send(Request { name, arguments, fd, answer })
@@ -229,7 +231,7 @@ impl Connection {
         }
         let mut bytes = command.to_string().into_bytes();
         bytes.push(b'\n');
-        tracing::trace!(command = request.name, id, "to the emulator");
+        tracing::trace!(command = %request.name, id, "to the emulator");
         self.unsent_bytes += bytes.len();
         self.unsent.push_back(Unsent { bytes, sent: 0, fd: request.fd });
         self.pending.push_back(Pending { id, answer: request.answer });

@@ -7,7 +7,7 @@ use kxl_domain::{Failure, Op, State, Verb, Wanted};
 use kxl_store::{LiveChange, Severity};
 
 use crate::live::{LiveDomain, Next, error_kind};
-use crate::recorder::identity_of;
+use crate::recorder::{identity_of, to_row};
 use crate::spec::launch_spec;
 
 /// How long an adopted emulator is asked again where it stands: it has just answered, so it is
@@ -26,14 +26,22 @@ impl LiveDomain {
     /// When the emulator lives and cannot be taken up; the domain is left as it is.
     pub async fn adopt(&mut self) -> Result<Next, Failure> {
         let identity = self.row.process.clone().map(|row| identity_of(&row));
-        let Some(identity) = identity.filter(Identity::alive) else {
+        let recorded = identity.filter(Identity::alive);
+        let identity = recorded.or_else(|| self.backend.successor(&self.attachments));
+        let Some(identity) = identity else {
             return self.emulator_was_lost().await;
         };
         let spec = launch_spec(&self.paths, &self.conf, &self.row, Vec::new());
         let attachments = self.attachments.clone();
         match self.backend.adopt(&spec, identity, &attachments).await {
             Ok(live) => {
+                let process = to_row(live.process().identity());
                 self.live = Some(live);
+                if self.row.process.as_ref() != Some(&process) {
+                    self.row.process = Some(process.clone());
+                    let process = Some(Some(process));
+                    self.change(&LiveChange { process, ..LiveChange::default() });
+                }
                 self.take_stock().await
             }
             Err(BackendError::Exited { .. }) => self.emulator_was_lost().await,

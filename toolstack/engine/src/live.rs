@@ -180,6 +180,11 @@ impl LiveDomain {
         self.live.as_mut().and_then(|live| live.console())
     }
 
+    /// Where the console is offered to telnet, once per emulator.
+    pub fn console_listener(&mut self) -> Option<std::net::TcpListener> {
+        self.live.as_mut().and_then(|live| live.console_listener())
+    }
+
     /// The host's end of the guest's port, once per emulator.
     pub fn guest_channel(&mut self) -> Option<std::os::fd::OwnedFd> {
         self.live.as_mut().and_then(|live| live.guest_channel())

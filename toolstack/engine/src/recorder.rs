@@ -57,7 +57,8 @@ fn adjust(pid: i32, score: i16) -> Option<String> {
     Some(format!("oom_protect = {score} is not in force: {error}"))
 }
 
-fn to_row(identity: &Identity) -> ProcessRow {
+/// The row that names an identity.
+pub(crate) fn to_row(identity: &Identity) -> ProcessRow {
     ProcessRow {
         pid: identity.pid,
         start_time: identity.start_time,

@@ -267,6 +267,9 @@ impl Driver {
         if let Some(console) = self.domain.console() {
             self.hub.connect(console, marker);
         }
+        if let Some(listener) = self.domain.console_listener() {
+            self.hub.publish(listener);
+        }
         Next::Continue
     }
 

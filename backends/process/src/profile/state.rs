@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::mistake::Wrong;
 use super::{Profile, StartFile, signal};
 
 /// How the running state is saved.
@@ -120,42 +121,50 @@ const fn a_minute() -> u64 {
     60_000
 }
 
-/// Combinations that no driver carries out: the section and what is wrong.
-pub(super) fn consistent(profile: &Profile) -> Result<(), (&'static str, &'static str)> {
+/// Combinations that no driver carries out.
+pub(super) fn consistent(profile: &Profile) -> Result<(), Wrong> {
+    let wrong = |path: &str, why: &str| Err(Wrong::at(path, why));
     let (save, restore) = (&profile.save, &profile.restore);
     if save.kind != restore.kind {
-        return Err(("[restore]", "what saves a state brings it back: both have the same kind"));
+        return wrong(
+            "restore.kind",
+            "what saves a state brings it back: the kind is that of save",
+        );
     }
     let qmp = profile.start.arguments.is_some();
     if save.kind == StateWay::Qmp && !qmp {
-        return Err(("[save]", "qmp needs control.kind = \"qmp\""));
+        return wrong(
+            "save.kind",
+            "\"qmp\" needs start.arguments: memory is read past an emulator",
+        );
     }
     if !matches!(profile.save_live.kind, StateWay::None | StateWay::Qmp)
         || profile.save_live.kind == StateWay::Qmp && save.kind != StateWay::Qmp
     {
-        return Err(("[save_live]", "it takes none, or qmp where [save] does"));
+        return wrong("save_live.kind", "it takes \"none\", or \"qmp\" where save.kind does");
     }
     let scripted = save.kind == StateWay::Script;
     if scripted && (profile.control.prompt.is_none() || profile.control.go_on.is_none()) {
-        return Err(("[save]", "script needs control.prompt and control.go_on"));
+        return wrong("save.kind", "\"script\" needs control.prompt and control.go_on");
     }
     if scripted && (save.step.is_empty() || save.file.is_none() || save.signal.is_none()) {
-        return Err(("[save]", "script needs signal, file and at least one step"));
+        return wrong("save.kind", "\"script\" needs signal, file and at least one step");
     }
     if scripted && (restore.step.is_empty() || restore.file.is_none()) {
-        return Err(("[restore]", "script needs file and at least one step"));
+        return wrong("restore.kind", "\"script\" needs file and at least one step");
     }
     if scripted && profile.identify.is_none() {
-        return Err(("[save]", "script needs [identify]: a state fits one kind of machine only"));
+        let why = "\"script\" needs [identify]: a state fits one kind of machine only";
+        return wrong("save.kind", why);
     }
     if !scripted && (save.file.is_some() || restore.file.is_some()) {
-        return Err(("[save]", "file goes with kind = \"script\""));
+        return wrong("save.file", "file goes with kind = \"script\"");
     }
     if save.signal.as_deref().is_some_and(|name| signal(name).is_none()) {
-        return Err(("[save]", "no such signal; say INT, USR1, ..."));
+        return wrong("save.signal", "no such signal; say INT, USR1, ...");
     }
     if save.buffered.is_some() == save.flush.is_empty() {
-        return Err(("[save]", "buffered and flush go together"));
+        return wrong("save", "buffered and flush go together");
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Profiles, right and wrong.
 
+use kxl_domain::GuestEvent;
+
 use super::*;
 
 const OWN: &str = r#"schema = 1
@@ -44,14 +46,97 @@ fn a_users_profile_is_read_from_its_directory() {
 #[test]
 fn mistakes_are_named_with_file_and_line() {
     let misspelt = OWN.replace("[pause]\nkind", "[pause]\nkynd");
-    assert!(error(&misspelt).starts_with("backend: /p/own.toml:9: unknown field `kynd`"));
-    assert!(error(&OWN.replace("schema = 1", "schema = 2")).contains("own.toml:1: this build"));
-    assert!(error(&OWN.replace("\"own\"", "\"other\"")).contains("own.toml:2: the name"));
+    assert_eq!(
+        error(&misspelt),
+        "backend: /p/own.toml:9:1: unknown key \"kynd\" in [pause]: it takes kind; did you mean \
+         \"kind\"?"
+    );
+    let variant = OWN.replace("[pause]\nkind = \"signal\"", "[pause]\nkind = \"freezr\"");
+    assert!(
+        error(&variant).contains("own.toml:9:8: \"freezr\" is no value"),
+        "{}",
+        error(&variant)
+    );
+    assert!(error(&variant).ends_with("did you mean \"freezer\"?"), "{}", error(&variant));
+    assert!(error(&OWN.replace("schema = 1", "schema = 2")).contains("own.toml:1:1: this build"));
+    assert!(error(&OWN.replace("\"own\"", "\"other\"")).contains("own.toml:2:1: the name"));
     let impossible = OWN.replace("[pause]\nkind = \"signal\"", "[pause]\nkind = \"qmp\"");
-    assert!(error(&impossible).contains("own.toml:8: qmp needs"), "{}", error(&impossible));
+    assert!(error(&impossible).contains("own.toml:9:1: \"qmp\" needs"), "{}", error(&impossible));
     let signal = format!("{OWN}[shutdown]\nkind = \"signal\"\nsignal = \"HALLO\"\n");
-    assert!(error(&signal).contains("own.toml:10: no such signal"), "{}", error(&signal));
+    assert!(error(&signal).contains("own.toml:12:1: no such signal"), "{}", error(&signal));
+    let hole = OWN.replace("{name}", "{nam}");
+    assert!(error(&hole).contains("own.toml:5:19: there is no value {nam}"), "{}", error(&hole));
     assert!(error("schema = \n").contains("own.toml:1:"));
+}
+
+#[test]
+fn a_mistake_is_shown_with_its_line_and_a_caret_under_it() {
+    let text = OWN.replace("exec =", "\texex =");
+    let mistake = Profile::examine(&text, None, Path::new("own.toml")).unwrap_err();
+    assert_eq!(
+        mistake.shown(),
+        "own.toml:4:2: unknown key \"exex\" in [start]: it takes exec, argv, arguments, env, file, \
+         detach, runs; did you mean \"exec\"?\n  4 | \texex = \"/usr/bin/own\"\n    | \t^^^^\n"
+    );
+    Profile::examine(OWN, None, Path::new("any.toml")).unwrap();
+}
+
+/// A part of [`OWN`], what to put in its place, and what is said of it.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "[pause]",
+        "[console]\nkind = \"telnet\"\n[pause]",
+        "8:2: kind = \"telnet\" needs the key \"port\"",
+    ),
+    (
+        "[pause]",
+        "[console]\nkind = \"pty\"\nport = \"1\"\n[pause]",
+        "10:1: port goes with kind = \"telnet\"",
+    ),
+    (
+        "[pause]",
+        "[console]\nkind = \"unix\"\npath = \"/tmp/x\"\n[pause]",
+        "10:1: expected a path that begins with {rundir}/",
+    ),
+    (
+        "[pause]",
+        "[console]\nkind = \"socket\"\n[pause]",
+        "9:1: \"socket\" goes with start.arguments",
+    ),
+    ("[control]", "detach = \"self\"\n[control]", "a console of another kind"),
+    ("[control]", "detatch = \"self\"\n[control]", "6:1: unknown key \"detatch\" in [start]"),
+    ("[pause]", "[ready]\nkind = \"tcp\"\n[pause]", "9:1: \"tcp\" needs the key \"port\""),
+    ("[pause]", "[ready]\nkind = \"console-match\"\n[pause]", "needs the key \"match\""),
+    ("[pause]", "[shutdown]\nkind = \"script\"\n[pause]", "needs the key \"step\""),
+    ("[pause]", "[shutdown]\nkind = \"exec\"\n[pause]", "needs the key \"argv\""),
+    ("[pause]", "[[destroy.step]]\nwait_ms = 1\n[pause]", "exactly one of qmp, key and signal"),
+    ("[pause]", "[[destroy.step]]\nqmp = \"quit\"\n[pause]", "\"qmp\" needs control.kind"),
+    ("[pause]", "[destroy]\nsignal = \"TERM\"\nwait_ms = 9000\n[pause]", "at most 2000"),
+    ("[pause]", "[events]\nSHUTDOWN = \"poweroff\"\n[pause]", "events come by QMP"),
+    ("kind = \"signal\"\n[pause]", "kind = \"qmp\"\n[pause]", "needs the key \"socket\""),
+    ("[pause]\nkind = \"signal\"", "[pause]\nkind = 3", "9:8: "),
+];
+
+#[test]
+fn each_wrong_combination_is_explained_at_its_key() {
+    for (part, other, said) in WRONG {
+        let text = OWN.replacen(part, other, 1);
+        assert_ne!(text, OWN);
+        let error = error(&text);
+        assert!(error.contains(said), "{other:?}: {error}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_stands_in_a_profile_is_read_or_explained(at in 0usize..200, noise: String) {
+        let mut text: String = OWN.chars().take(at).collect();
+        text.push_str(&noise);
+        text.extend(OWN.chars().skip(at));
+        if let Err(mistake) = Profile::examine(&text, None, Path::new("own.toml")) {
+            proptest::prop_assert!(mistake.shown().contains("own.toml:"));
+        }
+    }
 }
 
 const SCRIPTED: &str = r#"schema = 1
@@ -91,17 +176,20 @@ fn a_script_for_states_must_be_whole() {
         (
             "[restore]\nkind = \"script\"",
             "[restore]\nkind = \"none\"",
-            "[restore]: have the same kind",
+            "[restore]: the kind is that of save",
         ),
         ("[save]\n", "[save]\nbuffered = \"x\"\n", "[save]: buffered and flush"),
-        ("[save]\n", "[save_live]\nkind = \"qmp\"\n[save]\n", "[save_live]: it takes none"),
+        ("[save]\n", "[save_live]\nkind = \"qmp\"\n[save]\n", "[save_live]: it takes \"none\""),
     ] {
         let text = SCRIPTED.replacen(part, other, 1);
         assert_ne!(text, SCRIPTED);
         let (section, why) = said.split_once(": ").unwrap();
-        let line = text.lines().position(|line| line == section).unwrap() + 1;
+        let head = text.lines().position(|line| line == section).unwrap() + 1;
         let error = error(&text);
-        assert!(error.contains(&format!("own.toml:{line}: ")) && error.contains(why), "{error}");
+        let (_, rest) = error.split_once("own.toml:").unwrap();
+        let line: usize = rest.split(':').next().unwrap().parse().unwrap();
+        // At the section's header, or at a key of its own.
+        assert!((head..head + 4).contains(&line) && error.contains(why), "{error}");
     }
     let (head, rest) = SCRIPTED.split_once("[identify]").unwrap();
     let (_, tail) = rest.split_once("[save]").unwrap();

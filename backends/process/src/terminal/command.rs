@@ -5,8 +5,10 @@ use std::os::fd::{OwnedFd, RawFd};
 use kxl_backend::spawn::{self, Attributes};
 use kxl_backend::{BackendError, LaunchSpec, Result};
 
+use super::own::Own;
 use super::streams::{self, Streams};
-use super::{MASTER_FD, Plan, pty};
+use super::{MASTER_FD, Plan, detached, pty};
+use crate::profile::{ConsoleKind, Profile};
 
 /// Puts the command together and opens what the program inherits.
 ///
@@ -14,7 +16,9 @@ use super::{MASTER_FD, Plan, pty};
 /// [`BackendError::Config`] for a user, directory or file that cannot be had.
 pub(super) fn command(
     spec: &LaunchSpec,
+    profile: &Profile,
     plan: &Plan,
+    own: &Own,
     master: &OwnedFd,
     slave: &OwnedFd,
 ) -> Result<(spawn::Command, Streams)> {
@@ -30,7 +34,9 @@ pub(super) fn command(
             command.env(format!("{name}={value}")).map_err(failed)?;
         }
         command.env(format!("HOME={}", user.home.display())).map_err(failed)?;
-        pty::give(slave, user.uid).map_err(failed)?;
+        if profile.console.kind != ConsoleKind::Stdio {
+            pty::give(slave, user.uid).map_err(failed)?;
+        }
     }
     for entry in &plan.env {
         command.env(entry).map_err(failed)?;
@@ -38,18 +44,27 @@ pub(super) fn command(
     for entry in &spec.config.process.environment {
         command.env(entry).map_err(failed)?;
     }
+    if let Some(mark) = &own.mark {
+        command.env(detached::entry(mark)).map_err(failed)?;
+    }
     let standard = streams::open(spec, slave)?;
     for (fd, number) in standard.fds {
         command.fd(fd, number);
     }
     let copy = master.try_clone().map_err(failed)?;
     command.fd(copy, MASTER_FD);
-    if let Some(number) = standard.terminal {
+    // A program that leaves for the background would take a hang-up with it: the end of whoever
+    // leads a terminal's session is one for all in it.
+    let leads = profile.console.kind != ConsoleKind::Stdio && own.mark.is_none();
+    if let Some(number) = standard.terminal.filter(|_| leads) {
         let number: RawFd = number;
         command.controlling_tty(number);
     }
     command.nofile(spec.config.limits.nofile);
     command.attributes(attributes);
+    if let Some(freezer) = &own.freezer {
+        command.cgroup(freezer.dir()).map_err(failed)?;
+    }
     for group in &spec.cgroups {
         command.cgroup(group).map_err(failed)?;
     }

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 
 use kxl_backend::{Attachments, Process};
 use nix::errno::Errno;
@@ -19,8 +20,25 @@ const TERMINAL: &str = "terminal";
 
 /// Writes down which terminal it is.
 pub(super) fn note_terminal(attachments: &mut Attachments, master: &OwnedFd) -> io::Result<()> {
-    attachments.notes.insert(TERMINAL.into(), pty::number(master)?.to_string());
+    attachments.notes.insert(TERMINAL.into(), name_of(master)?);
     Ok(())
+}
+
+/// Standard streams without a terminal: our end, which does not block, and the program's.
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours.into(), theirs.into()))
+}
+
+/// What tells a terminal, or a pair of streams, from others.
+fn name_of(end: &OwnedFd) -> io::Result<String> {
+    let stat = fstat(end)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFSOCK {
+        return Ok(format!("socket {}", stat.st_ino));
+    }
+    Ok(pty::number(end)?.to_string())
 }
 
 /// Writes down which pipe a stream goes through.
@@ -40,8 +58,8 @@ pub(super) fn terminal(
 ) -> io::Result<Option<OwnedFd>> {
     let Some(fd) = taken(process, number)? else { return Ok(None) };
     let noted = attachments.notes.get(TERMINAL);
-    let same = |found: u32| noted.is_none_or(|noted| *noted == found.to_string());
-    Ok(pty::number(&fd).is_ok_and(same).then_some(fd))
+    let same = |found: String| noted.is_none_or(|noted| *noted == found);
+    Ok(name_of(&fd).is_ok_and(same).then_some(fd))
 }
 
 /// An end to read from of the pipe that a stream goes through, under one of these numbers of the

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,7 +22,11 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use super::buffers::Buffers;
+use super::channel::Channel;
+use super::ear::Ear;
+use super::freezer::Freezer;
 use super::hold::Hold;
+use super::outlet::Outlet;
 use super::pty;
 use super::streams::Streams;
 use super::transcript::Transcript;
@@ -75,6 +80,16 @@ pub(crate) struct Shared {
     pub(crate) state_files: StateFiles,
     /// Whether a disk is kept in the emulator's memory.
     pub(crate) buffers: Buffers,
+    /// Who listens to the console for us.
+    pub(crate) ear: Rc<Ear>,
+    /// Where something can be typed.
+    pub(crate) outlet: RefCell<Outlet>,
+    /// The control channel of a profile of one's own.
+    pub(crate) channel: Option<Channel>,
+    /// The group in which it can be frozen.
+    pub(crate) freezer: Option<Freezer>,
+    /// Program and arguments by which the guest is asked to end.
+    pub(crate) button: Vec<OsString>,
 }
 
 /// Where states pass through on their way out of and into an emulator.
@@ -90,6 +105,11 @@ impl Shared {
     /// Whether a disk is kept in the emulator's memory.
     pub(crate) fn buffers(&self) -> bool {
         self.buffers.any()
+    }
+
+    /// Where something can be typed.
+    pub(crate) fn outlet(&self) -> Outlet {
+        self.outlet.borrow().clone()
     }
 
     fn tell(&self, event: Event) {
@@ -111,7 +131,7 @@ impl Shared {
     pub(crate) fn ended(&self) -> Option<GuestEvent> {
         match self.phase.get() {
             Phase::AtPrompt(meaning) => meaning.and_then(Meaning::event),
-            Phase::Starting | Phase::Running => None,
+            Phase::Starting | Phase::Running => self.channel.as_ref().and_then(Channel::ended),
         }
     }
 
@@ -166,11 +186,10 @@ impl Shared {
         }
     }
 
-    fn log(&self, text: &str) {
-        let logged = files::open_log(&self.log, LOG_LIMIT)
-            .map(|(mut log, _)| log.write_all(format!("{text}\n").as_bytes()));
+    fn log(&self, bytes: &[u8]) {
+        let logged = files::open_log(&self.log, LOG_LIMIT).map(|(mut log, _)| log.write_all(bytes));
         if let Err(error) = logged {
-            tracing::warn!(%error, "the end is not in the emulator's log");
+            tracing::warn!(%error, "the emulator's log is not written");
         }
     }
 
@@ -195,7 +214,8 @@ pub(crate) struct Keeper {
     pub(crate) process: Rc<Process>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) terminal: AsyncFd<OwnedFd>,
-    pub(crate) monitor: UnixStream,
+    /// `None` where the console is not the terminal: what is printed there goes into the log.
+    pub(crate) monitor: Option<UnixStream>,
     /// Printed, not yet taken by the monitor.
     pub(crate) printed: VecDeque<u8>,
 }
@@ -206,11 +226,11 @@ impl Keeper {
         let process = Rc::clone(&self.process);
         let mut end = std::pin::pin!(Status::of(&process));
         let mut typed = VecDeque::new();
-        let (mut terminal_open, mut monitor_open) = (true, true);
+        let (mut terminal_open, mut monitor_open) = (true, self.monitor.is_some());
         let mut look_again = None;
         let status = loop {
             if !monitor_open {
-                self.printed.clear();
+                self.let_go();
             }
             self.printed.extend(self.shared.hold.released());
             let mut interest = Interest::READABLE;
@@ -247,7 +267,7 @@ impl Keeper {
                         None => {}
                     }
                 }
-                ready = self.monitor.ready(monitor_interest.unwrap_or(Interest::READABLE)),
+                ready = turn(self.monitor.as_ref(), monitor_interest.unwrap_or(Interest::READABLE)),
                     if monitor_open && monitor_interest.is_some() =>
                 {
                     let Ok(ready) = ready else { monitor_open = false; continue };
@@ -270,20 +290,25 @@ impl Keeper {
         self.printed.extend(self.shared.hold.released());
         self.shared.look();
         self.pass_on_the_rest(monitor_open).await;
+        self.shared.outlet().finish().await;
         self.shared.streams.finish(&self.shared.events).await;
         let Self { shared, monitor, .. } = self;
         let exit = shared.exit(status);
-        shared.log(&exit.text);
+        shared.log(format!("{}\n", exit.text).as_bytes());
         told.send_replace(Some(exit.clone()));
         // The end of the console before the end of the process: what it said counts until then.
         drop(monitor);
+        if let Some(freezer) = &shared.freezer {
+            freezer.remove();
+        }
         shared.tell(Event::Exited(exit));
     }
 
     /// Takes what was typed; false when the monitor's end is closed.
     fn hear(&self, typed: &mut VecDeque<u8>) -> bool {
         let mut buffer = [0; 1024];
-        match self.monitor.try_read(&mut buffer) {
+        let Some(monitor) = &self.monitor else { return false };
+        match monitor.try_read(&mut buffer) {
             Ok(0) => false,
             Ok(count) => {
                 typed.extend(&buffer[..count]);
@@ -295,34 +320,55 @@ impl Keeper {
 
     /// Passes on what an emulator printed before its end, for as long as it is taken.
     async fn pass_on_the_rest(&mut self, monitor_open: bool) {
+        if !monitor_open {
+            self.let_go();
+        }
         self.pass_on();
         while monitor_open && !self.printed.is_empty() {
-            let room = tokio::time::timeout(LAST_OUTPUT, self.monitor.writable()).await;
+            let room = turn(self.monitor.as_ref(), Interest::WRITABLE);
+            let room = tokio::time::timeout(LAST_OUTPUT, room).await;
             let left = self.printed.len();
             self.pass_on();
             // Readable and hung up look like room, too.
-            if !matches!(room, Ok(Ok(()))) || (left == self.printed.len() && self.is_closed()) {
+            if !matches!(room, Ok(Ok(_))) || (left == self.printed.len() && self.is_closed()) {
                 return;
             }
         }
     }
 
+    /// What was printed and nobody takes: where it is no console it goes into the log.
+    fn let_go(&mut self) {
+        if self.monitor.is_none() && !self.printed.is_empty() {
+            self.shared.log(self.printed.make_contiguous());
+        }
+        self.printed.clear();
+    }
+
     /// Whether the monitor's end is closed.
     fn is_closed(&self) -> bool {
         let mut byte = [0];
-        matches!(self.monitor.try_read(&mut byte), Ok(0))
+        self.monitor.as_ref().is_none_or(|monitor| matches!(monitor.try_read(&mut byte), Ok(0)))
     }
 
     fn pass_on(&mut self) {
+        let Some(monitor) = &self.monitor else { return };
         while !self.printed.is_empty() {
             let (part, _) = self.printed.as_slices();
-            match self.monitor.try_write(part) {
+            match monitor.try_write(part) {
                 Ok(count) => drop(self.printed.drain(..count)),
                 Err(_) => return,
             }
         }
         // A burst must not pin its memory for the life of an idle domain.
         self.printed.shrink_to(4096);
+    }
+}
+
+/// Waits for the monitor's turn, where it has one.
+async fn turn(monitor: Option<&UnixStream>, interest: Interest) -> io::Result<tokio::io::Ready> {
+    match monitor {
+        Some(monitor) => monitor.ready(interest).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -335,6 +381,7 @@ pub(crate) fn take(fd: &OwnedFd, shared: &Shared, printed: &mut VecDeque<u8>) ->
     }
     // Also what a guest prints, which cannot be told apart in time: a false alarm costs a moment.
     shared.buffers.read(&buffer[..count]);
+    shared.ear.hear(&buffer[..count]);
     if shared.hold.held() {
         shared.hold.hear(&buffer[..count]);
         return Ok(());

@@ -1,6 +1,7 @@
 //! One living emulator on a terminal.
 
 use std::cell::Cell;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -17,10 +18,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::dialogue::Before;
+use super::freezer::Freezer;
 use super::identify::Nature;
 use super::keeper::{Phase, Shared};
-use crate::ending;
-use crate::profile::{self, Way};
+use crate::profile::{ConsoleKind, PauseWay};
 
 /// How long a signal may take to show.
 const SIGNAL: Duration = Duration::from_secs(5);
@@ -31,6 +32,8 @@ pub(crate) struct Terminal {
     pub(crate) shared: Rc<Shared>,
     pub(crate) receiver: Option<mpsc::UnboundedReceiver<Event>>,
     pub(crate) console: Option<OwnedFd>,
+    /// Where the console is offered to telnet.
+    pub(crate) listener: Option<TcpListener>,
     pub(crate) exit: watch::Receiver<Option<Exit>>,
     /// The task beside it, and those that empty its streams.
     pub(crate) tasks: Vec<JoinHandle<()>>,
@@ -85,9 +88,15 @@ impl Terminal {
 
     /// Stands still or goes on; nothing where it is so already.
     pub(super) async fn stop_or_go(&mut self, stop: bool) -> Result<()> {
-        if self.shared.profile.pause.kind != Way::Signal {
-            return Err(self.lacks(Capability::Pause));
+        match self.shared.profile.pause.kind {
+            PauseWay::None => Err(self.lacks(Capability::Pause)),
+            PauseWay::Qmp => self.by_channel(stop).await,
+            PauseWay::Freezer if self.shared.freezer.is_some() => self.by_freezer(stop).await,
+            PauseWay::Signal | PauseWay::Freezer => self.by_signal(stop).await,
         }
+    }
+
+    async fn by_signal(&mut self, stop: bool) -> Result<()> {
         let stopped = self.run_state()? == RunState::Stopped;
         let at_prompt = matches!(self.shared.phase.get(), Phase::AtPrompt(_));
         if stop {
@@ -137,38 +146,18 @@ impl Terminal {
             return self.leave_prompt().await;
         }
         match self.shared.profile.control.go_on.clone() {
-            Some(text) => self.type_in(&format!("{text}\r")).await,
+            Some(text) => self.shared.type_in(&format!("{text}\r"), self.pace).await,
             None => Err(self.lacks(Capability::Pause)),
         }
     }
 
-    /// Types on the terminal, as slowly as the profile says.
-    async fn type_in(&self, text: &str) -> Result<()> {
-        for byte in text.bytes() {
-            nix::unistd::write(&self.shared.master, &[byte])
-                .map_err(|errno| BackendError::io("cannot type on the console", errno))?;
-            if let Some(pace) = self.pace {
-                tokio::time::sleep(pace).await;
-            }
+    async fn report(&self) -> Result<Report> {
+        let frozen = self.shared.freezer.as_ref().is_some_and(Freezer::frozen);
+        let stopped = self.run_state()? == RunState::Stopped || frozen;
+        if let Some(channel) = self.shared.channel.as_ref().filter(|_| !stopped) {
+            let (state, ended) = (channel.state().await?, channel.ended());
+            return Ok(Report { state, ended, memory_mib: None, vcpus: None });
         }
-        Ok(())
-    }
-
-    async fn press_the_button(&self) -> Result<()> {
-        let shutdown = &self.shared.profile.shutdown;
-        self.run_state()?;
-        match (shutdown.kind, &shutdown.signal, &shutdown.text) {
-            (Way::Signal, Some(name), _) => match profile::signal(name) {
-                Some(signal) => self.signal(signal),
-                None => Err(self.lacks(Capability::Powerdown)),
-            },
-            (Way::Type, _, Some(text)) => self.type_in(text).await,
-            _ => Err(self.lacks(Capability::Powerdown)),
-        }
-    }
-
-    fn report(&self) -> Result<Report> {
-        let stopped = self.run_state()? == RunState::Stopped;
         let ended = self.shared.ended();
         let state = match self.shared.phase.get() {
             _ if ended.is_some() => State::Shutdown,
@@ -177,18 +166,6 @@ impl Terminal {
             Phase::Starting | Phase::Running => State::Running,
         };
         Ok(Report { state, ended, memory_mib: None, vcpus: None })
-    }
-
-    async fn end(&self) -> Result<Exit> {
-        let destroy = &self.shared.profile.destroy;
-        if let Some(signal) = destroy.signal.as_deref().and_then(profile::signal)
-            && self.process.identity().alive()
-        {
-            let _gone = self.process.signal(signal);
-            let wait = Duration::from_millis(destroy.wait_ms);
-            let _still_there = tokio::time::timeout(wait, self.process.gone()).await;
-        }
-        ending::destroy(&self.process, self.exit.clone()).await
     }
 }
 
@@ -215,6 +192,9 @@ impl Live for Terminal {
 
     fn console(&mut self) -> Option<ConsoleEnd> {
         let stream = self.console.take()?;
+        if self.shared.profile.console.kind != ConsoleKind::Pty {
+            return Some(ConsoleEnd::Socket { stream, pace: self.pace });
+        }
         match self.shared.master.try_clone() {
             Ok(master) => Some(ConsoleEnd::Relay { stream, master, pace: self.pace }),
             Err(error) => {
@@ -226,6 +206,10 @@ impl Live for Terminal {
 
     fn guest_channel(&mut self) -> Option<OwnedFd> {
         self.shared.streams.channel()
+    }
+
+    fn console_listener(&mut self) -> Option<TcpListener> {
+        self.listener.take()
     }
 
     fn pause(&mut self) -> Local<'_, Result<()>> {
@@ -241,7 +225,7 @@ impl Live for Terminal {
     }
 
     fn reset(&mut self) -> Local<'_, Result<()>> {
-        Box::pin(async { Err(self.lacks(Capability::Reset)) })
+        Box::pin(self.reset_by_channel())
     }
 
     fn state_size(&mut self) -> Local<'_, Result<StateSize>> {
@@ -261,7 +245,7 @@ impl Live for Terminal {
     }
 
     fn query(&mut self) -> Local<'_, Result<Report>> {
-        Box::pin(async { self.report() })
+        Box::pin(self.report())
     }
 
     fn destroy(&mut self) -> Local<'_, Result<Exit>> {

@@ -4,17 +4,27 @@
 //! pty stays, and a later monitor takes the master back with `pidfd_getfd`. A plain program that
 //! closes what it does not know is taken up without.
 
+mod adopt;
 mod buffers;
+mod channel;
 mod command;
+mod detached;
 mod dialogue;
+mod ear;
+mod freezer;
 mod hold;
 mod identify;
 mod inherited;
 mod keeper;
+mod line;
 mod live;
+mod outlet;
 mod output;
+mod own;
+mod plan;
 #[allow(unsafe_code, reason = "window size of a pty")]
 mod pty;
+mod readiness;
 mod regular;
 mod restore;
 #[allow(unsafe_code, reason = "credentials of one thread")]
@@ -23,7 +33,10 @@ mod room;
 mod said;
 mod save;
 mod streams;
+mod tail;
+mod talk;
 mod transcript;
+mod ways;
 mod wires;
 
 use std::cell::{Cell, RefCell};
@@ -44,20 +57,24 @@ use kxl_backend::{
     Attachments, Backend, BackendError, LaunchSpec, Live, Local, Process, Recorder, Result,
     check_guest_events, spawn,
 };
-use kxl_domain::{CapabilitySet, DomainConfig, GuestEvent};
+use kxl_domain::{CapabilitySet, DomainConfig};
 use tokio::sync::{mpsc, watch};
 
-use crate::files::{self, Kind};
 use crate::kill::Doomed;
-use crate::profile::{ControlKind, Meaning, Profile, ReadyKind, Way};
-use crate::program;
-use crate::template::Values;
+use crate::ports;
+use crate::profile::{ConsoleKind, ControlKind, Detach, Profile, ReadyKind, ShutdownWay};
 
 use buffers::Buffers;
+use channel::Channel;
 use command::command;
+use detached::Reaper;
+use ear::Ear;
 use hold::{Hold, Note};
 use keeper::{Keeper, Phase, Shared, StateFiles};
 use live::Terminal;
+use outlet::{Outlet, Where};
+use own::Own;
+use plan::Plan;
 use streams::Streams;
 use transcript::Transcript;
 use wires::{Guard, Wires};
@@ -78,18 +95,13 @@ const BUFFERS: &str = "buffers";
 /// Name of the administrator's command file as it is run for a restore.
 const RESTORE_INI: &str = "restore.ini";
 
+/// How long our own listener of the emulator before may take to go.
+const OWN_LISTENER: Duration = Duration::from_secs(2);
+
 /// The driver.
 #[derive(Debug)]
 pub(crate) struct Driver {
     profile: Profile,
-}
-
-/// What is run.
-struct Plan {
-    program: PathBuf,
-    args: Vec<std::ffi::OsString>,
-    env: Vec<std::ffi::OsString>,
-    files: Vec<(PathBuf, Vec<u8>)>,
 }
 
 impl Driver {
@@ -97,83 +109,37 @@ impl Driver {
         Self { profile }
     }
 
-    fn plan(&self, spec: &LaunchSpec) -> Result<Plan> {
-        let config = &spec.config;
-        let start = &self.profile.start;
-        let mut values = Values::of(&self.profile.name, spec);
-        let program = self.program(config, &values)?;
-        if let Some(ini) = &config.ini {
-            files::check("ini", ini, Kind::Regular, false)?;
-        }
-        if let Some(kernel) = &config.boot.kernel {
-            files::check("kernel", kernel, Kind::Regular, false)?;
-        }
-        let mut args = Vec::new();
-        for template in &start.argv {
-            args.extend(values.argument(template)?);
-        }
-        args.extend(config.emulator_args.iter().map(std::ffi::OsString::from));
-        let mut env = Vec::new();
-        for (name, template) in &start.env {
-            if let Some(entry) = values.argument(&format!("{name}={template}"))? {
-                env.push(entry);
-            }
-        }
-        let mut files = Vec::new();
-        let restores = spec.image.is_some();
-        if let (true, Some(path)) = (restores, &config.ini) {
-            let ours = spec.rundir.join(RESTORE_INI);
-            files.push((ours.clone(), restore::ini(&self.profile, path)?));
-            values = values.with("ini", ours);
-        }
-        let texts = if restores { &self.profile.restore.start } else { &start.file };
-        for file in texts {
-            let path = values.argument(&file.path)?.map(PathBuf::from).unwrap_or_default();
-            if path.parent() != Some(spec.rundir.as_path()) {
-                let why =
-                    format!("profile {}: {} is not in {{rundir}}", self.profile.name, file.path);
-                return Err(BackendError::config("backend", why));
-            }
-            files.push((path, values.text(&file.text)?));
-        }
-        Ok(Plan { program, args, env, files })
-    }
-
-    fn program(&self, config: &DomainConfig, values: &Values) -> Result<PathBuf> {
-        if let Some(own) = &config.emulator {
-            return program::find(own)
-                .ok_or_else(|| BackendError::file("exec", own, "no executable file of that name"));
-        }
-        let name = PathBuf::from(values.argument(&self.profile.start.exec)?.unwrap_or_default());
-        if !name.is_absolute() && name.components().count() != 1 {
-            let why = format!("{}: expected a plain name or an absolute path", name.display());
-            return Err(BackendError::config("machine", why));
-        }
-        program::find(&name).ok_or_else(|| BackendError::Missing {
-            what: name.display().to_string(),
-            hint: self.profile.package.as_ref().map_or_else(
-                || "no executable file of that name in PATH".to_owned(),
-                |package| format!("install the package {package}"),
-            ),
-        })
-    }
-
     async fn start(&self, spec: &LaunchSpec, recorder: &mut dyn Recorder) -> Result<Box<dyn Live>> {
-        let plan = self.plan(spec)?;
+        let own = Own::make(&self.profile, spec)?;
+        let values = own.values(&self.profile, spec);
+        let place = Where::of(&self.profile.console, &values)?;
+        let publish = outlet::port(&values, self.profile.console.publish.as_deref())?;
+        let ready_at = outlet::port(&values, self.profile.ready.port.as_deref())?;
+        let plan = self.plan(spec, values)?;
         let program = plan.program.display().to_string();
         let failed = |error: std::io::Error| BackendError::not_started(&program, &error);
         restore::fits(&self.profile, spec, &plan.program)?;
+        let listener = match publish {
+            Some(port) => Some(published(port).await?),
+            None => None,
+        };
         for (path, text) in &plan.files {
             write(path, text).map_err(|error| {
                 BackendError::io(format!("cannot write {}", path.display()), error)
             })?;
         }
+        let user = Attributes::of(&spec.config)?.user.map(|user| user.uid);
+        place.prepare(user)?;
         for note in [ENDED, PROMPT, BUFFERS] {
             save::remove(&spec.rundir.join(note));
         }
-        let (master, slave) = pty::open().map_err(failed)?;
+        let (master, slave) = match self.profile.console.kind {
+            ConsoleKind::Stdio => inherited::pair().map_err(failed)?,
+            _ => pty::open().map_err(failed)?,
+        };
         let wires = Wires::of(&master).map_err(failed)?;
-        let (command, streams) = command(spec, &plan, &master, &slave)?;
+        let reaper = own.mark.as_deref().map(Reaper::new).transpose()?;
+        let (command, streams) = command(spec, &self.profile, &plan, &own, &master, &slave)?;
         drop(slave);
         tracing::info!(command = command.line(), "launch");
         let gated = spawn::spawn(command).map_err(failed)?;
@@ -185,27 +151,43 @@ impl Driver {
         };
         inherited::note_terminal(&mut attachments, &master).map_err(failed)?;
         streams.note(&mut attachments).map_err(failed)?;
+        own.note(&mut attachments, gated.identity());
         recorder
             .record(gated.identity(), &attachments)
             .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
         let image = spec.image.as_ref();
         let stopped = spec.paused && image.is_none();
         let process = if stopped { gated.open_stopped() } else { gated.open() };
-        let process = Doomed::new(process.map_err(failed)?);
+        let mut process = Doomed::new(process.map_err(failed)?);
+        if let Some(reaper) = reaper {
+            let found = reaper.find(&program, process.get(), &master, self.patience()).await?;
+            process = Doomed::new(found);
+            detached::note_emulator(&mut attachments);
+            recorder
+                .record(process.get().identity(), &attachments)
+                .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
+        }
 
-        let shared = self.shared(spec, master, streams, Phase::Starting)?;
+        let shared = self.shared(spec, master, streams, Phase::Starting, &own)?;
         if image.is_some() {
             shared.hold.take(Note::Empty);
         }
-        let mut terminal = self.assemble(spec, process.keep(), shared, wires, &plan.program);
+        let (keep, path) = (process.keep(), &plan.program);
+        let mut terminal = self.assemble(spec, keep, shared, wires, place, path);
         let mut guard = Guard(Some(Rc::clone(&terminal.process)));
         match image {
             Some(image) => terminal.load(Arc::clone(&image.device), &program).await?,
             None if stopped => {}
-            None => self.ready(&terminal, &program).await?,
+            None => terminal.ready(&program, ready_at).await?,
         }
         guard.disarm();
+        terminal.listener = listener;
         Ok(Box::new(terminal))
+    }
+
+    /// How long a start may take.
+    const fn patience(&self) -> Duration {
+        Duration::from_millis(self.profile.ready.timeout_ms)
     }
 
     /// What handle and task share.
@@ -215,9 +197,11 @@ impl Driver {
         master: OwnedFd,
         streams: Streams,
         phase: Phase,
+        own: &Own,
     ) -> Result<Received> {
         let (events, receiver) = mpsc::unbounded_channel();
-        let values = Values::of(&self.profile.name, spec);
+        own.tell(&events);
+        let values = own.values(&self.profile, spec);
         // What is left there is of a save or restore whose monitor has died.
         let place = |template: &Option<String>| {
             let path = template.as_ref().map(|text| values.argument(text)).transpose()?.flatten();
@@ -236,6 +220,18 @@ impl Driver {
             restore: place(&self.profile.restore.file)?,
         };
         let sign = self.profile.save.buffered.as_deref();
+        let socket = self.profile.control.socket.as_deref();
+        let socket = socket.map(|template| values.argument(template)).transpose()?.flatten();
+        let channel = socket
+            .map(|path| Channel::new(path.into(), self.profile.events.clone(), events.clone()));
+        let mut button = Vec::new();
+        for template in &self.profile.shutdown.argv {
+            button.extend(values.argument(template)?);
+        }
+        let ear = Rc::new(Ear::default());
+        if self.profile.ready.kind == ReadyKind::ConsoleMatch {
+            ear.open();
+        }
         let mut profile = self.profile.clone();
         if let Some(signal) = spec.config.stop.signal {
             profile.shutdown.signal = Some(signal.as_str().to_owned());
@@ -253,6 +249,11 @@ impl Driver {
             hold: Hold::new(spec.rundir.join(PROMPT)),
             state_files,
             buffers: Buffers::new(sign, spec.rundir.join(BUFFERS)),
+            ear,
+            outlet: RefCell::new(Outlet::Nothing),
+            channel,
+            freezer: own.freezer.clone(),
+            button,
         });
         Ok(Received { shared, receiver })
     }
@@ -264,6 +265,7 @@ impl Driver {
         process: Process,
         received: Received,
         wires: Wires,
+        place: Where,
         program: &Path,
     ) -> Terminal {
         let Received { shared, receiver } = received;
@@ -274,11 +276,14 @@ impl Driver {
             tracing::error!(%error, "the program's output is not read");
             Vec::new()
         });
+        let no_console = matches!(place, Where::Nowhere);
+        let (outlet, monitor) = place.open(&process, wires.ours, &shared.ear);
+        shared.outlet.replace(outlet);
         let keeper = Keeper {
             process: Rc::clone(&process),
             shared: Rc::clone(&shared),
             terminal: wires.terminal,
-            monitor: wires.ours,
+            monitor,
             printed: VecDeque::new(),
         };
         let pace = spec.config.console.pace_ms.or(self.profile.console.pace_ms);
@@ -286,7 +291,8 @@ impl Driver {
             process,
             shared,
             receiver: Some(receiver),
-            console: Some(wires.theirs),
+            listener: None,
+            console: (!no_console).then_some(wires.theirs),
             exit,
             tasks: [tokio::task::spawn_local(keeper.run(told))].into_iter().chain(served).collect(),
             pace: pace.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into())),
@@ -298,129 +304,6 @@ impl Driver {
             owed: Cell::new(false),
             unsure: false,
             restarts: restore::restarts(&self.profile, spec),
-        }
-    }
-
-    /// Waits until the guest runs, or says why it does not.
-    async fn ready(&self, terminal: &Terminal, program: &str) -> Result<()> {
-        if self.profile.ready.kind != ReadyKind::GuestRuns {
-            return Ok(());
-        }
-        let shared = &terminal.shared;
-        let launch_failed = |why: String| BackendError::Launch { program: program.to_owned(), why };
-        let deadline = Duration::from_millis(self.profile.ready.timeout_ms);
-        let runs = async {
-            loop {
-                shared.look();
-                if let Some(exit) = terminal.exit.borrow().as_ref() {
-                    return Err(launch_failed(exit.text.clone()));
-                }
-                match shared.phase.get() {
-                    Phase::Running => return Ok(()),
-                    // It ran and ended before we could look: a launch that succeeded.
-                    Phase::AtPrompt(Some(meaning)) if meaning != Meaning::Stopped => return Ok(()),
-                    Phase::AtPrompt(_) => {
-                        return Err(launch_failed(format!(
-                            "it stands at its prompt: {}",
-                            shared.words()
-                        )));
-                    }
-                    // A terminal's mode changes without waking anybody; only while starting.
-                    Phase::Starting => tokio::time::sleep(Duration::from_millis(3)).await,
-                }
-            }
-        };
-        tokio::time::timeout(deadline, runs).await.unwrap_or_else(|_| {
-            Err(BackendError::TimedOut {
-                waited_for: format!("start of the guest ({})", shared.words()),
-                after: deadline,
-            })
-        })
-    }
-
-    async fn take_up(
-        &self,
-        spec: &LaunchSpec,
-        identity: Identity,
-        attachments: &Attachments,
-    ) -> Result<Box<dyn Live>> {
-        let gone = |error: std::io::Error| BackendError::Exited { text: error.to_string() };
-        let process = Process::open(identity).map_err(gone)?;
-        let (master, lost) = self.master_of(&process, attachments)?;
-        pty::unblock(&master).map_err(|error| BackendError::io("the console", error))?;
-        let stopped = process
-            .identity()
-            .stat()
-            .is_some_and(|stat| stat.state == kxl_backend::process::RunState::Stopped);
-        let at_rest = self.profile.control.prompt.is_some() && pty::cooked(&master);
-        let wires = Wires::of(&master)
-            .map_err(|error| BackendError::io("cannot set up the console", error))?;
-        let (streams, closed) = Streams::take_back(&spec.config, &process, attachments)?;
-        let shared = self.shared(spec, master, streams, Phase::Running)?;
-        shared.tell_lost(lost.into_iter().chain(closed));
-        let held = at_rest.then(|| shared.hold.left()).flatten();
-        match held {
-            Some(note) => {
-                shared.phase.set(Phase::AtPrompt(Some(Meaning::Stopped)));
-                shared.hold.take(note);
-            }
-            // It was about to come to its prompt and has not.
-            None => save::remove(&spec.rundir.join(PROMPT)),
-        }
-        let program = attachments.emulator.split_once(' ').map_or("", |(_, path)| path);
-        let mut terminal = self.assemble(spec, process, shared, wires, Path::new(program));
-        terminal.unsure = held.is_some();
-        if at_rest && held.is_none() {
-            Self::find_out(spec, &terminal.shared, stopped).await;
-        }
-        Ok(Box::new(terminal))
-    }
-
-    /// The terminal of a running program. One that is steered by its terminal keeps it; a plain one
-    /// may have closed it and gets one in its place that nobody is on.
-    fn master_of(
-        &self,
-        process: &Process,
-        attachments: &Attachments,
-    ) -> Result<(OwnedFd, Option<&'static str>)> {
-        let number = attachments.pty_fd.unwrap_or(MASTER_FD);
-        let failed = |error| BackendError::io("cannot take the console back", error);
-        if let Some(master) = inherited::terminal(process, attachments, number).map_err(failed)? {
-            return Ok((master, None));
-        }
-        if self.profile.control.prompt.is_some() {
-            return Err(failed(std::io::Error::other("the emulator has closed it")));
-        }
-        let (master, _slave) = pty::open().map_err(failed)?;
-        Ok((master, Some("console")))
-    }
-
-    /// Why an adopted emulator stands at its prompt: by what it printed since, else by the note of
-    /// the monitor that read it.
-    async fn find_out(spec: &LaunchSpec, shared: &Shared, stopped: bool) {
-        // What waits in the terminal is read by the task within one turn of the loop.
-        for _ in 0..20 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            if matches!(shared.phase.get(), Phase::AtPrompt(_)) {
-                return;
-            }
-        }
-        let note = fs::read_to_string(spec.rundir.join(ENDED)).ok();
-        let meaning = note.and_then(|text| GuestEvent::parse(text.trim())).map(|how| match how {
-            GuestEvent::Poweroff => Meaning::Poweroff,
-            GuestEvent::Reboot => Meaning::Reboot,
-            GuestEvent::Crash => Meaning::Crash,
-            GuestEvent::Watchdog => Meaning::Watchdog,
-        });
-        // Stopped and silent: it was launched paused and has not begun.
-        if meaning.is_some() || !(stopped && shared.transcript.borrow().is_empty()) {
-            shared.phase.set(Phase::AtPrompt(meaning));
-            if let Some(how) = shared.ended() {
-                // Whether the earlier monitor still acted on it, the engine's record knows.
-                let _nobody_listens = shared.events.send(kxl_backend::Event::GuestEnded(how));
-            }
-        } else {
-            shared.phase.set(Phase::Starting);
         }
     }
 }
@@ -435,15 +318,26 @@ impl Backend for Driver {
     }
 
     fn check(&self, spec: &LaunchSpec) -> Result<()> {
-        let plan = self.plan(spec)?;
+        if spec.paused && self.profile.start.detach == Detach::Itself {
+            let why = format!(
+                "{} puts itself into the background and cannot be launched paused",
+                self.profile.name
+            );
+            return Err(BackendError::config("backend", why));
+        }
+        let plan = self.plan(spec, Own::sample().values(&self.profile, spec))?;
         check_guest_events(self, &spec.config)?;
         let simulator = self.profile.control.kind == ControlKind::Prompt;
         let honours = if simulator { Honours::Simulator } else { Honours::PlainProgram };
-        let by_signal = self.profile.shutdown.kind == Way::Signal;
+        let by_signal = self.profile.shutdown.kind == ShutdownWay::Signal;
         rules::refuse(&spec.config, &self.profile.name, honours, by_signal)?;
         streams::check(&spec.config)?;
         Attributes::of(&spec.config)?;
         restore::fits(&self.profile, spec, &plan.program)
+    }
+
+    fn successor(&self, attachments: &Attachments) -> Option<Identity> {
+        Own::of(attachments).mark.as_deref().and_then(detached::successor)
     }
 
     fn launch<'a>(
@@ -478,6 +372,26 @@ impl std::ops::Deref for Received {
     }
 }
 
+/// Listens on a port that a profile publishes the console at. The listener of the emulator before,
+/// our own, goes within a moment.
+async fn published(port: u16) -> Result<std::net::TcpListener> {
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let until = tokio::time::Instant::now() + OWN_LISTENER;
+    loop {
+        let error = match ports::listen(port) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        if !ports::listens(own, port) || tokio::time::Instant::now() > until {
+            let holder = ports::holder(port).map(|who| format!("it is taken by {who}"));
+            let why = holder.unwrap_or_else(|| error.to_string());
+            let why = format!("the console cannot be offered at port {port} of 127.0.0.1: {why}");
+            return Err(BackendError::config("backend", why));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Writes a private file, whole or not at all.
 fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
@@ -487,6 +401,8 @@ fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     fs::rename(&new, path)
 }
 
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod refusal_tests;
 #[cfg(test)]

@@ -11,7 +11,9 @@ use kxl_domain::image::MemoryLayout;
 
 use super::tests::{counter, driver, each, launched};
 use super::*;
+use crate::program;
 use crate::testing::{Record, Scratch, Typist, monitor, next, report, rests};
+use kxl_domain::GuestEvent;
 
 /// A sink that keeps the device stream, as much as there is room for.
 #[derive(Clone, Default)]

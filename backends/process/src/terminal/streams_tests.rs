@@ -287,11 +287,11 @@ fn warnings(live: &mut Box<dyn Live>) -> Vec<String> {
 }
 
 /// A script for a shell that can close any descriptor, as a program does that closes all it does
-/// not know.
+/// not know. It reports by a child: a redirection of its own would take its output away for a moment.
 fn closing(what: &str, rest: &str) -> String {
     format!(
-        "exec bash -c 'exec {what}; echo > closed; while [ ! -e go ]; do sleep 0.01; done; {rest}; \
-         echo > flag; while [ ! -e end ]; do sleep 0.01; done'"
+        "exec bash -c 'exec {what}; (echo > closed); while [ ! -e go ]; do sleep 0.01; done; {rest}; \
+         (echo > flag); while [ ! -e end ]; do sleep 0.01; done'"
     )
 }
 

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use kxl_backend::Event;
-use kxl_domain::State;
+use kxl_domain::{GuestEvent, State};
 use nix::sys::signal::Signal;
 
 use super::*;
+use crate::program;
 use crate::testing::{Record, Scratch, Typist, monitor, next, report, rests};
 use kxl_domain::config::model::GuestEvents;
 

@@ -6,10 +6,12 @@
 
 mod log;
 mod stream;
+mod telnet;
 mod viewer;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -47,6 +49,8 @@ struct Inner {
     input: Option<mpsc::Sender<Vec<u8>>>,
     window: Option<stream::Window>,
     tasks: Vec<AbortHandle>,
+    /// Takes viewers by telnet, while the emulator lives.
+    published: Option<AbortHandle>,
     /// Ends when the emulator's side is closed and all that it said was read.
     reading: Option<JoinHandle<()>>,
     /// Who wants the lines by which a guest tells how it stands.
@@ -74,6 +78,7 @@ impl Hub {
             input: None,
             window: None,
             tasks: Vec::new(),
+            published: None,
             reading: None,
             ear,
             marked: Marked::default(),
@@ -112,6 +117,19 @@ impl Hub {
             }
             Err(error) => tracing::warn!(%error, "the console cannot be read"),
         }
+    }
+
+    /// Offers the console to viewers by telnet, until the emulator's side is closed.
+    pub(crate) fn publish(self: &Rc<Self>, listener: TcpListener) {
+        let task = tokio::task::spawn_local(telnet::listen(listener, Rc::downgrade(self)));
+        let before = self.0.borrow_mut().published.replace(task.abort_handle());
+        before.inspect(AbortHandle::abort);
+    }
+
+    /// The emulator's side is closed: no more viewers by telnet until the next one is there. Those
+    /// who are stay.
+    fn closed(&self) {
+        self.0.borrow_mut().published.take().inspect(AbortHandle::abort);
     }
 
     /// What the emulator said.
@@ -195,6 +213,7 @@ impl Hub {
         for task in inner.tasks.drain(..) {
             task.abort();
         }
+        inner.published.take().inspect(AbortHandle::abort);
         inner.log.marker(text);
         inner.tell(&Frame::End(text.to_owned()));
         inner.viewers.clear();

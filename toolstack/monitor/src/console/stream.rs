@@ -51,7 +51,12 @@ pub(super) async fn read(mut from: pipe::Receiver, hub: Weak<Hub>) {
     loop {
         match from.read(&mut chunk).await {
             // A pty whose last slave is closed answers EIO.
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => {
+                if let Some(hub) = hub.upgrade() {
+                    hub.closed();
+                }
+                return;
+            }
             Ok(n) => match hub.upgrade() {
                 Some(hub) => hub.output(&chunk[..n]),
                 None => return,

@@ -43,6 +43,16 @@ impl Viewer {
         self.writer
     }
 
+    /// What comes next for this viewer; `None` when it could not follow.
+    pub(super) async fn next(&mut self) -> Option<Frame> {
+        self.frames.recv().await
+    }
+
+    /// Where it can write, if it may at the moment.
+    pub(super) fn input(&self) -> Option<mpsc::Sender<Vec<u8>>> {
+        self.hub.input_of(self.id)
+    }
+
     /// Passes frames both ways until either side hangs up or the domain ends.
     pub(crate) async fn serve(
         mut self,
@@ -110,7 +120,9 @@ async fn inwards(hub: &Hub, id: u64, read: &mut BufReader<OwnedReadHalf>) -> io:
 }
 
 /// Room for one more chunk in the emulator's input; `None` when that emulator is gone.
-async fn room(input: Option<&mpsc::Sender<Vec<u8>>>) -> Option<mpsc::Permit<'_, Vec<u8>>> {
+pub(super) async fn room(
+    input: Option<&mpsc::Sender<Vec<u8>>>,
+) -> Option<mpsc::Permit<'_, Vec<u8>>> {
     match input {
         Some(input) => input.reserve().await.ok(),
         None => std::future::pending().await,
