@@ -18,6 +18,11 @@ const PAGES: &[&str] = &[
     "kxl-monitor.8",
     "kxl-supervision.7",
     "kxl-vmm.8",
+    "vmcfg.1",
+    "vmconsole.1",
+    "vmlist.1",
+    "vmstart.1",
+    "vmstop.1",
 ];
 
 #[test]

@@ -10,6 +10,7 @@ pub(crate) use self::import::Import;
 pub(crate) use self::service::{Restart, Start, Status, Stop};
 pub(crate) use self::shell::{Gate, GateVerb, Release, ShellArgs};
 pub(crate) use self::state::{Clone, Disks, Image, Restore, Resume, Return, Save, Suspend};
+pub(crate) use self::vm::{StopScriptVerb, Vm, VmCfg, VmConsole, VmList, VmStart, VmStop, VmVerb};
 use crate::commands::host::args::{Autostart, HostArgs};
 use crate::terminal::escape;
 
@@ -18,6 +19,7 @@ mod import;
 mod service;
 mod shell;
 mod state;
+mod vm;
 
 /// Manages domains over KVM, QEMU, SIMH and other emulators.
 #[derive(Debug, Parser)]
@@ -127,6 +129,11 @@ pub(crate) enum Command {
     Autostart(Autostart),
     /// Register the programs of a supervisord.conf as domains
     Import(Import),
+    /// Look after the emulators of this host; without a verb by a menu
+    Vm(Vm),
+    /// Look after the script that shuts the guests of emulators down
+    #[command(subcommand)]
+    StopScript(StopScriptVerb),
     /// Read commands at a prompt
     Shell(ShellArgs),
     /// End monitors; their domains run on and are adopted by the next command
@@ -180,6 +187,15 @@ pub(crate) struct New {
     /// What to register.
     #[command(flatten)]
     pub(crate) source: Source,
+    /// The program that runs it; a configuration of Charon needs it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) emulator: Option<PathBuf>,
+    /// One line for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Start it with the host
+    #[arg(long)]
+    pub(crate) autostart: bool,
     /// Show what would be registered and touch nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,

@@ -5,6 +5,7 @@
 //! needs it.
 
 mod args;
+mod charon;
 mod commands;
 mod crowd;
 mod ending;
@@ -23,6 +24,7 @@ mod terminal;
 mod text;
 mod transcript;
 mod view;
+mod vm;
 mod worker;
 mod xl;
 
@@ -43,7 +45,10 @@ fn main() -> ExitCode {
         Some(flavour) => xl::main(flavour, words),
         None if name == worker::NAME => worker::main(words),
         None if name == kxl_engine::HOOKS_PROGRAM => hooks::main(),
-        None => commands::main(),
+        None => match vm::verb_of(&name) {
+            Some(verb) => commands::main(&["vm", verb]),
+            None => commands::main(&[]),
+        },
     };
     if let Some(signal) = terminal::interrupt::ends_by() {
         terminal::interrupt::end_by(signal);

@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kxl_domain::charon;
 use kxl_domain::config::{self, Parsed, Rules};
 use kxl_domain::{Failure, Kind};
 use kxl_engine::{Conf, monitor_program};
 use serde::Deserialize;
 
-use crate::report;
+use crate::{charon as of_charon, report};
 
 /// The words of a command line, sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -66,6 +67,12 @@ pub(crate) fn load(words: &Words) -> Result<Parsed, Failure> {
     };
     let text = match &words.file {
         Some(file) if is_json(&text) => stratovirt(file)?,
+        Some(file) if charon::is_charon(&text) => {
+            if !words.overrides.iter().any(|word| word.trim_start().starts_with("exec")) {
+                return Err(of_charon::no_emulator(file));
+            }
+            of_charon::translate(file, &text)?
+        }
         _ => text,
     };
     let defaults = Conf::domain_defaults()?;

@@ -32,6 +32,7 @@ mod restoring;
 mod returning;
 mod saving;
 mod saying;
+pub mod script;
 mod service;
 mod spec;
 mod stamp;

@@ -75,8 +75,9 @@ impl Store {
     /// `NotManaged`.
     pub fn set_managed(&self, uuid: DomainUuid, change: ManagedChange) -> Result<()> {
         self.ready()?;
-        let ManagedChange { wanted, state, reason, detail, config, autostart, image } = change;
-        let rest = Rest { wanted, state, reason, detail, image, supervision: None };
+        let ManagedChange { wanted, state, reason, detail, config, autostart, image, supervision } =
+            change;
+        let rest = Rest { wanted, state, reason, detail, image, supervision };
         self.registry().write(&self.paths, "change a domain", |db| {
             if !registry::set_rest(db, uuid, &rest, &self.boot_id)? {
                 return Err(StoreError::NotManaged { uuid }.into());

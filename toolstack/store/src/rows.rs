@@ -208,6 +208,8 @@ pub struct ManagedChange {
     pub autostart: Option<bool>,
     /// The image that it is; `Some(None)` when its state was thrown away.
     pub image: Option<Option<ImageId>>,
+    /// What is remembered of its starts and ends.
+    pub supervision: Option<Record>,
 }
 
 /// What a domain needs to become live.

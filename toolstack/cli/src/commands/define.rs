@@ -8,12 +8,19 @@ use serde_json::json;
 use super::Exit;
 use super::image::short;
 use crate::args::{Delete, New};
+use crate::charon::Beside;
 use crate::commands::create;
-use crate::{out, report, source};
+use crate::{out, report, source, vm};
 
 /// Registers a domain.
 pub(crate) fn new(args: New) -> Exit {
-    let words = create::words(args.source)?;
+    let mut words = create::words(args.source)?;
+    let beside = Beside {
+        emulator: args.emulator,
+        description: args.description,
+        autostart: args.autostart,
+    };
+    words.overrides.extend(beside.overrides()?);
     let parsed = source::load(&words)?;
     create::warn(&parsed);
     if args.dry_run {
@@ -59,9 +66,12 @@ fn delete_one(host: &mut Host, row: &ListRow, with_image: bool) -> Result<(), Fa
             .hint(format!("it is gone when it ends; kxl destroy {} ends it", row.name)));
     }
     if with_image {
-        return host.delete_with_images(row);
+        host.delete_with_images(row)?;
+        vm::forget(host, row.uuid);
+        return Ok(());
     }
     host.delete(row)?;
+    vm::forget(host, row.uuid);
     let left = host.images_made_of(&row.uuid.to_string())?;
     if !left.is_empty() {
         report::note(&format!("domain \"{}\" is deleted, and {}", row.name, how_to_remove(&left)));

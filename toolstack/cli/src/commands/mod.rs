@@ -25,6 +25,7 @@ mod status;
 mod wait;
 mod why;
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Parser;
@@ -32,11 +33,13 @@ use kxl_domain::{Failure, Kind, Verb};
 use kxl_engine::{Host, Outcome};
 use kxl_store::ListRow;
 
-pub(crate) use list::config as config_of;
+pub(crate) use console::console;
+pub(crate) use list::{all as all_rows, config as config_of};
+pub(crate) use service::{start, stop};
 
 use crate::args::{Cli, Command, Log};
 use crate::gate::{behalf, client};
-use crate::{out, report};
+use crate::{out, report, vm};
 
 /// How long a command waits for the backend of a domain that it starts; the start goes on after
 /// it. Firmware under emulation on a loaded host takes tens of seconds at most.
@@ -53,9 +56,12 @@ pub(crate) type Exit = Result<u8, Failure>;
 
 /// Runs `kxl` and returns its exit status: 0 when everything was done, else
 /// [`Kind::exit_code`] of the failure; of several failures the highest.
-pub(crate) fn main() -> u8 {
+///
+/// `called` is what stands before the words: a program may be called by a name that is a verb.
+pub(crate) fn main(called: &[&str]) -> u8 {
     let admitted = behalf::who().map_or(Ok(()), |who| behalf::admit(&who));
-    let cli = match admitted.map(|()| Cli::try_parse()) {
+    let line = ["kxl"].iter().chain(called).map(OsString::from).chain(std::env::args_os().skip(1));
+    let cli = match admitted.map(|()| Cli::try_parse_from(line)) {
         Ok(Ok(cli)) => cli,
         Ok(Err(error)) => return usage(&error),
         Err(failure) => return told(&failure),
@@ -64,7 +70,7 @@ pub(crate) fn main() -> u8 {
     let done = match cli.command {
         // What belongs to the caller and not to the host.
         command @ (Command::Shell(_) | Command::Gate(_) | Command::Completion(_)) => run(command),
-        _ if elsewhere => words().and_then(client::run),
+        _ if elsewhere => words(called).and_then(client::run),
         command => run(command),
     };
     done.unwrap_or_else(|failure| told(&failure))
@@ -76,13 +82,19 @@ fn told(failure: &Failure) -> u8 {
 }
 
 /// The words of our command line, from the verb on.
-fn words() -> Result<Vec<String>, Failure> {
-    let words: Result<Vec<String>, _> = std::env::args_os()
-        .skip(1)
-        .skip_while(|word| word == "--gate")
-        .map(|w| w.into_string())
-        .collect();
+fn words(called: &[&str]) -> Result<Vec<String>, Failure> {
+    let own = std::env::args_os().skip(1).skip_while(|word| word == "--gate");
+    let words: Result<Vec<String>, _> =
+        called.iter().map(OsString::from).chain(own).map(|w| w.into_string()).collect();
     words.map_err(|_| Failure::new(Kind::Usage, "what goes through the gate has to be UTF-8"))
+}
+
+/// Carries out a command line that was put together by a command.
+pub(crate) fn typed(words: &[&str]) -> Exit {
+    match Cli::try_parse_from(["kxl"].iter().chain(words)) {
+        Ok(cli) => run(cli.command),
+        Err(error) => Ok(usage(&error)),
+    }
 }
 
 /// Help goes to standard output with status 0, a wrong command line to standard error with 2.
@@ -143,6 +155,8 @@ fn run(command: Command) -> Exit {
         Command::Host(args) => host::host(args),
         Command::Autostart(args) => autostart::autostart(&args),
         Command::Import(args) => import::import(&args),
+        Command::Vm(args) => vm::vm(args),
+        Command::StopScript(verb) => vm::stop_script(&verb),
         Command::Shell(args) => shell::shell(&args),
         Command::Release(args) => release::release(&args),
         Command::Gate(args) => gate::gate(&args),

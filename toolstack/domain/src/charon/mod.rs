@@ -22,6 +22,7 @@ mod model;
 mod nic;
 mod service;
 mod statement;
+pub mod stop_script;
 
 pub use check::{HostNics, NicFinding, managed_nics};
 pub use console::ConsoleLine;

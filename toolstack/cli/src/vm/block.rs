@@ -1,0 +1,137 @@
+//! All about one emulator.
+
+use std::fs;
+use std::path::Path;
+
+use kxl_domain::charon::{ConsoleLine, NicFinding, ServiceState};
+
+use super::guest_status::Response;
+use super::roster::Entry;
+use super::{console_log, screen};
+use crate::text::add;
+use crate::view::{tame, when};
+
+/// How much of a pre-start script is shown, and how much is read for that.
+const LINES: usize = 3;
+const MOST: usize = 4096;
+
+/// The lines about an entry, with what its guest has answered.
+pub(super) fn render(entry: &Entry, response: Option<&Response>, now_ms: i64) -> String {
+    let mut out = String::new();
+    let star = if entry.is_default { " *" } else { "" };
+    add(&mut out, format_args!("\n{}{star}\n", entry.seen.row.name));
+    let mut put = |key: &str, value: &str| add(&mut out, format_args!("  {key:<22} {value}\n"));
+    let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
+    put("Emulator", &entry.emulator());
+    put("Configuration file", &path(entry.file()));
+    put("CPU", &number(entry.cpus().map(u64::from)));
+    put("Memory (MiB)", &number(entry.memory_mib()));
+    put("State", &screen::state(entry, now_ms));
+    if let Some(why) = why(entry) {
+        put("Because", &tame::line(&why));
+    }
+    put("Model", entry.model().unwrap_or("-"));
+    put("Description", entry.config.description.as_deref().unwrap_or("-"));
+    put("Start on boot", if entry.autostart { "YES" } else { "NO" });
+    put("Stop script", &entry.stop_script.to_string());
+    if let Some(script) = &entry.config.scripts.prestart {
+        put("Pre-start script", &script.display().to_string());
+        for line in first_lines(script) {
+            put("", &format!("| {line}"));
+        }
+    }
+    if let Some((key, moment)) = moments(entry) {
+        put(key, &when::moment(moment));
+    }
+    put("OOM protection", &oom(entry.oom_score()));
+    if entry.config.scripts.guest_status.is_some() {
+        let told = response.map_or("-".to_owned(), ToString::to_string);
+        put("Guest OS response", &told);
+    }
+    put("Console port", &console(entry));
+    let log = entry.log();
+    put("Log file", &path(log.as_deref()));
+    if let Some(log) = log.filter(|_| entry.state == ServiceState::Active) {
+        for (at, line) in console_log::licence(&log).iter().enumerate() {
+            put(if at == 0 { "Licence" } else { "" }, line);
+        }
+    }
+    let nics: Vec<String> = entry.nics.iter().map(|(name, found)| nic(name, found)).collect();
+    put("Network interfaces", &if nics.is_empty() { "-".to_owned() } else { nics.join(", ") });
+    out
+}
+
+fn path(path: Option<&Path>) -> String {
+    path.map_or("-".to_owned(), |path| path.display().to_string())
+}
+
+/// Why a failed one has failed.
+fn why(entry: &Entry) -> Option<String> {
+    if entry.state != ServiceState::Failed {
+        return None;
+    }
+    let record = &entry.seen.row.supervision;
+    let detail = Some(entry.seen.row.detail.clone());
+    let why = record.stop_failed.clone().or_else(|| record.why.clone()).or(detail);
+    why.filter(|why| !why.is_empty())
+}
+
+/// When it was started, or when it ended.
+pub(super) fn moments(entry: &Entry) -> Option<(&'static str, i64)> {
+    if entry.seen.domid.is_some() {
+        return entry.seen.row.started_ms.map(|ms| ("Started", ms));
+    }
+    entry.seen.row.supervision.ended_ms.map(|ms| ("Stopped", ms))
+}
+
+fn oom(score: i32) -> String {
+    match score {
+        -1000 => "YES (never picked)".to_owned(),
+        score if score < 0 => format!("YES ({score})"),
+        _ => "NO".to_owned(),
+    }
+}
+
+fn console(entry: &Entry) -> String {
+    match entry.facts.as_ref().map(|facts| &facts.console) {
+        Some(ConsoleLine::Port(port)) => port.to_string(),
+        Some(ConsoleLine::Physical(device)) => format!("- (serial line {device})"),
+        Some(ConsoleLine::None) | None => "-".to_owned(),
+    }
+}
+
+fn nic(name: &str, findings: &[NicFinding]) -> String {
+    let numbers: String = findings.iter().map(|f| format!(" ({})", f.number())).collect();
+    format!("{}{numbers}", tame::line(name))
+}
+
+/// What the numbers behind interfaces mean, where there are any.
+pub(super) fn legend(entries: &[Entry]) -> Option<String> {
+    let found = |finding: &NicFinding| {
+        entries.iter().flat_map(|entry| &entry.nics).any(|(_, all)| all.contains(finding))
+    };
+    let told: Vec<String> = NicFinding::ALL
+        .into_iter()
+        .filter(found)
+        .map(|finding| format!("({}) {finding}", finding.number()))
+        .collect();
+    (!told.is_empty()).then(|| format!("\nNetwork interfaces: {}\n", told.join(", ")))
+}
+
+/// The first lines of a script, without what starts its interpreter being anything special.
+pub(super) fn first_lines(script: &Path) -> Vec<String> {
+    let Ok(meta) = fs::metadata(script) else { return vec!["(it cannot be read)".to_owned()] };
+    if !meta.is_file() {
+        return vec!["(it is no file)".to_owned()];
+    }
+    let mut bytes = Vec::new();
+    let read = fs::File::open(script).and_then(|file| {
+        let mut file = std::io::Read::take(file, MOST as u64);
+        std::io::Read::read_to_end(&mut file, &mut bytes)
+    });
+    if let Err(error) = read {
+        return vec![format!("(it cannot be read: {error})")];
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().take(LINES).map(|line| tame::line(line).trim_end().to_owned()).collect()
+}

@@ -1,0 +1,230 @@
+//! `kxl stop-script`: the script by which the guests of a host are shut down.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kxl_domain::charon::stop_script::{Case, StopScript, common_status, new_script, with_cases};
+use kxl_domain::{DomainConfig, Failure, Kind};
+use kxl_engine::Host;
+use kxl_store::ListRow;
+use serde_json::json;
+
+use super::{cfg, config_of, own_file, roster};
+use crate::commands::{self, Exit};
+use crate::text::add;
+use crate::{out, report};
+
+/// The text of the common script, if there is one.
+pub(super) fn common_text(host: &Host) -> Option<String> {
+    fs::read_to_string(host.paths.stop_script()).ok()
+}
+
+/// How far the common script has got for a domain.
+pub(super) fn status(common: Option<&str>, config: &DomainConfig) -> StopScript {
+    match (common, own_file(config)) {
+        (None, _) => StopScript::NotFound,
+        (Some(script), Some(file)) => common_status(script, &file.display().to_string()),
+        (Some(script), None) => common_status(script, config.name.as_str()),
+    }
+}
+
+/// Says beforehand that a stop takes the power away from a guest.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub(super) fn warn_of_power_off(host: &mut Host, row: &ListRow) -> Result<(), Failure> {
+    let config = config_of(host, row)?;
+    // Other emulators have a power button.
+    if config.emulator_config.is_none() || !config.maintenance.stop_command.is_empty() {
+        return Ok(());
+    }
+    let status = roster::status_of(&config, common_text(host).as_deref());
+    if !status.is_ready() {
+        report::warning(&format!(
+            "domain \"{}\" has no stop script ({status}): for its guest this is a power-off",
+            row.name
+        ));
+    }
+    Ok(())
+}
+
+/// The domains that the script is for, each with its configuration.
+fn domains(host: &mut Host) -> Result<Vec<(ListRow, DomainConfig)>, Failure> {
+    let mut found = Vec::new();
+    for row in commands::all_rows(host)?.into_iter().filter(|row| row.managed) {
+        if let Some(config) = commands::config_of(host, row.uuid)?
+            && config.emulator_config.is_some()
+        {
+            found.push((row, config));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Makes the script, or adds what is missing in it.
+pub(super) fn create(quiet: bool) -> Exit {
+    let mut host = Host::open()?;
+    let cases: Vec<Case> = domains(&mut host)?
+        .into_iter()
+        .filter(|(_, config)| config.scripts.stop.is_none())
+        .filter_map(|(row, config)| {
+            let configuration = own_file(&config)?.display().to_string();
+            Some(Case { domain: row.name.to_string(), configuration })
+        })
+        .collect();
+    let path = host.paths.stop_script();
+    let told = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            write(&path, &new_script(&cases))?;
+            format!("{}: made, with {}\n", path.display(), counted(cases.len()))
+        }
+        Err(error) => {
+            let attempt = format!("cannot read {}", path.display());
+            return Err(Failure::because(Kind::Failed, attempt, &error));
+        }
+        Ok(text) => {
+            let missing = cases
+                .iter()
+                .filter(|case| common_status(&text, &case.configuration) == StopScript::CaseNotSet)
+                .count();
+            if missing > 0 {
+                let more = with_cases(&text, &cases).ok_or_else(|| no_place(&path))?;
+                write(&path, &more)?;
+            }
+            format!("{}: {} added\n", path.display(), counted(missing))
+        }
+    };
+    if !quiet {
+        out::print(&told)?;
+        out::print("kxl stop-script edit lets you customize it\n")?;
+    }
+    Ok(0)
+}
+
+fn counted(cases: usize) -> String {
+    if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") }
+}
+
+fn no_place(path: &Path) -> Failure {
+    let text = format!("{} is not one that kxl has made: no place for new cases", path.display());
+    Failure::new(Kind::Denied, text).hint("kxl stop-script edit lets you add them")
+}
+
+/// Puts a new script in the place of the old one, at once.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::because(Kind::Failed, format!("cannot write {}", path.display()), &error)
+    };
+    let mode = fs::metadata(path).map_or(0o700, |meta| meta.permissions().mode() & 0o777);
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&new)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        drop(fs::remove_file(&new));
+    }
+    written.map_err(failed)
+}
+
+/// Edits the script, and checks it then.
+pub(super) fn edit(quiet: bool) -> Exit {
+    let host = Host::open()?;
+    let path = host.paths.stop_script();
+    if !path.exists() {
+        let text = format!("there is no stop script {}", path.display());
+        return Err(Failure::new(Kind::Failed, text).hint("kxl stop-script create makes one"));
+    }
+    cfg::edit(&path)?;
+    drop(host);
+    if quiet {
+        let wrong = path_is_wrong(&path);
+        wrong.map_or(Ok(0), Err)
+    } else {
+        check(false)
+    }
+}
+
+/// Tells how far the script has got for each domain. The status is 1 where a guest would lose its
+/// power.
+pub(super) fn check(as_json: bool) -> Exit {
+    let mut host = Host::open()?;
+    let path = host.paths.stop_script();
+    let common = common_text(&host);
+    let wrong = if common.is_some() { path_is_wrong(&path) } else { None };
+    let mut rows = Vec::new();
+    for (row, config) in domains(&mut host)? {
+        rows.push((row, roster::status_of(&config, common.as_deref()), config));
+    }
+    let ready = rows.iter().all(|(_, status, _)| status.is_ready()) && wrong.is_none();
+    if as_json {
+        let domains: Vec<_> = rows
+            .iter()
+            .map(|(row, status, config)| {
+                json!({
+                    "name": row.name.as_str(),
+                    "configuration_file": own_file(config),
+                    "script": config.scripts.stop.as_ref().unwrap_or(&path),
+                    "status": status.to_string(),
+                    "ready": status.is_ready(),
+                })
+            })
+            .collect();
+        out::print_json(
+            &json!({ "script": path, "exists": common.is_some(), "domains": domains }),
+        )?;
+    } else {
+        let mut text = String::new();
+        let there = if common.is_some() { "" } else { ": not found" };
+        add(&mut text, format_args!("{}{there}\n", path.display()));
+        let width = rows.iter().map(|(row, ..)| row.name.as_str().len()).max().unwrap_or(0);
+        for (row, status, config) in &rows {
+            let file = own_file(config).map(|file| file.display().to_string()).unwrap_or_default();
+            let own = config.scripts.stop.as_ref();
+            let own = own.map_or(String::new(), |own| format!("  {}", own.display()));
+            let name = &row.name;
+            add(&mut text, format_args!("{name:<width$}  {status:<15}  {file}{own}\n"));
+        }
+        out::print(&text)?;
+    }
+    if let Some(failure) = wrong {
+        report::failure(&failure);
+    }
+    Ok(if ready { 0 } else { Kind::Failed.exit_code() })
+}
+
+/// What keeps a script from being run: its mode, or a mistake that its own shell finds.
+fn path_is_wrong(path: &Path) -> Option<Failure> {
+    let name = path.display();
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    if mode & 0o111 == 0 {
+        return Some(
+            Failure::new(Kind::Failed, format!("{name} is not executable"))
+                .hint(format!("chmod 0700 {name}")),
+        );
+    }
+    let text = fs::read_to_string(path).ok()?;
+    let shell = text.lines().next()?.strip_prefix("#!")?.split_whitespace().next()?;
+    if !matches!(Path::new(shell).file_name()?.to_str()?, "sh" | "bash" | "dash" | "ksh") {
+        return None;
+    }
+    let output = Command::new(shell).arg("-n").arg(path).stdin(Stdio::null()).output().ok()?;
+    (!output.status.success()).then(|| {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Failure::new(Kind::Failed, format!("{name} cannot be run: {said}"))
+            .hint("kxl stop-script edit")
+    })
+}

@@ -1,0 +1,164 @@
+//! Running a script of the operator's from a command, with a deadline, and hearing what it says.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// How much of what it says is kept; the rest is read and dropped.
+const KEPT: usize = 4096;
+
+/// How often a script is looked at that has closed its output.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What to run, without a shell.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// What it finds in its environment besides ours.
+    pub env: Vec<(OsString, OsString)>,
+    /// How long it may take.
+    pub patience: Duration,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself.
+    Status {
+        /// Its exit code; `None` when a signal ended it.
+        code: Option<i32>,
+        /// What it wrote to its standard output, or the beginning of that.
+        said: String,
+    },
+    /// It took too long, and was ended with all that it had started in its process group.
+    TooLate,
+}
+
+/// Runs a script to its end.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run(script: &Script) -> io::Result<Ended> {
+    let until = Instant::now() + script.patience;
+    let mut child = Command::new(&script.program)
+        .args(&script.args)
+        .envs(script.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    let ended = attend(&mut child, until);
+    if !matches!(ended, Ok(Ended::Status { .. })) {
+        end(&mut child)?;
+    }
+    ended
+}
+
+fn attend(child: &mut Child, until: Instant) -> io::Result<Ended> {
+    let mut said = Vec::new();
+    let mut stdout = child.stdout.take();
+    loop {
+        let status = child.try_wait()?;
+        let left = until.saturating_duration_since(Instant::now());
+        // What it has left running may keep the pipe open: only what is there already is read.
+        let wait = if status.is_some() { Duration::ZERO } else { left.min(LOOK) };
+        let mut more = false;
+        if let Some(pipe) = &mut stdout {
+            match piece(pipe, wait)? {
+                Piece::Bytes(bytes) => {
+                    let room = KEPT.saturating_sub(said.len()).min(bytes.len());
+                    said.extend_from_slice(&bytes[..room]);
+                    more = room > 0;
+                }
+                Piece::Nothing => {}
+                Piece::End => stdout = None,
+            }
+        } else if status.is_none() {
+            std::thread::sleep(wait);
+        }
+        match status {
+            Some(status) if !more => {
+                let said = String::from_utf8_lossy(&said).into_owned();
+                return Ok(Ended::Status { code: status.code(), said });
+            }
+            None if left.is_zero() => return Ok(Ended::TooLate),
+            _ => {}
+        }
+    }
+}
+
+enum Piece {
+    Bytes(Vec<u8>),
+    Nothing,
+    End,
+}
+
+fn piece(pipe: &mut (impl Read + AsFd), wait: Duration) -> io::Result<Piece> {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO)) {
+        Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(Piece::Nothing),
+        Ok(_) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut bytes = vec![0; KEPT];
+    let count = pipe.read(&mut bytes)?;
+    bytes.truncate(count);
+    Ok(if count == 0 { Piece::End } else { Piece::Bytes(bytes) })
+}
+
+/// Ends the script and its group. It is not reaped before, so that the number is its own.
+fn end(child: &mut Child) -> io::Result<()> {
+    let group = Pid::from_raw(child.id().cast_signed());
+    if let Err(error) = killpg(group, Signal::SIGKILL) {
+        tracing::debug!(%error, "a script's group is gone");
+    }
+    child.kill()?;
+    child.wait().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(text: &str, patience: Duration) -> Ended {
+        let args = vec!["-c".into(), text.into()];
+        let env = vec![("WORD".into(), "it".into())];
+        run(&Script { program: "/bin/sh".into(), args, env, patience }).unwrap()
+    }
+
+    #[test]
+    fn a_script_is_heard_and_what_it_leaves_behind_is_not_waited_for() {
+        const LONG: Duration = Duration::from_secs(60);
+        let status = |code, said: &str| Ended::Status { code, said: said.to_owned() };
+        assert_eq!(shell("echo $WORD; exit 3", LONG), status(Some(3), "it\n"));
+        assert_eq!(shell("exec >&-; sleep 0.1; exit 4", LONG), status(Some(4), ""));
+        assert_eq!(shell("sleep 5 & echo left", LONG), status(Some(0), "left\n"));
+        let Ended::Status { said, .. } = shell("yes | head -c 100000", LONG) else { panic!() };
+        assert_eq!(said.len(), KEPT);
+    }
+
+    #[test]
+    fn one_that_takes_too_long_is_ended_with_its_children() {
+        let scratch = std::env::temp_dir().join(format!("kxl-script-{}", std::process::id()));
+        let text = format!("sleep 1000 & echo $! > {}; wait", scratch.display());
+        assert_eq!(shell(&text, Duration::from_millis(500)), Ended::TooLate);
+        let pid: i32 = std::fs::read_to_string(&scratch).unwrap().trim().parse().unwrap();
+        std::fs::remove_file(&scratch).unwrap();
+        let identity = kxl_backend::Identity::of(pid);
+        while identity.as_ref().is_ok_and(kxl_backend::Identity::alive) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
