@@ -1,6 +1,7 @@
 # make demo      a tour on real guests; installs what is missing
 # make test      every test, and a list of what was skipped
 # make bench     figures beside raw QEMU and libvirt; make soak MINUTES=30: random saves and kills
+# make event-aarch64   kxl-event for guests on aarch64, into target/release/aarch64
 # make install   PREFIX=/usr/local DESTDIR=; make install-xl adds xl, xm and xen; make uninstall
 #
 # What takes more than a line is in tests/setup.
@@ -12,7 +13,7 @@ MINUTES ?= 30
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 PLACE := PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' BUILT='$(BUILT)' tests/setup/place
 
-.PHONY: help build demo test bench soak guest guest-aarch64 install install-xl uninstall fmt clippy clean
+.PHONY: help build demo test bench soak guest guest-aarch64 event-aarch64 install install-xl uninstall fmt clippy clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -61,6 +62,13 @@ guest:
 guest-aarch64:
 	@echo "==> the test guest for aarch64"
 	@tests/setup/guest aarch64 || echo "guest aarch64: not available, tests that need it are skipped"
+	@CARGO='$(CARGO)' ARCH=aarch64 tests/setup/build-event target/guest/aarch64 || \
+		echo "guest aarch64: no kxl-event for it, tests that need it are skipped"
+
+# For copying into guests; needs: rustup target add aarch64-unknown-linux-musl
+event-aarch64:
+	@echo "==> kxl-event for guests on aarch64"
+	@CARGO='$(CARGO)' ARCH=aarch64 tests/setup/build-event '$(BUILT)/aarch64'
 
 # As root after a build by somebody else, nothing is built again.
 install: | $(BUILT)/kxl $(BUILT)/kxl-monitor $(BUILT)/kxl-mock $(BUILT)/kxl-vmm $(BUILT)/kxl-event

@@ -1,5 +1,6 @@
 //! `kxl import`: programs of a supervisord.conf become domains, all or none.
 
+use crate::support::skip::skip;
 use crate::support::{Host, wait};
 
 /// Who runs the test, as a user of the file.
@@ -46,6 +47,30 @@ fn of_two_programs_of_which_one_is_wrong_none_is_registered() {
     let expected = "sv.conf:6: [program:bad] image: \"DKA0:[A]B.EXE\" is a name of OpenVMS";
     assert!(output.stderr.contains(expected), "{output}");
     assert!(!host.ok(["list"]).contains("good"));
+}
+
+#[test]
+fn a_file_of_output_that_its_user_cannot_write_is_told_before_the_first_start() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("a file of output that its user cannot write", "only root has other users");
+    }
+    let host = Host::new();
+    let text = "[program:one]\nuser=nobody\nimage=/bin/cat\nstdout_file=%(here)s/one.out\n\
+                stderr_file=/dev/null\n[program:two]\nuser=root\nimage=/bin/cat\n\
+                stdout_file=%(here)s/two.out\n";
+    let file = host.file("sv.conf", text);
+    let path = file.to_str().unwrap();
+    let told = host.kxl(["import", path]).expect(0);
+    let warning = format!(
+        "sv.conf:1: domain one: stdout is {}: the user nobody may not make a file in {} (mode 755",
+        host.scratch().join("one.out").display(),
+        host.scratch().display()
+    );
+    assert!(told.stderr.contains(&warning), "{told}");
+    assert!(!told.stderr.contains("two.out"), "{told}");
+    // And it is so.
+    let failed = host.kxl(["start", "one"]);
+    assert!(failed.stderr.contains("may not"), "{failed}");
 }
 
 #[test]

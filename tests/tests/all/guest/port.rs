@@ -2,7 +2,7 @@
 
 use kxl_domain::State;
 
-use crate::support::event::{expect, linux, record, texts};
+use crate::support::event::{expect, linux, linux_on, record, texts};
 use crate::support::guest::slot;
 use crate::support::skip::skipped;
 use crate::support::{Console, Host, wait};
@@ -53,6 +53,26 @@ fn a_guest_tells_how_its_start_goes_and_what_is_to_be_logged() {
     console.shell(many);
     let all = texts(&host, "it", "guest-log");
     (1..=6).for_each(|n| assert!(all.contains(&format!("one{n}")), "{all:?}"));
+}
+
+#[test]
+fn a_guest_on_aarch64_tells_by_its_port() {
+    let host = Host::new();
+    let config = linux_on("aarch64", &host, "it", MANAGED);
+    if skipped("a_guest_on_aarch64_tells_by_its_port", &config) {
+        return;
+    }
+    let _slot = slot();
+    host.define("it", &config.unwrap());
+    host.ok(["start", "--no-wait", "it"]);
+    let mut console = Console::attach(&host, "it");
+    console.enter();
+    told(&mut console, "progress 7 fsck", 0);
+    assert_eq!(record(&host, "it").maintenance.unwrap().percent, 7);
+    told(&mut console, "run /ok", 0);
+    assert!(record(&host, "it").ready);
+    told(&mut console, "alert 'from another machine'", 0);
+    assert_eq!(texts(&host, "it", "guest-alert"), ["from another machine"]);
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub(super) fn ramdisk(jobs: &[String]) -> Result<Vec<u8>, String> {
         archive.file(&format!("/guest/{name}"), &read(&built(name)?));
     }
     if jobs.iter().any(|job| job.contains("over_its_port")) {
-        archive.file("/guest/telling.cpio.gz", &event::ramdisk(&[])?);
+        archive.file("/guest/telling.cpio.gz", &event::ramdisk("x86_64", &[])?);
     }
     let image = read(&kernel()?);
     let unpacked = vmlinux::of(&image).ok_or("the test guest's kernel is not packed by LZ4")?;

@@ -27,15 +27,20 @@ pub(crate) fn command() -> Command {
 }
 
 /// The initial RAM disk of the test guest with the program and these scripts in it.
-pub(crate) fn ramdisk(scripts: &[(&str, &str)]) -> Result<Vec<u8>, String> {
-    let mut bytes = fs::read(built("initramfs.cpio.gz")?).unwrap();
+pub(crate) fn ramdisk(arch: &str, scripts: &[(&str, &str)]) -> Result<Vec<u8>, String> {
+    let mut bytes = fs::read(built(&file(arch, "initramfs.cpio.gz"))?).unwrap();
     // The kernel takes several archives in a row, each at a multiple of four.
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     let mut archive = Archive::default();
-    let program = program();
-    archive.file("/bin/kxl-event", &stripped(&program)?);
-    for library in needed(&program)? {
-        archive.file(&library, &fs::read(&library).unwrap());
+    if arch == "x86_64" {
+        let program = program();
+        archive.file("/bin/kxl-event", &stripped(&program)?);
+        for library in needed(&program)? {
+            archive.file(&library, &fs::read(&library).unwrap());
+        }
+    } else {
+        // Static, as for any guest.
+        archive.file("/bin/kxl-event", &fs::read(built(&file(arch, "kxl-event"))?).unwrap());
     }
     for (path, text) in scripts {
         archive.file(path, text.as_bytes());
@@ -44,16 +49,26 @@ pub(crate) fn ramdisk(scripts: &[(&str, &str)]) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// The name of a file of the test guest of this architecture.
+fn file(arch: &str, name: &str) -> String {
+    if arch == "x86_64" { name.to_owned() } else { format!("{arch}/{name}") }
+}
+
 /// The Linux guest with the program in it: a configuration. Its RAM disk is written to `host`.
 pub(crate) fn linux(host: &Host, name: &str, lines: &str) -> Result<String, String> {
+    linux_on("x86_64", host, name, lines)
+}
+
+/// The same of another architecture.
+pub(crate) fn linux_on(arch: &str, host: &Host, name: &str, lines: &str) -> Result<String, String> {
     let scripts = [
         ("/ok", "#!/bin/sh\necho all is well >&2\n"),
         ("/fails", "#!/bin/sh\necho looking >&2\necho 'no disk: /dev/vdb' >&2\nexit 3\n"),
     ];
     let path = host.scratch().join("ramdisk");
-    fs::write(&path, ramdisk(&scripts)?).unwrap();
-    let config = super::guest::qemu("x86_64", name, "tick=0", lines)?;
-    let plain = built("initramfs.cpio.gz")?;
+    fs::write(&path, ramdisk(arch, &scripts)?).unwrap();
+    let config = super::guest::qemu(arch, name, "tick=0", lines)?;
+    let plain = built(&file(arch, "initramfs.cpio.gz"))?;
     Ok(config.replace(&plain.display().to_string(), &path.display().to_string()))
 }
 

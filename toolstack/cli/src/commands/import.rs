@@ -1,10 +1,13 @@
 //! `kxl import`: the programs of a `supervisord.conf` as managed domains, all of them or none.
 
+mod writable;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kxl_backend::spawn::Attributes;
+use kxl_domain::config::model::OutputTo;
 use kxl_domain::config::{Rules, parse_with};
 use kxl_domain::supervisord::{self, Program, Remark, Surroundings, Weight};
 use kxl_domain::{DomainConfig, DomainUuid, Failure, Kind};
@@ -14,6 +17,7 @@ use serde_json::json;
 use super::{Exit, START_DEADLINE};
 use crate::args::Import;
 use crate::{out, report};
+use writable::Writer;
 
 /// No such file is longer.
 const LONGEST: u64 = 1 << 20;
@@ -109,8 +113,21 @@ fn host_remarks(program: &Program, dry_run: bool) -> Vec<Remark> {
     let mut say = |weight, text: String| {
         remarks.push(Remark { weight, line: program.line, about: about.clone(), text });
     };
-    if let Err(error) = Attributes::of(&program.config) {
-        say(if dry_run { Weight::Warning } else { Weight::Error }, error.to_string());
+    match Attributes::of(&program.config) {
+        Err(error) => say(if dry_run { Weight::Warning } else { Weight::Error }, error.to_string()),
+        Ok(Attributes { user: Some(user), .. }) => {
+            let writer = Writer { uid: user.uid, groups: user.groups };
+            let process = &program.config.process;
+            for (key, output) in [("stdout", &process.stdout), ("stderr", &process.stderr)] {
+                if let Some(OutputTo::File(path)) = &output.to
+                    && let Some(problem) = writer.problem(path)
+                {
+                    let (name, path) = (&user.name, path.display());
+                    say(Weight::Warning, format!("{key} is {path}: the user {name} {problem}"));
+                }
+            }
+        }
+        Ok(_) => {}
     }
     if let Some(image) = program.config.emulator.as_ref().filter(|image| image.is_absolute())
         && !image.is_file()
