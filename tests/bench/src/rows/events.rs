@@ -1,5 +1,7 @@
 //! Events: how soon they are told, and what telling costs who records them.
 
+mod guest;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -85,6 +87,7 @@ pub(crate) fn measure(lab: &Lab, table: &mut Table) -> Result<(), BenchError> {
     table.add(Figure::new("an event written, by Store::event", written, Goal::Below(5.0)));
     let what = "  until kxl events -f has printed it";
     table.add(Figure::new(what, told, Goal::Below(50.0)));
+    guest::measure(lab, table)?;
     hooks(lab, table)
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::archive::Archive;
+use kxl_tests::archive::Archive;
+
 use super::vmlinux;
 use crate::support::event;
 use crate::support::guest::{built, program};

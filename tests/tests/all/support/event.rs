@@ -6,12 +6,12 @@ use std::process::Command;
 
 use kxl_domain::supervision::Record;
 use kxl_store::{Paths, Store};
+use kxl_tests::archive::Archive;
 use serde_json::Value;
 
 use super::guest::built;
 use super::host::programs;
 use super::{Host, wait};
-use crate::lab::archive::Archive;
 use crate::lab::contents::{needed, stripped};
 
 /// The program.
