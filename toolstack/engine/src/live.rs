@@ -21,6 +21,7 @@ use crate::recorder::RowRecorder;
 use crate::restoring::Back;
 use crate::spec::launch_spec;
 use crate::steps::{Step, reach};
+use crate::stop_script::Shutting;
 use crate::verifying::Verifier;
 use crate::{affinity, ahead, cgroup};
 
@@ -89,6 +90,10 @@ pub struct LiveDomain {
     hopeless: bool,
     /// Why the guest could not be asked to end.
     pub(crate) unheard: Option<String>,
+    /// The stop script that runs.
+    pub(crate) shutting: Option<Shutting>,
+    /// Why the stop that is being carried through has failed.
+    pub(crate) stop_failed: Option<String>,
     /// It is on its way up, and nothing is done about that at this moment but waiting.
     pub(crate) pausing: bool,
     /// Alerts that the disk did not take yet, oldest first.
@@ -145,6 +150,8 @@ impl LiveDomain {
             unsettled: None,
             hopeless: false,
             unheard: None,
+            shutting: None,
+            stop_failed: None,
             pausing: false,
             untold: VecDeque::new(),
             publisher,

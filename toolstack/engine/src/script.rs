@@ -1,11 +1,13 @@
 //! Running a script of the operator's from a command, with a deadline, and hearing what it says.
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 /// How much of what it says is kept; the rest is read and dropped.
-const KEPT: usize = 4096;
+const KEPT: usize = 16 << 10;
 
 /// How often a script is looked at that has closed its output.
 const LOOK: Duration = Duration::from_millis(20);
@@ -29,6 +31,10 @@ pub struct Script {
     pub env: Vec<(OsString, OsString)>,
     /// How long it may take.
     pub patience: Duration,
+    /// What it writes to its standard error is heard as well.
+    pub with_errors: bool,
+    /// Set while it runs, it is ended as if its time were up.
+    pub cancel: Arc<AtomicBool>,
 }
 
 /// How it ended.
@@ -38,7 +44,7 @@ pub enum Ended {
     Status {
         /// Its exit code; `None` when a signal ended it.
         code: Option<i32>,
-        /// What it wrote to its standard output, or the beginning of that.
+        /// What it wrote, or the beginning of that.
         said: String,
     },
     /// It took too long, and was ended with all that it had started in its process group.
@@ -51,27 +57,38 @@ pub enum Ended {
 /// When it cannot be started.
 pub fn run(script: &Script) -> io::Result<Ended> {
     let until = Instant::now() + script.patience;
+    let (read, write) = io::pipe()?;
+    let errors = if script.with_errors { Stdio::from(write.try_clone()?) } else { Stdio::null() };
+    // Dropped with its ends of the pipe.
     let mut child = Command::new(&script.program)
         .args(&script.args)
         .envs(script.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stdout(write)
+        .stderr(errors)
         .process_group(0)
         .spawn()?;
-    let ended = attend(&mut child, until);
+    let ended = attend(&mut child, read, until, &script.cancel);
     if !matches!(ended, Ok(Ended::Status { .. })) {
         end(&mut child)?;
     }
     ended
 }
 
-fn attend(child: &mut Child, until: Instant) -> io::Result<Ended> {
+fn attend(
+    child: &mut Child,
+    output: PipeReader,
+    until: Instant,
+    cancel: &AtomicBool,
+) -> io::Result<Ended> {
     let mut said = Vec::new();
-    let mut stdout = child.stdout.take();
+    let mut stdout = Some(output);
     loop {
         let status = child.try_wait()?;
-        let left = until.saturating_duration_since(Instant::now());
+        let left = match cancel.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => until.saturating_duration_since(Instant::now()),
+        };
         // What it has left running may keep the pipe open: only what is there already is read.
         let wait = if status.is_some() { Duration::ZERO } else { left.min(LOOK) };
         let mut more = false;
@@ -135,7 +152,9 @@ mod tests {
     fn shell(text: &str, patience: Duration) -> Ended {
         let args = vec!["-c".into(), text.into()];
         let env = vec![("WORD".into(), "it".into())];
-        run(&Script { program: "/bin/sh".into(), args, env, patience }).unwrap()
+        let cancel = Arc::default();
+        let program = "/bin/sh".into();
+        run(&Script { program, args, env, patience, with_errors: false, cancel }).unwrap()
     }
 
     #[test]
@@ -145,7 +164,9 @@ mod tests {
         assert_eq!(shell("echo $WORD; exit 3", LONG), status(Some(3), "it\n"));
         assert_eq!(shell("exec >&-; sleep 0.1; exit 4", LONG), status(Some(4), ""));
         assert_eq!(shell("sleep 5 & echo left", LONG), status(Some(0), "left\n"));
-        let Ended::Status { said, .. } = shell("yes | head -c 100000", LONG) else { panic!() };
+        let Ended::Status { said, .. } = shell("yes | head -c 100000; echo no >&2", LONG) else {
+            panic!("it took too long");
+        };
         assert_eq!(said.len(), KEPT);
     }
 

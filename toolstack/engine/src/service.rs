@@ -103,7 +103,9 @@ impl Host {
         let late = if held { LATE } else { Duration::ZERO };
         let forced = Stopped::Late { waited, unheard };
         match self.ends_by(row, kept, until + late) {
-            Some(Some(Reason::Destroyed)) => return Ok(forced),
+            Some(Some(Reason::Destroyed)) => {
+                return self.failed_stop(row).map_or(Ok(forced), Err);
+            }
             Some(_) => return Ok(Stopped::Obeyed),
             None => {}
         }
@@ -114,6 +116,15 @@ impl Host {
         }
         self.tell(row, Severity::Warning, "stop-forced", &text);
         Ok(forced)
+    }
+
+    /// The failure of a stop whose script has not shut the guest down.
+    fn failed_stop(&mut self, row: &ListRow) -> Option<Failure> {
+        let why = self.row(row.uuid).ok()??.supervision.stop_failed?;
+        let attempt = format!("cannot shut the guest of domain \"{}\" down", row.name);
+        let mut failure = Failure::new(Kind::Failed, attempt);
+        failure.causes.push(why);
+        Some(failure.hint("the power was taken away; kxl stop-script check tells about the script"))
     }
 
     /// Asks it to end, again as long as something else is being done to it for a moment.

@@ -4,10 +4,8 @@
 use std::time::Duration;
 
 use kxl_backend::{BackendError, Exit, Identity, Process};
-#[cfg(doc)]
-use kxl_domain::Kind;
 use kxl_domain::supervision::{LastExit, Record};
-use kxl_domain::{Failure, Op, Reason, State, Verb, Verdict, Wanted, decide};
+use kxl_domain::{Failure, Kind, Op, Reason, State, Verb, Verdict, Wanted, decide};
 use kxl_store::{Asked, LiveChange, Severity, boot_ms};
 use nix::sys::signal::Signal;
 
@@ -46,7 +44,7 @@ impl LiveDomain {
         // Of two stops the first one counts.
         self.row.supervision.stop_by_ms.get_or_insert(by);
         self.unheard = None;
-        self.wish(Asked::Poweroff);
+        let before = self.wish(Asked::Poweroff);
         let asked = match trouble {
             Some(failure) => Err(failure),
             None => match tokio::time::timeout(patience, self.press(Verb::Shutdown)).await {
@@ -62,6 +60,11 @@ impl LiveDomain {
         };
         match asked {
             Ok(()) => self.event(Severity::Info, "asked", Some("shutdown"), ""),
+            // There is no way after all: whoever asked takes the power away.
+            Err(failure) if failure.kind == Kind::Unsupported => {
+                self.unwish(before);
+                return Err(failure);
+            }
             // It may hear of it yet: the wish stays as it is.
             Err(failure) => {
                 let text = failure.to_string();
@@ -76,6 +79,12 @@ impl LiveDomain {
     /// It has not ended in time.
     pub(crate) async fn stop_is_due(&mut self) -> Next {
         let waited = self.row.config.stop.wait_secs;
+        if let Some(script) = self.ready_stop_script() {
+            let script = script.display();
+            let why =
+                format!("the stop script {script} has not ended the emulator within {waited} s");
+            return self.stop_has_failed(why).await;
+        }
         let mut text = format!("it had not ended within {waited} s");
         if let Some(why) = self.unheard.take() {
             text = format!("{text}, and could not be asked: {why}");
@@ -104,13 +113,7 @@ impl LiveDomain {
     pub(crate) async fn ask(&mut self, asked: Asked, verb: Verb) -> Result<Next, Failure> {
         let before = self.wish(asked);
         if let Err(failure) = self.press(verb).await {
-            (self.row.asked, self.row.wanted, self.row.supervision) = before.clone();
-            self.change(&LiveChange {
-                asked: Some(before.0),
-                wanted: Some(before.1),
-                supervision: Some(before.2),
-                ..LiveChange::default()
-            });
+            self.unwish(before);
             return Err(failure);
         }
         self.event(Severity::Info, "asked", Some(verb.as_str()), "");
@@ -138,7 +141,23 @@ impl LiveDomain {
         before
     }
 
+    /// Writes what was asked of the guest before.
+    fn unwish(&mut self, before: Wish) {
+        (self.row.asked, self.row.wanted, self.row.supervision) = before.clone();
+        self.change(&LiveChange {
+            asked: Some(before.0),
+            wanted: Some(before.1),
+            supervision: Some(before.2),
+            ..LiveChange::default()
+        });
+    }
+
     async fn press(&mut self, verb: Verb) -> Result<(), Failure> {
+        if let Some(script) = self.ready_stop_script().filter(|_| verb == Verb::Shutdown) {
+            self.begin_stop_script(script)?;
+            reach(Step::Sent, self.row.process.as_ref().map(|p| p.pid));
+            return Ok(());
+        }
         match self.emulator()?.powerdown().await {
             // It has ended at this moment by itself; that it has is told next, and is as was wished.
             Ok(()) | Err(BackendError::Exited { .. }) => {}
@@ -188,12 +207,13 @@ impl LiveDomain {
         if let Some(began) = began {
             self.write_event(began);
         }
+        let stop_failed = self.stop_failed.take();
         let before = &self.row.supervision;
         let last_exit = exit.map_or(before.last_exit, |exit| {
             Some(LastExit { code: exit.code, signal: exit.signal, expected: false })
         });
         self.row.supervision =
-            Record { stopped_by_person: true, last_exit, ..Record::fresh(before) };
+            Record { stopped_by_person: true, last_exit, stop_failed, ..Record::fresh(before) };
         let next = self.settle(State::Halted, Reason::Destroyed, "", Some(Wanted::Halted));
         self.event(Severity::Info, "destroyed", None, "");
         Ok(next)

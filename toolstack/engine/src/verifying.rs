@@ -24,7 +24,7 @@ const FIRST_STEPS: Duration = Duration::from_millis(150);
 /// A check that goes on; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    done: oneshot::Receiver<Result<(), StoreError>>,
+    pub(crate) done: oneshot::Receiver<Result<(), StoreError>>,
     stop: Arc<AtomicBool>,
     /// Sent to, or dropped: the head start is over.
     hurry: std::sync::mpsc::Sender<()>,
@@ -97,7 +97,7 @@ impl LiveDomain {
     ///
     /// # Errors
     /// What is wrong with the image.
-    pub async fn checked(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn checked(&mut self) -> Result<(), StoreError> {
         let Some(verifier) = self.verifier.as_mut() else { return std::future::pending().await };
         match (&mut verifier.done).await {
             Ok(outcome) => outcome,

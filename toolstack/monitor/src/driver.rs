@@ -10,7 +10,7 @@ use std::time::Duration;
 use kxl_backend::{Event, Process, Watch};
 use kxl_control::{Ready, Save};
 use kxl_domain::{DomainUuid, Failure, Kind, State, Verb, Verdict};
-use kxl_engine::{Host, Launched, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
+use kxl_engine::{Aside, Host, Launched, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
 use kxl_store::{DomainLock, Paths, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -273,6 +273,19 @@ impl Driver {
         Next::Continue
     }
 
+    /// Follows the end of what went on beside.
+    async fn ended_aside(&mut self, ended: Aside) -> Next {
+        match ended {
+            Aside::StopScript(outcome) => self.domain.stop_script_is_over(outcome).await,
+            Aside::Checked(outcome) => {
+                if let Err(failure) = self.domain.image_checked(outcome).await {
+                    tracing::error!(%failure, "the domain of a damaged image is not paused");
+                }
+                Next::Continue
+            }
+        }
+    }
+
     /// The end of a domain that is at rest.
     fn over(&self) -> End {
         End::Over(Rest::of(self.domain.row()))
@@ -325,12 +338,10 @@ impl Driver {
                     tidy_at = Some(Instant::now() + QUIET);
                     next
                 }
-                outcome = self.domain.checked() => {
-                    if let Err(failure) = self.domain.image_checked(outcome).await {
-                        tracing::error!(%failure, "the domain of a damaged image is not paused");
-                    }
+                ended = self.domain.aside() => {
+                    let next = self.ended_aside(ended).await;
                     tidy_at = Some(Instant::now() + QUIET);
-                    Next::Continue
+                    next
                 }
                 () = at(tidy_at) => {
                     self.tidy();

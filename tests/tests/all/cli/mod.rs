@@ -12,5 +12,6 @@ mod import;
 mod saved;
 mod shell;
 mod stratovirt;
+mod vm;
 mod xl;
 mod xl_saved;

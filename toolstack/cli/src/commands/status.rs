@@ -151,6 +151,9 @@ fn since(domain: &Seen) -> String {
 }
 
 fn stopped(domain: &Seen) -> String {
+    if let Some(why) = &domain.row.supervision.stop_failed {
+        return format!("{}its guest was not shut down: {why}", since(domain));
+    }
     match (domain.status.state, domain.reason) {
         (State::Suspended, _) => "suspended".to_owned(),
         (_, Some(Reason::New)) => "not started yet".to_owned(),

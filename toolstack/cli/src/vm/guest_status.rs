@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -85,7 +86,8 @@ fn script_of(entry: &Entry) -> Option<Script> {
         ("KXL_DOMAIN".into(), row.name.as_str().into()),
         ("KXL_UUID".into(), row.uuid.to_string().into()),
     ];
-    Some(Script { program, args, env, patience: PATIENCE })
+    let cancel = Arc::default();
+    Some(Script { program, args, env, patience: PATIENCE, with_errors: false, cancel })
 }
 
 fn response(script: &Script) -> Response {
@@ -110,7 +112,8 @@ mod tests {
 
     fn shell(text: &str, patience: Duration) -> Response {
         let args = vec!["-c".into(), text.into()];
-        response(&Script { program: "/bin/sh".into(), args, env: Vec::new(), patience })
+        let (program, env, cancel) = ("/bin/sh".into(), Vec::new(), Arc::default());
+        response(&Script { program, args, env, patience, with_errors: false, cancel })
     }
 
     #[test]

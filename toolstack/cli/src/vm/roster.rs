@@ -6,15 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kxl_backend::nics::host_nics;
-use kxl_domain::charon::stop_script::{StopScript, own_status};
+use kxl_domain::charon::stop_script::StopScript;
 use kxl_domain::charon::{
     ConsoleLine, Facts, HostNics, LogFiles, NicFinding, ServiceState, newest_log, service_state,
 };
 use kxl_domain::{DomainConfig, DomainUuid, Failure, Kind};
-use kxl_engine::{Answering, Host, Seen, observe};
+use kxl_engine::{Answering, Host, Seen, observe, stop_script};
 use kxl_store::ListRow;
 
-use super::{default, own_file, stop_script};
+use super::{default, own_file};
 use crate::charon;
 use crate::commands::LOOK_BUDGET;
 use crate::report;
@@ -59,7 +59,6 @@ pub(super) fn gather(
     let nics = interfaces(host);
     let takers = takers(&records);
     let own = default::get(host).map(|row| row.uuid);
-    let common = stop_script::common_text(host);
     records.retain(|(row, ..)| wanted(row));
     let rows = records.iter().map(|(row, ..)| row.clone()).collect();
     let seen = observe(&host.paths, rows, LOOK_BUDGET);
@@ -68,7 +67,7 @@ pub(super) fn gather(
         Entry {
             state: service_state(seen.word(), &seen.row.supervision, lost),
             is_default: own == Some(row.uuid),
-            stop_script: status_of(&config, common.as_deref()),
+            stop_script: stop_script(&host.paths, &config).0,
             nics: checked(facts.as_ref(), &nics, &takers, row.uuid),
             seen,
             config,
@@ -119,19 +118,6 @@ fn checked(
         }
     }
     facts.nics.iter().map(|nic| (nic.interface.clone(), nics.findings(nic))).collect()
-}
-
-/// How far the stop script of a domain has got.
-pub(super) fn status_of(config: &DomainConfig, common: Option<&str>) -> StopScript {
-    match &config.scripts.stop {
-        Some(own) => match fs::read_to_string(own) {
-            Ok(text) => own_status(&text),
-            // A program that is no text is nothing that could be customized any further.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => StopScript::Customized,
-            Err(_) => StopScript::NotFound,
-        },
-        None => stop_script::status(common, config),
-    }
 }
 
 impl Entry {

@@ -8,28 +8,14 @@ use std::process::{Command, Stdio};
 
 use kxl_domain::charon::stop_script::{Case, StopScript, common_status, new_script, with_cases};
 use kxl_domain::{DomainConfig, Failure, Kind};
-use kxl_engine::Host;
+use kxl_engine::{Host, stop_script};
 use kxl_store::ListRow;
 use serde_json::json;
 
-use super::{cfg, config_of, own_file, roster};
+use super::{cfg, config_of, own_file};
 use crate::commands::{self, Exit};
 use crate::text::add;
 use crate::{out, report};
-
-/// The text of the common script, if there is one.
-pub(super) fn common_text(host: &Host) -> Option<String> {
-    fs::read_to_string(host.paths.stop_script()).ok()
-}
-
-/// How far the common script has got for a domain.
-pub(super) fn status(common: Option<&str>, config: &DomainConfig) -> StopScript {
-    match (common, own_file(config)) {
-        (None, _) => StopScript::NotFound,
-        (Some(script), Some(file)) => common_status(script, &file.display().to_string()),
-        (Some(script), None) => common_status(script, config.name.as_str()),
-    }
-}
 
 /// Says beforehand that a stop takes the power away from a guest.
 ///
@@ -41,7 +27,7 @@ pub(super) fn warn_of_power_off(host: &mut Host, row: &ListRow) -> Result<(), Fa
     if config.emulator_config.is_none() || !config.maintenance.stop_command.is_empty() {
         return Ok(());
     }
-    let status = roster::status_of(&config, common_text(host).as_deref());
+    let (status, _) = stop_script(&host.paths, &config);
     if !status.is_ready() {
         report::warning(&format!(
             "domain \"{}\" has no stop script ({status}): for its guest this is a power-off",
@@ -163,11 +149,11 @@ pub(super) fn edit(quiet: bool) -> Exit {
 pub(super) fn check(as_json: bool) -> Exit {
     let mut host = Host::open()?;
     let path = host.paths.stop_script();
-    let common = common_text(&host);
-    let wrong = if common.is_some() { path_is_wrong(&path) } else { None };
+    let exists = path.exists();
+    let wrong = if exists { path_is_wrong(&path) } else { None };
     let mut rows = Vec::new();
     for (row, config) in domains(&mut host)? {
-        rows.push((row, roster::status_of(&config, common.as_deref()), config));
+        rows.push((row, stop_script(&host.paths, &config).0, config));
     }
     let ready = rows.iter().all(|(_, status, _)| status.is_ready()) && wrong.is_none();
     if as_json {
@@ -183,12 +169,10 @@ pub(super) fn check(as_json: bool) -> Exit {
                 })
             })
             .collect();
-        out::print_json(
-            &json!({ "script": path, "exists": common.is_some(), "domains": domains }),
-        )?;
+        out::print_json(&json!({ "script": path, "exists": exists, "domains": domains }))?;
     } else {
         let mut text = String::new();
-        let there = if common.is_some() { "" } else { ": not found" };
+        let there = if exists { "" } else { ": not found" };
         add(&mut text, format_args!("{}{there}\n", path.display()));
         let width = rows.iter().map(|(row, ..)| row.name.as_str().len()).max().unwrap_or(0);
         for (row, status, config) in &rows {

@@ -84,22 +84,37 @@ pub fn own_status(script: &str) -> StopScript {
 }
 
 fn body_status(lines: &[String]) -> StopScript {
-    let words = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    let commands: Vec<String> = lines
+    let commands: Vec<&str> = lines
         .iter()
         .map(|line| line.trim().trim_end_matches(";;").trim_end())
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(words)
         .collect();
-    let idle = |word: &String| {
-        matches!(word.as_str(), ":" | "true" | "echo" | "printf" | "exit" | "to_customize" | "set")
-    };
-    let way = Way::ALL.into_iter().find(|way| commands.iter().any(|word| word == way.function()));
-    match way {
+    let uses = |way: &Way| commands.iter().any(|line| calls(line, way.function()));
+    match Way::ALL.into_iter().find(uses) {
         Some(way) => StopScript::Using(way),
-        None if commands.iter().all(idle) => StopScript::ToCustomize,
+        None if commands.iter().all(|line| is_idle(line)) => StopScript::ToCustomize,
         None => StopScript::Customized,
     }
+}
+
+/// Whether a line calls a function: it stands where a command does.
+fn calls(line: &str, function: &str) -> bool {
+    let parts = line.split([';', '&', '|', '(', '{', '!']);
+    parts.into_iter().any(|part| {
+        let mut words = part.split_whitespace().skip_while(|word| matches!(*word, "if" | "then"));
+        words.next() == Some(function)
+    })
+}
+
+/// Whether a line does nothing to a guest. Whatever could do more counts as doing it: of a guest
+/// that can be shut down nobody is to believe that it cannot.
+fn is_idle(line: &str) -> bool {
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let known = matches!(
+        first,
+        ":" | "true" | "echo" | "printf" | "exit" | "to_customize" | "set" | "return"
+    );
+    known && !line.replace(">&2", "").contains(['|', ';', '&', '>', '`', '('])
 }
 
 /// The lines between the head of a configuration's case and its `;;`.
@@ -277,5 +292,19 @@ mod tests {
         assert_eq!(own_status("#!/bin/sh\n# nothing yet\n"), StopScript::ToCustomize);
         assert_eq!(own_status("#!/bin/sh\nssh vms shutdown\n"), StopScript::Customized);
         assert_eq!(own_status("stop_by_rsh a b c\n"), StopScript::Using(Way::Rsh));
+        assert_eq!(own_status("if stop_by_ssh a b c; then :; fi\n"), StopScript::Using(Way::Ssh));
+    }
+
+    #[test]
+    fn a_line_that_says_something_and_does_more_is_customized() {
+        for line in [
+            "echo now; ssh vms stop",
+            "printf x > /dev/ttyS0",
+            "echo x | nc vms 23",
+            "exit $(stop)",
+        ] {
+            assert_eq!(own_status(line), StopScript::Customized, "{line}");
+        }
+        assert_eq!(own_status("echo not yet >&2\nexit 1\n"), StopScript::ToCustomize);
     }
 }

@@ -106,7 +106,7 @@ impl Host {
         let mut members = Vec::new();
         for row in rows {
             if let Some(config) = self.config_of(&row)? {
-                members.push(member(&self.paths, row, config, abilities));
+                members.push(member(&self.paths, row, &config, abilities));
             }
         }
         members.sort_by(|a, b| a.name.cmp(&b.name));
@@ -140,7 +140,7 @@ impl Host {
     }
 }
 
-fn member(paths: &Paths, row: ListRow, config: DomainConfig, abilities: &Abilities) -> Member {
+fn member(paths: &Paths, row: ListRow, config: &DomainConfig, abilities: &Abilities) -> Member {
     let memory = row.memory_mib << 20;
     let pid = row.process.as_ref().map(|process| process.pid);
     let touched = pid.and_then(|pid| touched(paths, pid)).unwrap_or(memory).min(memory);
@@ -159,7 +159,7 @@ fn member(paths: &Paths, row: ListRow, config: DomainConfig, abilities: &Abiliti
         touched,
         priority: config.maintenance.priority,
         after: config.maintenance.predecessors().cloned().collect(),
-        stop_command: config.maintenance.stop_command,
+        stop_command: crate::stop_script::command(paths, config),
     }
 }
 

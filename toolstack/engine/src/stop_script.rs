@@ -1,0 +1,230 @@
+//! Shutting a guest down by a script of its operator's: the domain's own, or the common one of the
+//! host. It runs beside the monitor's work; how it ends decides what becomes of a stop.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kxl_domain::charon::stop_script::{StopScript, common_status, own_status};
+use kxl_domain::{DomainConfig, Failure, Kind};
+use kxl_store::{Paths, Severity};
+use tokio::sync::oneshot;
+
+use crate::live::{LiveDomain, Next};
+use crate::script::{self, Ended, Script};
+
+/// How long a script may take to say goodbye after its guest has ended.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How far the stop script of a domain has got, and the program that it is.
+#[must_use]
+pub fn stop_script(paths: &Paths, config: &DomainConfig) -> (StopScript, PathBuf) {
+    let common = paths.stop_script();
+    let Some(own) = &config.scripts.stop else {
+        let file = config.emulator_config.as_deref();
+        let status = match (fs::read_to_string(&common), file) {
+            (Ok(text), Some(file)) => common_status(&text, &file.display().to_string()),
+            (Ok(_), None) => StopScript::CaseNotSet,
+            (Err(_), _) => StopScript::NotFound,
+        };
+        return (status, common);
+    };
+    let status = match fs::read_to_string(own) {
+        Ok(text) => own_status(&text),
+        // A program that is no text is nothing that could be customized any further.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => StopScript::Customized,
+        Err(_) => StopScript::NotFound,
+    };
+    (status, own.clone())
+}
+
+/// The command that shuts a guest down, with its arguments; empty where there is none: the
+/// domain's `stop_command`, else its stop script.
+#[must_use]
+pub(crate) fn command(paths: &Paths, config: &DomainConfig) -> Vec<String> {
+    if !config.maintenance.stop_command.is_empty() {
+        return config.maintenance.stop_command.clone();
+    }
+    let (status, program) = stop_script(paths, config);
+    if !status.is_ready() {
+        return Vec::new();
+    }
+    let file = config.emulator_config.iter().map(|file| file.display().to_string());
+    std::iter::once(program.display().to_string()).chain(file).collect()
+}
+
+/// A script that runs.
+#[derive(Debug)]
+pub(crate) struct Shutting {
+    pub(crate) done: oneshot::Receiver<Result<(), String>>,
+    cancel: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shutting {
+    fn begin(script: Script) -> std::io::Result<Self> {
+        let (tell, done) = oneshot::channel();
+        let cancel = Arc::clone(&script.cancel);
+        let thread =
+            std::thread::Builder::new().name("stop-script".to_owned()).spawn(move || {
+                // Nobody listens any more when the domain is over.
+                let _over = tell.send(outcome(&script));
+            })?;
+        Ok(Self { done, cancel, thread: Some(thread) })
+    }
+}
+
+impl Drop for Shutting {
+    /// Leaves no script behind: one that is not over soon after its guest is ended.
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        let until = Instant::now() + GOODBYE;
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+        self.cancel.store(true, Ordering::Relaxed);
+        if thread.join().is_err() {
+            tracing::warn!("the thread of a stop script has died");
+        }
+    }
+}
+
+fn outcome(script: &Script) -> Result<(), String> {
+    let name = script.program.display();
+    match script::run(script) {
+        Ok(Ended::Status { code: Some(0), .. }) => Ok(()),
+        Ok(Ended::Status { code, said }) => {
+            let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+            let last: String =
+                last.unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+            let how = code.map_or("a signal".to_owned(), |code| format!("status {code}"));
+            let said = if last.is_empty() { String::new() } else { format!(": {last}") };
+            Err(format!("the stop script {name} ended with {how}{said}"))
+        }
+        Ok(Ended::TooLate) => Err(format!(
+            "the stop script {name} did not end within {} s",
+            script.patience.as_secs()
+        )),
+        Err(error) => Err(format!("the stop script {name} cannot be run: {error}")),
+    }
+}
+
+impl LiveDomain {
+    /// The stop script that shuts the guest down, if there is one that does.
+    pub(crate) fn ready_stop_script(&self) -> Option<PathBuf> {
+        let (status, program) = stop_script(&self.paths, &self.row.config);
+        status.is_ready().then_some(program)
+    }
+
+    /// Starts the stop script, unless it runs already.
+    pub(crate) fn begin_stop_script(&mut self, program: PathBuf) -> Result<(), Failure> {
+        if self.shutting.is_some() {
+            return Ok(());
+        }
+        let row = &self.row;
+        let file = row.config.emulator_config.as_ref();
+        let entry = |name: &str, value: String| (name.into(), value.into());
+        let script = Script {
+            program,
+            args: file.map(|file| file.clone().into_os_string()).into_iter().collect(),
+            env: vec![
+                entry("KXL_DOMAIN", row.name.to_string()),
+                entry("KXL_DOMID", row.domid.to_string()),
+                entry("KXL_UUID", row.uuid.to_string()),
+            ],
+            patience: Duration::from_secs(u64::from(row.config.stop.wait_secs)),
+            with_errors: true,
+            cancel: Arc::default(),
+        };
+        let attempt = format!("cannot shutdown domain \"{}\" (domid {})", row.name, row.domid);
+        let begun = Shutting::begin(script);
+        self.shutting =
+            Some(begun.map_err(|error| Failure::because(Kind::Failed, attempt, &error))?);
+        Ok(())
+    }
+
+    /// Follows the end of the stop script. One that failed has failed the stop that it was for: the
+    /// power is taken away.
+    pub async fn stop_script_is_over(&mut self, outcome: Result<(), String>) -> Next {
+        self.shutting = None;
+        match outcome {
+            Ok(()) => Next::Continue,
+            Err(why) if self.is_being_stopped() => self.stop_has_failed(why).await,
+            Err(why) => {
+                self.event(Severity::Warning, "shutdown-failed", None, &why);
+                Next::Continue
+            }
+        }
+    }
+
+    /// A stop script has not brought the emulator to its end: an alert, and the power goes.
+    pub(crate) async fn stop_has_failed(&mut self, why: String) -> Next {
+        self.event(Severity::Alert, "stop-failed", None, &why);
+        self.row.supervision.stop_by_ms = None;
+        self.stop_failed = Some(why);
+        match self.destroy().await {
+            Ok(next) => next,
+            Err(failure) => {
+                tracing::error!(%failure, "a stop could not be carried through");
+                Next::Continue
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kxl_domain::config::parse;
+
+    #[test]
+    fn the_command_of_a_domain_is_its_own_else_its_script_else_the_common_one() {
+        let root = std::env::temp_dir().join(format!("kxl-stop-script-{}", std::process::id()));
+        let paths = Paths::under(&root);
+        fs::create_dir_all(root.join("etc/kxl")).unwrap();
+        let config = |more: &str| {
+            let text = format!("name='a'\nbackend='charon'\nemulator_config='/a.cfg'\n{more}");
+            parse("f", &text, &[]).unwrap().config
+        };
+        assert_eq!(stop_script(&paths, &config("")).0, StopScript::NotFound);
+        assert!(command(&paths, &config("")).is_empty());
+        fs::write(paths.stop_script(), "case $1 in\n/a.cfg)\n to_customize\n;;\nesac\n").unwrap();
+        assert!(command(&paths, &config("")).is_empty());
+        fs::write(paths.stop_script(), "case $1 in\n/a.cfg) sync ;;\nesac\n").unwrap();
+        let common = paths.stop_script().display().to_string();
+        assert_eq!(command(&paths, &config("")), [common.as_str(), "/a.cfg"]);
+        let own = root.join("own");
+        fs::write(&own, "#!/bin/sh\nsync\n").unwrap();
+        let own = own.display().to_string();
+        let with_own = config(&format!("stop_script='{own}'\n"));
+        assert_eq!(command(&paths, &with_own), [own.as_str(), "/a.cfg"]);
+        let gone = config("stop_script='/nonexistent'\n");
+        assert_eq!(stop_script(&paths, &gone).0, StopScript::NotFound);
+        assert_eq!(command(&paths, &config("stop_command=['/bin/x']\n")), ["/bin/x"]);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_script_that_fails_says_so_with_its_last_words() {
+        let run = |text: &str, millis| {
+            outcome(&Script {
+                program: "/bin/sh".into(),
+                args: vec!["-c".into(), text.into()],
+                env: Vec::new(),
+                patience: Duration::from_millis(millis),
+                with_errors: true,
+                cancel: Arc::default(),
+            })
+        };
+        assert_eq!(run("exit 0", 60_000), Ok(()));
+        let told = run("echo trying; echo no route >&2; exit 3", 60_000).unwrap_err();
+        assert_eq!(told, "the stop script /bin/sh ended with status 3: no route");
+        let told = run("sleep 1000", 50).unwrap_err();
+        assert_eq!(told, "the stop script /bin/sh did not end within 0 s");
+    }
+}
