@@ -57,7 +57,7 @@ pub use herald::{HooksLock, PROGRAM as HOOKS_PROGRAM, WORD as HOOKS_WORD};
 pub use host::Host;
 pub use images::{Images, Owner, StoredImage};
 pub use live::{Launched, LiveDomain, Next, Snapshot};
-pub use observe::{Answering, Seen, make_room, observe};
+pub use observe::{Answering, Seen, make_room, observe, observe_recorded};
 pub use resting::{Defined, StartOpts, Started};
 pub use returning::RestoreOpts;
 pub use service::{GOODBYE, Stopped, came_up, is_pending};

@@ -12,7 +12,7 @@ use kxl_control::{Answer, Body, Call, MonitorStatus};
 use kxl_domain::state::{Activity, Status, letters};
 use kxl_domain::supervision::{Word, word};
 use kxl_domain::{DomId, Reason, State};
-use kxl_store::{ListRow, Paths, socket};
+use kxl_store::{DomainLock, ListRow, Paths, socket};
 use nix::libc::{EMFILE, ENFILE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -21,6 +21,9 @@ use crate::recorder::identity_of;
 
 /// Why a domain does not answer whose emulator is dead and whose record does not say so yet.
 const JUST_ENDED: &str = "its emulator has just ended";
+
+/// Why an emulator does not answer that a signal has stopped.
+const STOPPED: &str = "its emulator is stopped by a signal";
 
 /// Whether a live domain can be talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,39 @@ pub fn observe(paths: &Paths, rows: Vec<ListRow>, budget: Duration) -> Vec<Seen>
     seen
 }
 
+/// The same from rows, locks and `/proc` alone: nobody is asked, and a monitor or an emulator that
+/// hangs is not noticed unless a signal has stopped it.
+#[must_use]
+pub fn observe_recorded(paths: &Paths, rows: Vec<ListRow>) -> Vec<Seen> {
+    let look = |row: ListRow| {
+        let mut seen = unseen(row);
+        if seen.domid.is_some() {
+            let identity = seen.row.process.as_ref().map(identity_of);
+            let stat = identity.as_ref().and_then(Identity::stat);
+            let held = DomainLock::is_held(paths, seen.row.uuid);
+            seen.answering = recorded(&seen, stat.map(|stat| stat.state), held);
+        }
+        seen
+    };
+    rows.into_iter().map(look).collect()
+}
+
+/// Whether all is well with a live domain, by the state of its emulator, if that lives, and by
+/// whether somebody is in charge.
+fn recorded(seen: &Seen, emulator: Option<RunState>, held: bool) -> Answering {
+    match (emulator, held) {
+        (Some(RunState::Stopped), true) if seen.status.state == State::Running => {
+            Answering::No(STOPPED)
+        }
+        (None, true) if seen.row.process.is_some() && seen.status.op.is_none() => {
+            Answering::No(JUST_ENDED)
+        }
+        (_, true) => Answering::Yes,
+        (Some(_), false) => Answering::NoMonitor,
+        (None, false) => Answering::Lost,
+    }
+}
+
 /// One connection for each of so many live domains may be more than the usual soft limit of 1024
 /// descriptors.
 pub fn make_room(live: usize) {
@@ -100,9 +136,9 @@ pub fn make_room(live: usize) {
     }
 }
 
-/// What row and `/proc` tell.
-fn from_host(row: ListRow) -> Seen {
-    let mut seen = Seen {
+/// What the row tells.
+fn unseen(row: ListRow) -> Seen {
+    Seen {
         status: Status { state: row.state, op: row.op },
         reason: row.reason,
         domid: row.domid,
@@ -113,7 +149,12 @@ fn from_host(row: ListRow) -> Seen {
         memory_mib: row.memory_mib,
         vcpus: row.vcpus,
         row,
-    };
+    }
+}
+
+/// What row and `/proc` tell.
+fn from_host(row: ListRow) -> Seen {
+    let mut seen = unseen(row);
     if seen.domid.is_none() {
         return seen;
     }
@@ -252,7 +293,7 @@ fn take(domain: &mut Seen, status: &MonitorStatus, emulator_gone: bool) {
 fn why_silent(domain: &Seen) -> &'static str {
     let pid = domain.row.process.as_ref().map(|process| process.pid);
     match pid.and_then(|pid| Stat::read(pid).ok()).map(|stat| stat.state) {
-        Some(RunState::Stopped) => "its emulator is stopped by a signal",
+        Some(RunState::Stopped) => STOPPED,
         Some(RunState::Waiting) => "its emulator is frozen or waits for a device",
         Some(RunState::Dead) | None => JUST_ENDED,
         Some(RunState::Running | RunState::Sleeping) => "its emulator does not answer",
@@ -319,6 +360,21 @@ mod tests {
     #[test]
     fn a_dead_emulator_does_not_answer_though_its_monitor_has_not_noticed() {
         assert_eq!(taken(|_| {}), Answering::No(JUST_ENDED));
+    }
+
+    #[test]
+    fn without_a_question_the_lock_tells_of_the_monitor_and_proc_of_the_emulator() {
+        let (mut seen, _) = paused(1);
+        let (stopped, sleeps) = (Some(RunState::Stopped), Some(RunState::Sleeping));
+        assert_eq!(recorded(&seen, stopped, true), Answering::Yes, "it is paused by that");
+        assert_eq!(recorded(&seen, sleeps, false), Answering::NoMonitor);
+        assert_eq!(recorded(&seen, None, false), Answering::Lost);
+        assert_eq!(recorded(&seen, None, true), Answering::No(JUST_ENDED));
+        seen.status.state = State::Running;
+        assert_eq!(recorded(&seen, stopped, true), Answering::No(STOPPED));
+        assert_eq!(recorded(&seen, sleeps, true), Answering::Yes);
+        seen.status.op = Some(Op::Starting);
+        assert_eq!(recorded(&seen, None, true), Answering::Yes, "it has none yet");
     }
 
     #[test]

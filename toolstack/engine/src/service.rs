@@ -1,8 +1,9 @@
 //! What supervision asks of a command: waiting until a domain is up, and stopping it for good.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use kxl_control::{Answer, Call, MonitorStatus, Until};
+use kxl_control::{Answer, Call, Until};
 use kxl_domain::supervision::Word;
 use kxl_domain::{Action, DomainUuid, Failure, Kind, Op, Reason, State, Verb};
 use kxl_store::{Event, ListRow, Severity};
@@ -64,6 +65,27 @@ enum Request {
     Over(Stopped),
     /// It was passed on.
     Passed(Passed),
+}
+
+/// How long it is waited for a domain that comes up.
+pub(crate) struct Patience<'a> {
+    /// Until when.
+    pub(crate) until: Instant,
+    /// Comes to its end when nobody waits any more.
+    pub(crate) sign: &'a OwnedFd,
+    /// Whether that has happened.
+    pub(crate) over: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Patience<'_> {
+    fn left(&self, row: &ListRow) -> Result<Duration, Failure> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() || (self.over)() {
+            let text = format!("domain \"{}\" is not up yet: it is {}", row.name, row.word());
+            return Err(Failure::new(Kind::TimedOut, text));
+        }
+        Ok(left)
+    }
 }
 
 impl Host {
@@ -235,47 +257,39 @@ impl Host {
         }
     }
 
-    /// Waits until it is decided how the start of a domain went; `backs_off` hears of each try that
-    /// failed while others follow. Waits as long as that takes.
+    /// Waits until it is decided how the start of a domain went.
     ///
     /// # Errors
-    /// [`Kind::Failed`], saying why, for a domain that did not come up.
-    pub fn comes_up(
+    /// [`Kind::Failed`], saying why, for a domain that did not come up; [`Kind::TimedOut`] when the
+    /// patience is at its end before.
+    pub(crate) fn comes_up(
         &mut self,
         uuid: DomainUuid,
-        mut backs_off: impl FnMut(&MonitorStatus),
+        patience: &Patience<'_>,
     ) -> Result<(), Failure> {
         loop {
             let row = self.find(&uuid.to_string())?;
-            let mut word = row.word();
-            let mut client = match row.domid {
-                Some(_) if is_pending(word) => match self.connect(&row) {
-                    Ok(client) => client,
-                    Err(failure) if matches!(failure.kind, Kind::Denied | Kind::NoSuchDomain) => {
-                        continue;
-                    }
-                    Err(failure) => return Err(failure),
-                },
-                _ => return came_up(&row),
-            };
-            while is_pending(word) {
-                match client.call(Call::Wait(Until::Leaves(word)), None, |_| ()) {
-                    Ok(Answer::Status(status)) => {
-                        word = status.word();
-                        if word == Word::Backoff {
-                            backs_off(&status);
-                        }
-                    }
-                    Ok(_) => break,
-                    // With its domain, or without: the row tells.
-                    Err(failure) if failure.kind == Kind::Failed => break,
-                    Err(failure) => return Err(failure),
+            let word = row.word();
+            if row.domid.is_none() || !is_pending(word) {
+                return came_up(&row);
+            }
+            let left = patience.left(&row)?;
+            let asked = self.connect(&row).and_then(|mut client| {
+                if let Ok(sign) = patience.sign.try_clone() {
+                    client.take_back_on(sign);
                 }
+                client.call(Call::Wait(Until::Leaves(word)), Some(left), |_| ())
+            });
+            match asked {
+                Ok(_) => {}
+                // It comes to rest at this moment, or its monitor went: the next look tells.
+                Err(failure) if matches!(failure.kind, Kind::Denied | Kind::Failed) => {
+                    std::thread::sleep(GOODBYE);
+                }
+                // Late, which the next look at the clock tells as well.
+                Err(failure) if failure.kind == Kind::TimedOut => {}
+                Err(failure) => return Err(failure),
             }
-            if word == Word::Running {
-                return Ok(());
-            }
-            std::thread::sleep(GOODBYE);
         }
     }
 

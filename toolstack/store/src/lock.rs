@@ -60,6 +60,14 @@ impl DomainLock {
         }
     }
 
+    /// Whether somebody holds the lock at this moment. Nothing is made for this, and who wants the
+    /// lock at the same moment tries again.
+    #[must_use]
+    pub fn is_held(paths: &Paths, uuid: DomainUuid) -> bool {
+        let file = File::open(paths.lock_file(uuid));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Takes the lock, waiting for at most `deadline`.
     ///
     /// It asks again and again, from every millisecond to every 50 ms: the holder may be a

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use kxl_domain::guest::MARKER;
+
 use crate::profile::{Meaning, Rule};
 
 /// Lines that are kept; SIMH says how it stopped in the one before its prompt.
@@ -69,7 +71,7 @@ impl Transcript {
         self.whole.is_empty() && self.current.is_empty()
     }
 
-    /// The last few lines for people.
+    /// The last few lines for people, without what is meant for the host.
     pub(crate) fn words(&self, prompt: Option<&str>) -> String {
         let lines: Vec<_> = self
             .whole
@@ -77,6 +79,8 @@ impl Transcript {
             .chain(std::iter::once(&self.current))
             .map(|line| String::from_utf8_lossy(line).trim().to_owned())
             .filter(|line| !line.is_empty() && Some(line.as_str()) != prompt.map(str::trim))
+            // What is said to the host by a marked line is heard elsewhere.
+            .filter(|line| !line.starts_with(MARKER.trim_end()))
             .collect();
         lines[lines.len().saturating_sub(5)..].join("; ")
     }
@@ -116,6 +120,12 @@ mod tests {
         assert_eq!(fault.meaning(&rules()), Some(Meaning::Crash));
         let left = after(b"sim> quit\r\nGoodbye\r\n");
         assert_eq!(left.meaning(&rules()), Some(Meaning::Poweroff));
+    }
+
+    #[test]
+    fn what_is_meant_for_the_host_is_no_reason_of_an_end() {
+        let text = b"disk full\r\n@@kxl-event id=alert text=17:03:22\r\nbye\r\n";
+        assert_eq!(after(text).words(None), "disk full; bye");
     }
 
     #[test]

@@ -148,6 +148,16 @@ fn stopped(row: &ListRow, how: &Stopped) -> String {
     }
 }
 
+/// Says of each once that it waits for others.
+fn tell_held(told: &mut Vec<usize>, held: &[usize], items: &[Item]) {
+    for index in held {
+        if !told.contains(index) {
+            told.push(*index);
+            report::note(&format!("{}: waits for what it comes after", items[*index].name));
+        }
+    }
+}
+
 /// How to start.
 #[derive(Clone, Copy)]
 struct How {
@@ -202,8 +212,16 @@ impl Starting {
         let (desk, _remote) = maintenance::desk();
         let mut waiting = Vec::new();
         let mut unsaid = Ok(());
+        let mut told = Vec::new();
         host.fill(&items, &waves, &settings, &desk, &mut |news| {
-            let News::Ended(index, course) = news else { return };
+            let (index, course) = match news {
+                News::Held(held) if !self.how.quiet && !held.is_empty() => {
+                    tell_held(&mut told, held, &items);
+                    return;
+                }
+                News::Ended(index, course) => (index, course),
+                _ => return,
+            };
             let item = &items[index];
             match (&course.outcome, item.uuid) {
                 (Outcome::Done(_, Done::Up(domid)), Some(uuid)) => {

@@ -24,7 +24,7 @@ pub(crate) fn wait(args: &Wait) -> Exit {
         args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     // Before the first look, so that nothing falls between.
     let watch = host.store.watch_rows().map_err(|error| blind(&error))?;
-    let mut waiting = Waiting { args, uuid: None, was_up: false, seen: false, monitor: None };
+    let mut waiting = Waiting { args, uuid: None, seen: false, monitor: None };
     loop {
         if waiting.is_there(&mut host)? {
             return Ok(0);
@@ -42,8 +42,6 @@ struct Waiting<'a> {
     uuid: Option<DomainUuid>,
     /// It was seen.
     seen: bool,
-    /// It was seen on its way, or up: a failure from then on is one of this start.
-    was_up: bool,
     /// Held for its end.
     monitor: Option<Client>,
 }
@@ -78,15 +76,9 @@ impl Waiting<'_> {
         if reached(&row, self.args.goal) {
             return Ok(true);
         }
-        let word = row.word();
-        if word == Word::Fatal && !row.is_live() && self.was_up && self.args.goal.is_up() {
-            let mut failure =
-                Failure::new(Kind::Failed, format!("domain \"{name}\" could not be started"))
-                    .hint(format!("kxl why {name} tells more; kxl start {name} tries again"));
-            failure.causes.extend(row.supervision.why.clone().filter(|why| !why.is_empty()));
+        if let Some(failure) = never(&row).filter(|_| self.args.goal.is_up()) {
             return Err(failure);
         }
-        self.was_up |= row.is_live();
         Ok(false)
     }
 
@@ -149,15 +141,35 @@ impl Waiting<'_> {
     }
 }
 
+/// Why a domain does not come up any more by itself, also where it ended before anybody looked.
+fn never(row: &ListRow) -> Option<Failure> {
+    let (name, word) = (&row.name, row.word());
+    let what = match word {
+        _ if row.is_live() => return None,
+        Word::Fatal => "could not be started",
+        Word::Exited => "has ended",
+        _ => return None,
+    };
+    let mut failure = Failure::new(Kind::Failed, format!("domain \"{name}\" {what}"))
+        .hint(format!("kxl why {name} tells more; kxl start {name} tries again"));
+    failure.causes.extend(row.supervision.why.clone().filter(|why| !why.is_empty()));
+    Some(failure)
+}
+
 fn reached(row: &ListRow, goal: Goal) -> bool {
     match goal {
-        Goal::Started => row.word() == Word::Running,
+        // A program that has done its work was up.
+        Goal::Started => row.word() == Word::Running || (!row.is_live() && has_done_its_work(row)),
         Goal::Running => row.state == State::Running && row.op.is_none(),
         Goal::Paused => row.state == State::Paused && row.op.is_none(),
         // What is kept for inspection runs no more.
         Goal::Stopped => !row.is_live() || (row.state == State::Shutdown && row.op.is_none()),
         Goal::Gone => false,
     }
+}
+
+fn has_done_its_work(row: &ListRow) -> bool {
+    row.word() == Word::Exited && row.supervision.last_exit.is_some_and(|last| last.expected)
 }
 
 fn blind(error: &StoreError) -> Failure {

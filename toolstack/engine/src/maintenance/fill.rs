@@ -1,9 +1,10 @@
 //! Filling: the work on single domains, the journal around it, and the notes of this boot.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kxl_control::Moved;
 use kxl_domain::{DomainName, Failure, Kind};
@@ -17,9 +18,13 @@ use super::run::{Course, Desk, Done, Errand, Hands, News, Outcome, Pace, run};
 use crate::host::Host;
 use crate::resting::StartOpts;
 use crate::returning::RestoreOpts;
+use crate::service::{Patience, came_up};
 
 /// How long a domain may take to be up again; it goes on coming up after that.
 const UP: Duration = Duration::from_secs(60);
+
+/// How long others wait for a domain to be RUNNING that they come after; it may become so later.
+const AWAITED: Duration = Duration::from_secs(600);
 
 impl Host {
     /// Brings `items` back, by the waves of their order. What came back is taken off the journal;
@@ -36,10 +41,28 @@ impl Host {
         news: &mut dyn FnMut(News<'_>),
     ) -> Result<Vec<Course>, Failure> {
         let (stopper, _sign) = Stopper::new()?;
-        let needed = |item: &Item| items.iter().any(|other| other.after.contains(&item.name));
-        let needed = items.iter().map(needed).collect();
-        let (eager, fates) = (settings.eager, Mutex::default());
-        let hands = Filling { items, eager, stopper: &stopper, needed, fates };
+        let (enough, waiting) = Stopper::new()?;
+        let listed: HashSet<&DomainName> = items.iter().map(|item| &item.name).collect();
+        let after: HashSet<&DomainName> = items.iter().flat_map(|item| &item.after).collect();
+        let needed = items.iter().map(|item| after.contains(&item.name)).collect();
+        let mut outside: Vec<&DomainName> = items
+            .iter()
+            .flat_map(|item| &item.requires)
+            .filter(|name| !listed.contains(name))
+            .collect();
+        outside.sort_unstable();
+        outside.dedup();
+        let hands = Filling {
+            items,
+            eager: settings.eager,
+            stopper: &stopper,
+            enough: &enough,
+            waiting: &waiting,
+            needed,
+            listed,
+            outside,
+            fates: Mutex::default(),
+        };
         let errands: Vec<_> = items.iter().map(|item| Errand { ways: vec![item.way()] }).collect();
         let pace = Pace { jobs: settings.jobs.max(1), until: None };
         let mut journal = Journal::read(&self.paths)?;
@@ -98,8 +121,15 @@ struct Filling<'a> {
     items: &'a [Item],
     eager: bool,
     stopper: &'a Stopper,
+    /// Nobody waits for others any more.
+    enough: &'a Stopper,
+    waiting: &'a OwnedFd,
     /// Which of them others come after: those are waited for until they are RUNNING.
     needed: Vec<bool>,
+    /// The names of the items.
+    listed: HashSet<&'a DomainName>,
+    /// What is required and is none of the items.
+    outside: Vec<&'a DomainName>,
     /// Which have come up, and which have not.
     fates: Mutex<HashMap<&'a DomainName, bool>>,
 }
@@ -109,18 +139,22 @@ impl<'a> Filling<'a> {
         self.fates.lock().unwrap_or_else(PoisonError::into_inner).insert(name, up);
     }
 
-    /// The first of the domains that this one requires which is not up.
-    fn lacks(&self, host: &mut Host, item: &'a Item) -> Option<&'a DomainName> {
-        item.requires.iter().find(|name| {
-            let fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
-            let fate = fates.get(name).copied();
-            drop(fates);
-            let up = fate.unwrap_or_else(|| {
-                let row = host.find(name.as_str());
-                row.is_ok_and(|row| row.domid.is_some() && host.comes_up(row.uuid, |_| ()).is_ok())
-            });
-            !up
-        })
+    fn fate(&self, name: &DomainName) -> Option<bool> {
+        self.fates.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    }
+
+    /// Whether a live domain comes up while there is somebody who waits for that.
+    fn comes_up(&self, name: &DomainName) -> bool {
+        let until = Instant::now() + AWAITED;
+        let patience = Patience { until, sign: self.waiting, over: &|| self.enough.is_pulled() };
+        let up = Host::open().and_then(|mut host| {
+            let row = host.find(name.as_str())?;
+            if row.domid.is_none() {
+                return came_up(&row);
+            }
+            host.comes_up(row.uuid, &patience)
+        });
+        up.is_ok()
     }
 
     fn bring(
@@ -130,15 +164,10 @@ impl<'a> Filling<'a> {
         moved: &mut dyn FnMut(Moved),
     ) -> Result<Done, Failure> {
         let item = &self.items[index];
-        if let Some(lacking) = self.lacks(host, item) {
-            return Err(not_without(host, item, lacking));
+        match item.requires.iter().find(|name| self.fate(name) == Some(false)) {
+            Some(lacking) => Err(not_without(host, item, lacking)),
+            None => self.launch(host, item, moved),
         }
-        let done = self.launch(host, item, moved)?;
-        if self.needed[index] && !item.paused {
-            let row = host.find(item.name.as_str())?;
-            host.comes_up(row.uuid, |_| ())?;
-        }
-        Ok(done)
     }
 }
 
@@ -161,14 +190,49 @@ fn not_without(host: &mut Host, item: &Item, lacking: &DomainName) -> Failure {
 
 impl Hands for Filling<'_> {
     fn act(&self, index: usize, _: Way, moved: &mut dyn FnMut(Moved)) -> Result<Done, Failure> {
-        let mut host = Host::open()?;
-        let done = self.bring(&mut host, index, moved);
-        self.has_fate(&self.items[index].name, done.is_ok());
+        let done = Host::open().and_then(|mut host| self.bring(&mut host, index, moved));
+        let item = &self.items[index];
+        // One that stands still is not waited for.
+        if done.is_err() || !self.needed[index] || item.paused {
+            self.has_fate(&item.name, done.is_ok());
+        }
         done
     }
 
     fn give_up(&self) {
         self.stopper.pull();
+        self.enough.pull();
+    }
+
+    fn may_begin(&self, index: usize) -> bool {
+        let item = &self.items[index];
+        let decided = |name: &DomainName| self.fate(name).is_some();
+        let mut after = item.after.iter().filter(|name| self.listed.contains(name));
+        after.all(decided) && item.requires.iter().all(decided)
+    }
+
+    fn is_awaited(&self, index: usize) -> bool {
+        self.needed[index]
+    }
+
+    fn decide(&self, index: usize) {
+        let name = &self.items[index].name;
+        if self.fate(name).is_none() {
+            self.has_fate(name, self.comes_up(name));
+        }
+    }
+
+    fn outsiders(&self) -> usize {
+        self.outside.len()
+    }
+
+    fn decide_outsider(&self, number: usize) {
+        let name = self.outside[number];
+        self.has_fate(name, self.comes_up(name));
+    }
+
+    fn enough(&self) {
+        self.enough.pull();
     }
 }
 

@@ -63,7 +63,7 @@ impl Stopper {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn is_pulled(&self) -> bool {
+    pub(super) fn is_pulled(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 }

@@ -1,8 +1,11 @@
 //! Carries a plan out: wave after wave, so many heavy ones at once, each domain by the first of
 //! its ways that works.
+//!
+//! A domain whose turn has not come when its wave does is held; the waves go on without it. Its turn
+//! comes when something is decided about another one, long after that one's part may have ended.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,9 @@ pub enum Done {
     /// It was so already.
     Already,
 }
+
+/// How often it is told that domains are held.
+const HELD: Duration = Duration::from_secs(10);
 
 /// How it ended for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +67,8 @@ pub enum News<'a> {
     Failed(usize, Way, &'a Failure),
     /// It is over with this one.
     Ended(usize, &'a Course),
+    /// These wait for others; told when one joins them, and every 10 s.
+    Held(&'a [usize]),
     /// Nothing new is begun: somebody interrupted. What is in flight goes on to its end.
     Interrupted,
     /// What is in flight is given up: the deadline has passed, or somebody interrupted again.
@@ -70,6 +78,8 @@ pub enum News<'a> {
 enum Message {
     Moved(usize, Moved),
     Ended(usize, Way, Result<Done, Failure>),
+    /// Something that others wait for is decided.
+    Decided,
     Interrupt,
 }
 
@@ -112,6 +122,30 @@ pub(crate) trait Hands: Sync {
 
     /// Gives up what is in flight and can be: each `act` concerned fails soon.
     fn give_up(&self);
+
+    /// Whether its turn has come.
+    fn may_begin(&self, _index: usize) -> bool {
+        true
+    }
+
+    /// Whether others wait until it is decided what came of `act`.
+    fn is_awaited(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Blocks until that is decided; called after `act`, in its thread.
+    fn decide(&self, _index: usize) {}
+
+    /// How many more things have to be decided that others wait for.
+    fn outsiders(&self) -> usize {
+        0
+    }
+
+    /// Blocks until one of them is decided; called from a thread of its own.
+    fn decide_outsider(&self, _number: usize) {}
+
+    /// Nobody waits any more: each `decide` returns soon.
+    fn enough(&self) {}
 }
 
 /// How to run.
@@ -144,19 +178,44 @@ pub(crate) fn run(
             began: vec![None; errands.len()],
             tried: vec![Vec::new(); errands.len()],
             queue: VecDeque::new(),
+            held: Vec::new(),
+            held_before: vec![false; errands.len()],
+            told: None,
+            deciding: 0,
             heavy: 0,
             flying: 0,
             halt: None,
             given_up: false,
         };
+        for number in 0..hands.outsiders() {
+            run.deciding += 1;
+            let sender = run.desk.sender.clone();
+            scope.spawn(move || {
+                hands.decide_outsider(number);
+                drop(sender.send(Message::Decided));
+            });
+        }
         for wave in waves {
             run.wave(wave, scope, hands);
         }
+        while run.flying > 0 || !run.held.is_empty() {
+            run.round(scope, hands);
+        }
+        hands.enough();
         run.courses
             .into_iter()
             .map(|course| course.unwrap_or_else(|| nothing(Outcome::Nothing)))
             .collect()
     })
+}
+
+/// Why nothing was heard.
+#[derive(Clone, Copy)]
+enum Silence {
+    /// The deadline has come.
+    Late,
+    /// It is time to tell who is held.
+    Held,
 }
 
 fn nothing(outcome: Outcome) -> Course {
@@ -178,6 +237,14 @@ struct Run<'a> {
     tried: Vec<Vec<(Way, Failure)>>,
     /// Those that wait for a place among the heavy ones.
     queue: VecDeque<(usize, Way)>,
+    /// Those whose turn has not come.
+    held: Vec<usize>,
+    /// Which were held at some time.
+    held_before: Vec<bool>,
+    /// When it was told last that there are some.
+    told: Option<Instant>,
+    /// How many things others wait for are not decided.
+    deciding: usize,
     heavy: usize,
     flying: usize,
     /// Why nothing new is begun.
@@ -191,52 +258,97 @@ impl<'a> Run<'a> {
         'a: 's,
     {
         for index in wave {
-            self.next_way(*index, scope, hands);
+            self.next_way(*index, scope, hands, false);
         }
-        loop {
-            while self.heavy < self.pace.jobs && self.halt.is_none() {
-                let Some((index, way)) = self.queue.pop_front() else { break };
-                self.begin(index, way, scope, hands);
-            }
-            if let Some(why) = self.halt {
-                for (index, _) in std::mem::take(&mut self.queue) {
-                    self.end(index, Outcome::NotDone(why));
-                }
-            }
-            if self.flying == 0 {
-                return;
-            }
-            match self.hear() {
-                Some(Message::Moved(index, moved)) => (self.news)(News::Moved(index, moved)),
-                Some(Message::Ended(index, way, outcome)) => {
-                    self.flying -= 1;
-                    self.heavy -= usize::from(is_heavy(way));
-                    match outcome {
-                        Ok(done) => self.end(index, Outcome::Done(way, done)),
-                        Err(failure) => {
-                            (self.news)(News::Failed(index, way, &failure));
-                            self.tried[index].push((way, failure));
-                            self.next_way(index, scope, hands);
-                        }
-                    }
-                }
-                Some(Message::Interrupt) => self.interrupt(hands),
-                None => self.late(hands),
+        self.begin_queued(scope, hands);
+        while self.flying > 0 {
+            self.round(scope, hands);
+        }
+    }
+
+    /// Begins as many as may be in flight; where nothing new is begun the others are over with.
+    fn begin_queued<'s>(&mut self, scope: &'s thread::Scope<'s, '_>, hands: &'s dyn Hands)
+    where
+        'a: 's,
+    {
+        while self.heavy < self.pace.jobs && self.halt.is_none() {
+            let Some((index, way)) = self.queue.pop_front() else { break };
+            self.begin(index, way, scope, hands);
+        }
+        if let Some(why) = self.halt {
+            let queued = std::mem::take(&mut self.queue).into_iter().map(|(index, _)| index);
+            for index in queued.chain(std::mem::take(&mut self.held)) {
+                self.end(index, Outcome::NotDone(why));
             }
         }
     }
 
-    /// The next message; `None` when the deadline has come.
-    fn hear(&self) -> Option<Message> {
-        let until = self.pace.until.filter(|_| !self.given_up);
-        let heard = match until {
-            Some(until) => {
-                self.desk.heard.recv_timeout(until.saturating_duration_since(Instant::now()))
+    /// Takes one message, and begins what can be begun after it.
+    fn round<'s>(&mut self, scope: &'s thread::Scope<'s, '_>, hands: &'s dyn Hands)
+    where
+        'a: 's,
+    {
+        if self.flying == 0 && self.deciding == 0 && !self.held.is_empty() {
+            // They wait for each other: the first of them goes without.
+            let index = self.held.remove(0);
+            self.next_way(index, scope, hands, true);
+            self.begin_queued(scope, hands);
+            return;
+        }
+        match self.hear() {
+            Ok(Message::Moved(index, moved)) => (self.news)(News::Moved(index, moved)),
+            Ok(Message::Ended(index, way, outcome)) => {
+                self.flying -= 1;
+                self.heavy -= usize::from(is_heavy(way));
+                match outcome {
+                    Ok(done) => self.end(index, Outcome::Done(way, done)),
+                    Err(failure) => {
+                        (self.news)(News::Failed(index, way, &failure));
+                        self.tried[index].push((way, failure));
+                        self.next_way(index, scope, hands, true);
+                    }
+                }
             }
-            None => self.desk.heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
+            Ok(Message::Decided) => {
+                self.deciding -= 1;
+                for index in std::mem::take(&mut self.held) {
+                    self.next_way(index, scope, hands, false);
+                }
+            }
+            Ok(Message::Interrupt) => self.interrupt(hands),
+            Err(Silence::Held) => self.tell_held(),
+            Err(Silence::Late) => self.late(hands),
+        }
+        self.begin_queued(scope, hands);
+    }
+
+    /// The next message, or why there was none.
+    fn hear(&self) -> Result<Message, Silence> {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let late =
+            self.pace.until.filter(|_| !self.given_up).map(|until| (left(until), Silence::Late));
+        let held = self.told.filter(|_| !self.held.is_empty());
+        let held = held.map(|told| (left(told + HELD), Silence::Held));
+        let first = [late, held].into_iter().flatten().min_by_key(|(wait, _)| *wait);
         // The desk holds a sender of its own: it is never cut off.
-        heard.ok()
+        match first {
+            Some((wait, why)) => self.desk.heard.recv_timeout(wait).map_err(|_| why),
+            None => self.desk.heard.recv().map_err(|_| Silence::Late),
+        }
+    }
+
+    fn hold(&mut self, index: usize) {
+        let new = !self.held_before[index];
+        self.held_before[index] = true;
+        self.held.push(index);
+        if new {
+            self.tell_held();
+        }
+    }
+
+    fn tell_held(&mut self) {
+        self.told = Some(Instant::now());
+        (self.news)(News::Held(&self.held));
     }
 
     fn interrupt(&mut self, hands: &dyn Hands) {
@@ -259,9 +371,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Begins the way that comes after those tried, or ends with the domain.
-    fn next_way<'s>(&mut self, index: usize, scope: &'s thread::Scope<'s, '_>, hands: &'s dyn Hands)
-    where
+    /// Begins the way that comes after those tried, or ends with the domain. Whether its turn has come
+    /// is asked if it is not `its_turn` anyhow.
+    fn next_way<'s>(
+        &mut self,
+        index: usize,
+        scope: &'s thread::Scope<'s, '_>,
+        hands: &'s dyn Hands,
+        its_turn: bool,
+    ) where
         'a: 's,
     {
         let late = self.pace.until.is_some_and(|until| Instant::now() >= until);
@@ -281,6 +399,7 @@ impl<'a> Run<'a> {
                 self.begin(index, Way::Destroy, scope, hands);
             }
             (Some(_), Some(why)) => self.end(index, Outcome::NotDone(why)),
+            (Some(_), None) if !its_turn && !hands.may_begin(index) => self.hold(index),
             (Some(way), None) if is_heavy(*way) => self.queue.push_back((index, *way)),
             (Some(way), None) => self.begin(index, *way, scope, hands),
         }
@@ -299,12 +418,18 @@ impl<'a> Run<'a> {
         self.heavy += usize::from(is_heavy(way));
         self.began[index].get_or_insert_with(Instant::now);
         (self.news)(News::Begun(index, way));
+        let awaited = hands.is_awaited(index);
+        self.deciding += usize::from(awaited);
         let sender = self.desk.sender.clone();
         scope.spawn(move || {
             let told = sender.clone();
             let mut moved = move |moved| drop(told.send(Message::Moved(index, moved)));
             let outcome = hands.act(index, way, &mut moved);
             drop(sender.send(Message::Ended(index, way, outcome)));
+            if awaited {
+                hands.decide(index);
+                drop(sender.send(Message::Decided));
+            }
         });
     }
 

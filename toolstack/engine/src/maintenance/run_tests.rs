@@ -174,3 +174,91 @@ fn what_has_no_way_is_told_of_and_not_begun() {
     assert_eq!(outcomes(&courses), [Outcome::Nothing]);
     assert!(hands.seen.into_inner().unwrap().order.is_empty());
 }
+
+/// Hands of which some wait until it is decided about another one.
+#[derive(Default)]
+struct Waiting {
+    /// Who comes after whom.
+    after: Vec<(usize, usize)>,
+    /// It is decided about this one when that one was dealt with.
+    slow: Option<(usize, usize)>,
+    seen: Mutex<(Vec<usize>, Vec<usize>, bool)>,
+    changed: Condvar,
+}
+
+impl Hands for Waiting {
+    fn act(&self, index: usize, _: Way, _: &mut dyn FnMut(Moved)) -> Result<Done, Failure> {
+        self.seen.lock().unwrap().0.push(index);
+        self.changed.notify_all();
+        Ok(Done::Already)
+    }
+
+    fn give_up(&self) {}
+
+    fn may_begin(&self, index: usize) -> bool {
+        let seen = self.seen.lock().unwrap();
+        self.after.iter().filter(|(who, _)| *who == index).all(|(_, on)| seen.1.contains(on))
+    }
+
+    fn is_awaited(&self, index: usize) -> bool {
+        self.after.iter().any(|(_, on)| *on == index)
+    }
+
+    fn decide(&self, index: usize) {
+        let mut seen = self.seen.lock().unwrap();
+        if let Some((_, until)) = self.slow.filter(|(who, _)| *who == index) {
+            while !seen.0.contains(&until) && !seen.2 {
+                seen = self.changed.wait(seen).unwrap();
+            }
+        }
+        seen.1.push(index);
+    }
+
+    fn enough(&self) {
+        self.seen.lock().unwrap().2 = true;
+        self.changed.notify_all();
+    }
+}
+
+#[test]
+fn who_waits_for_a_slow_one_holds_up_nobody_else() {
+    let hands = Waiting { after: vec![(1, 0)], slow: Some((0, 3)), ..Waiting::default() };
+    let (desk, _remote) = desk();
+    let waves = [vec![0], vec![1], vec![2], vec![3]];
+    let mut held = Vec::new();
+    let pace = Pace { jobs: 1, until: None };
+    let courses = run(&errands(4, &[Way::Start]), &waves, pace, &desk, &hands, &mut |news| {
+        if let News::Held(indices) = news {
+            held.push(indices.to_vec());
+        }
+    });
+    assert!(courses.iter().all(|c| c.outcome == Outcome::Done(Way::Start, Done::Already)));
+    assert_eq!(hands.seen.into_inner().unwrap().0, [0, 2, 3, 1]);
+    assert_eq!(held[0], [1]);
+}
+
+#[test]
+fn those_that_wait_for_each_other_go_one_after_the_other() {
+    let hands = Waiting { after: vec![(0, 1), (1, 0)], ..Waiting::default() };
+    let (desk, _remote) = desk();
+    let courses = run(&errands(2, &[Way::Start]), &[vec![0, 1]], FREE, &desk, &hands, &mut |_| ());
+    assert!(courses.iter().all(|c| c.outcome == Outcome::Done(Way::Start, Done::Already)));
+    assert_eq!(hands.seen.into_inner().unwrap().0, [0, 1]);
+}
+
+#[test]
+fn an_interruption_ends_every_wait() {
+    // It is never decided about the first one.
+    let hands = Waiting { after: vec![(1, 0)], slow: Some((0, 9)), ..Waiting::default() };
+    let (desk, remote) = desk();
+    let waves = [vec![0], vec![1]];
+    let courses = run(&errands(2, &[Way::Start]), &waves, FREE, &desk, &hands, &mut |news| {
+        if matches!(news, News::Held(_)) {
+            remote.interrupt();
+        }
+    });
+    assert_eq!(
+        outcomes(&courses),
+        [Outcome::Done(Way::Start, Done::Already), Outcome::NotDone("interrupted")]
+    );
+}

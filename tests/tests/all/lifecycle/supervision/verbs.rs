@@ -82,6 +82,27 @@ fn what_requires_a_domain_that_does_not_come_up_is_not_started() {
 }
 
 #[test]
+fn a_slow_start_holds_up_nobody_but_what_comes_after_it() {
+    let host = Host::new();
+    let sign = host.scratch().join("sign");
+    let text = format!(
+        "until [ -e {} ]; do sleep 0.05; done; echo '@@kxl-event id=started'; exec sleep 100000",
+        sign.display()
+    );
+    host.define("db", &script("db", &text, "managed_start = 1\npriority = 1"));
+    host.define("web", &sleeper("web", "startsecs = 0\nrequires = [\"db\"]\npriority = 2"));
+    host.define("late", &sleeper("late", "startsecs = 0\npriority = 900"));
+    let start = host.begin(&["start", "all"]);
+    super::comes_to(&host, "late", "RUNNING");
+    assert_eq!(status(&host, "db")["state"], "STARTING");
+    assert_eq!(status(&host, "web")["state"], "STOPPED");
+    fs::write(&sign, "").unwrap();
+    let start = start.end(crate::support::wait::SOON).expect(0);
+    assert!(start.stderr.contains("web: waits for what it comes after"), "{start}");
+    assert_eq!(status(&host, "web")["state"], "RUNNING");
+}
+
+#[test]
 fn names_that_nobody_has_fail_and_stop_no_others() {
     let host = Host::new();
     host.define("web", &sleeper("web", "startsecs = 0"));

@@ -20,6 +20,8 @@ const PACE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Progress {
     names: Vec<String>,
+    /// Who waits for others.
+    held: Vec<usize>,
     face: Face,
 }
 
@@ -53,7 +55,7 @@ impl Progress {
         } else {
             Face::Lines
         };
-        Self { names, face }
+        Self { names, held: Vec::new(), face }
     }
 
     /// Shows one piece of news.
@@ -63,6 +65,7 @@ impl Progress {
             News::Moved(index, moved) => self.moved(*index, *moved),
             News::Failed(index, way, failure) => self.failed(*index, *way, failure),
             News::Ended(index, course) => self.ended(*index, course),
+            News::Held(indices) => self.held(indices),
             News::Interrupted => self
                 .remark("interrupted: what is in flight goes on to its end; once more gives it up"),
             News::GivingUp(why) => self.remark(&format!("{why}: what is in flight is given up")),
@@ -141,6 +144,24 @@ impl Progress {
             }
             Face::Bars(bars) => bars.ended(index, course, &text),
         }
+    }
+
+    /// Who waits for others, where that has changed.
+    fn held(&mut self, indices: &[usize]) {
+        if self.held == indices {
+            return;
+        }
+        let new = indices.iter().filter(|index| !self.held.contains(index));
+        let new: Vec<_> = new.map(|index| self.names[*index].as_str()).collect();
+        match &self.face {
+            Face::Json { .. } => new.iter().for_each(|name| {
+                event(&json!({ "event": "waits", "name": name }));
+            }),
+            Face::Quiet => {}
+            _ if new.is_empty() => {}
+            _ => self.remark(&format!("waiting for what they come after: {}", new.join(", "))),
+        }
+        self.held = indices.to_vec();
     }
 
     fn remark(&mut self, text: &str) {
