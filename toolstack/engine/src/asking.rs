@@ -189,6 +189,10 @@ impl Host {
                 let notes = |step: Step<'_>| note(step, &mut progress);
                 match client.call(Call::Verb(verb), Some(patience.min(deadline)), notes) {
                     Ok(Answer::Already) => Ok(Outcome::Already),
+                    Ok(_) if verb == Verb::Destroy => {
+                        self.see_it_recorded(row, &client, &mut progress)?;
+                        Ok(Outcome::Done)
+                    }
                     Ok(_) => Ok(Outcome::Done),
                     Err(failure) if verb == Verb::Destroy && failure.kind == Kind::TimedOut => {
                         progress("its monitor does not answer: another one takes its place");
@@ -414,7 +418,7 @@ impl Host {
 
 /// Ends a monitor that hangs (stopped by a signal, say). Its death costs its domain nothing, while
 /// its life would keep everybody from taking the power away.
-fn end_monitor(client: &Client) -> Result<(), Failure> {
+pub(crate) fn end_monitor(client: &Client) -> Result<(), Failure> {
     let failed = |error| Failure::because(Kind::Failed, "cannot end the hung monitor", &error);
     let pid = socket::peer_pid(client.stream()).map_err(failed)?;
     let monitor = Identity::of(pid).and_then(Process::open).map_err(failed)?;

@@ -26,6 +26,7 @@ mod images;
 mod live;
 pub mod maintenance;
 mod observe;
+mod outdated;
 mod recorder;
 mod release;
 mod resting;

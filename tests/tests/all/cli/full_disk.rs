@@ -176,3 +176,67 @@ fn where_the_end_of_a_domain_cannot_be_written_down_it_is_not_saved() {
     kxl(&["resume", "web"]).expect(0);
     kxl(&["destroy", "web"]).expect(0);
 }
+
+/// A program that ends when the file is there.
+fn until_told(name: &str, sign: &Path, lines: &str) -> String {
+    format!(
+        "name = \"{name}\"\nbackend = \"any\"\nexec = \"/bin/sh\"\nmemory = 8\n\
+         device_model_args = [\"-c\", \"until [ -e {} ]; do sleep 0.05; done; exit 1\"]\n{lines}\n",
+        sign.display()
+    )
+}
+
+#[test]
+fn what_ends_while_the_runtime_directory_is_full_is_started_when_there_is_room() {
+    let host = Host::new();
+    let run = host.root.join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    let small = match Small::make(&run) {
+        Ok(small) => small,
+        Err(reason) => return skip("a full runtime directory", &reason),
+    };
+    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
+    let sign = host.scratch().join("end");
+    let lines = "startsecs = 0\nautorestart = \"always\"\nstartretries = 1000";
+    let file = host.file("web.cfg", &until_told("web", &sign, lines));
+    kxl(&["new", &file.display().to_string()]).expect(0);
+    kxl(&["start", "web"]).expect(0);
+    let fill = format!("cat /dev/zero > {}/fill; sync", run.display());
+    drop(small.run(&host, &["sh", "-c", &fill]));
+    std::fs::write(&sign, "").unwrap();
+    wait::eventually("it cannot be started", || {
+        let waits = kxl(&["status", "web"]).stdout.contains("BACKOFF");
+        waits && kxl(&["events", "web"]).stdout.contains("start-failed")
+    });
+    std::fs::remove_file(&sign).unwrap();
+    small.run(&host, &["rm", &format!("{}/fill", run.display())]).expect(0);
+    wait::eventually("it is started", || kxl(&["status", "web"]).stdout.contains("RUNNING"));
+    kxl(&["stop", "web"]).expect(0);
+}
+
+#[test]
+fn an_alert_that_a_full_disk_did_not_take_is_told_when_there_is_room() {
+    let host = Host::new();
+    let small = match Small::make(&host.root) {
+        Ok(small) => small,
+        Err(reason) => return skip("a full disk", &reason),
+    };
+    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
+    let sign = host.scratch().join("end");
+    let lines = "startsecs = 0\nautorestart = \"always\"\nstartretries = 1";
+    let file = host.file("web.cfg", &until_told("web", &sign, lines));
+    kxl(&["new", &file.display().to_string()]).expect(0);
+    kxl(&["start", "web"]).expect(0);
+    let fill = format!("cat /dev/zero > {}/fill; sync", host.root.display());
+    drop(small.run(&host, &["sh", "-c", &fill]));
+    std::fs::write(&sign, "").unwrap();
+    let log = format!("{}/var/log/kxl/web.monitor.log", host.root.display());
+    wait::eventually("every try has failed", || {
+        let over = kxl(&["status", "web"]).stdout.contains("FATAL");
+        // The log is on the full disk as well; what it has is enough where it has it.
+        over || small.run(&host, &["cat", &log]).stdout.contains("what=\"fatal\"")
+    });
+    small.run(&host, &["rm", &format!("{}/fill", host.root.display())]).expect(0);
+    wait::eventually("the alert is there", || kxl(&["alerts"]).stdout.contains("fatal"));
+    wait::eventually("its end is recorded", || kxl(&["status", "web"]).stdout.contains("FATAL"));
+}
