@@ -3,8 +3,7 @@
 use kxl_domain::State;
 
 use crate::support::event::{expect, record, texts};
-use crate::support::guest::{any, simh, slot};
-use crate::support::skip::skipped;
+use crate::support::guest::any;
 use crate::support::{Console, Host, wait};
 
 /// A shell script as a domain.
@@ -117,37 +116,21 @@ fn a_port_is_refused_where_there_is_none() {
     assert!(host.find("it").is_none());
 }
 
-/// A program for a PDP-11 that prints a text: words to be deposited from 1000 on.
-fn printing(text: &str) -> String {
-    // R1 goes through the text; each byte waits for the printer (177564, 177566); then it stands.
-    const CODE: [u16; 11] = [
-        0o012_701, 0o001_040, 0o112_100, 0o001_406, 0o105_737, 0o177_564, 0o100_375, 0o110_037,
-        0o177_566, 0o000_770, 0o000_777,
-    ];
-    let mut bytes = text.as_bytes().to_vec();
-    bytes.push(0);
-    bytes.resize(bytes.len().next_multiple_of(2), 0);
-    let text = bytes.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-    let code = (0o1000..).step_by(2).zip(CODE);
-    let text = (0o1040..).step_by(2).zip(text);
-    let deposits = code.chain(text).map(|(at, word)| format!("dep {at:o} {word:06o}\n"));
-    format!("set cpu 11/73\n{}", deposits.collect::<String>())
-}
-
 #[test]
-fn a_pdp_11_tells_that_it_is_up() {
+fn a_script_that_is_rebooted_starts_and_says_so_again() {
     let host = Host::new();
-    let config = simh("pdp11", "it");
-    if skipped("a_pdp_11_tells_that_it_is_up", &config) {
-        return;
-    }
-    let _slot = slot();
-    let text = "\r\n@@KXL-EVENT ID=LOG TEXT=\"RSX-11 IS UP\"\r\n @@KXL-EVENT ID=STARTED\r\n";
-    let ini = host.file("up.ini", &printing(text));
-    let config = config.unwrap();
-    let old = config.lines().find(|line| line.starts_with("ini = ")).unwrap();
-    let config = config.replace(old, &format!("ini = \"{}\"", ini.display()));
-    host.create("it", &format!("{config}managed_start = 1\n"));
-    expect(&host, "it", "guest-log", "RSX-11 IS UP");
-    wait::eventually("it is up", || record(&host, "it").ready);
+    let text =
+        "echo '@@kxl-event id=started'; echo '@@kxl-event id=alert text=\"IP conflict\"'; cat";
+    host.define("it", &script("it", text, "managed_start = 1"));
+    host.ok(["start", "it"]);
+    let before = host.domain("it").domid();
+    expect(&host, "it", "guest-alert", "IP conflict");
+    host.ok(["reboot", "it"]);
+    wait::eventually("it is up again", || {
+        host.domain("it").domid() != before && record(&host, "it").ready
+    });
+    wait::eventually("it says so", || texts(&host, "it", "guest-alert").len() == 2);
+    assert_eq!(texts(&host, "it", "running"), ["", ""]);
+    let alerts = host.ok(["alerts"]);
+    assert_eq!(alerts.matches("IP conflict").count(), 1, "one to look at: {alerts}");
 }

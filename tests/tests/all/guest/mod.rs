@@ -4,4 +4,5 @@
 mod console;
 mod hostile;
 mod port;
+mod simh;
 mod wrapper;
