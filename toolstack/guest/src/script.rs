@@ -172,7 +172,15 @@ impl<'a> Stderr<'a> {
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let mut options = File::options();
         options.append(true).create(true).mode(0o600).custom_flags(flags.bits().cast_signed());
-        let file = options.open(path).and_then(|file| {
+        let opened = options.open(path).or_else(|error| match path.parent() {
+            // A guest made by hand has no /var/log.
+            Some(directory) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(directory)?;
+                options.open(path)
+            }
+            _ => Err(error),
+        });
+        let file = opened.and_then(|file| {
             if anew && file.metadata()?.is_file() {
                 file.set_len(0)?;
             }
@@ -273,7 +281,9 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_and_says_where_it_ends() {
-        let path = std::env::temp_dir().join(format!("kxl-event-stderr-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("kxl-event-stderr-{}", std::process::id()));
+        // In a directory that is made.
+        let path = dir.join("log/kept");
         let mut stderr = Stderr::new(&path);
         (0..300).for_each(|_| stderr.keep(&[b'x'; 5000]));
         stderr.keep(b"more");
@@ -284,6 +294,6 @@ mod tests {
         assert!(!std::fs::read(&path).unwrap().is_empty());
         drop(Stderr::new(&path));
         assert!(std::fs::read(&path).unwrap().is_empty(), "another run begins anew");
-        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
