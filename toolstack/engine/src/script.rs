@@ -1,10 +1,11 @@
 //! Running a script of the operator's from a command, with a deadline, and hearing what it says.
 
 use std::ffi::OsString;
-use std::io::{self, PipeReader, Read};
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,8 +32,9 @@ pub struct Script {
     pub env: Vec<(OsString, OsString)>,
     /// How long it may take.
     pub patience: Duration,
-    /// What it writes to its standard error is heard as well.
-    pub with_errors: bool,
+    /// The file that it writes to, errors as well, so that it can go on when we are gone; without
+    /// one, its standard output is heard through a pipe.
+    pub output: Option<PathBuf>,
     /// Set while it runs, it is ended as if its time were up.
     pub cancel: Arc<AtomicBool>,
 }
@@ -44,7 +46,7 @@ pub enum Ended {
     Status {
         /// Its exit code; `None` when a signal ended it.
         code: Option<i32>,
-        /// What it wrote, or the beginning of that.
+        /// What it wrote: the beginning of it, or of a file the end.
         said: String,
     },
     /// It took too long, and was ended with all that it had started in its process group.
@@ -57,14 +59,22 @@ pub enum Ended {
 /// When it cannot be started.
 pub fn run(script: &Script) -> io::Result<Ended> {
     let until = Instant::now() + script.patience;
-    let (read, write) = io::pipe()?;
-    let errors = if script.with_errors { Stdio::from(write.try_clone()?) } else { Stdio::null() };
+    let (read, output, errors): (_, Stdio, Stdio) = match &script.output {
+        Some(file) => {
+            let file = File::create(file)?;
+            (None, file.try_clone()?.into(), file.into())
+        }
+        None => {
+            let (read, write) = io::pipe()?;
+            (Some(read), write.into(), Stdio::null())
+        }
+    };
     // Dropped with its ends of the pipe.
     let mut child = Command::new(&script.program)
         .args(&script.args)
         .envs(script.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stdout(write)
+        .stdout(output)
         .stderr(errors)
         .process_group(0)
         .spawn()?;
@@ -72,17 +82,31 @@ pub fn run(script: &Script) -> io::Result<Ended> {
     if !matches!(ended, Ok(Ended::Status { .. })) {
         end(&mut child)?;
     }
-    ended
+    match (ended, &script.output) {
+        (Ok(Ended::Status { code, .. }), Some(file)) => {
+            Ok(Ended::Status { code, said: tail(file)? })
+        }
+        (ended, _) => ended,
+    }
+}
+
+/// The end of what was written to a file.
+fn tail(file: &Path) -> io::Result<String> {
+    let mut file = File::open(file)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(KEPT as u64)))?;
+    let mut bytes = Vec::new();
+    file.take(KEPT as u64).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn attend(
     child: &mut Child,
-    output: PipeReader,
+    mut stdout: Option<PipeReader>,
     until: Instant,
     cancel: &AtomicBool,
 ) -> io::Result<Ended> {
     let mut said = Vec::new();
-    let mut stdout = Some(output);
     loop {
         let status = child.try_wait()?;
         let left = match cancel.load(Ordering::Relaxed) {
@@ -154,7 +178,7 @@ mod tests {
         let env = vec![("WORD".into(), "it".into())];
         let cancel = Arc::default();
         let program = "/bin/sh".into();
-        run(&Script { program, args, env, patience, with_errors: false, cancel }).unwrap()
+        run(&Script { program, args, env, patience, output: None, cancel }).unwrap()
     }
 
     #[test]

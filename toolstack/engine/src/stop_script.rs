@@ -19,6 +19,10 @@ use crate::script::{self, Ended, Script};
 /// How long a script may take to say goodbye after its guest has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// What a script has to say, in the domain's runtime directory: a pipe would break with the
+/// monitor, and the script with it.
+const OUTPUT: &str = "stop-script.out";
+
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How far the stop script of a domain has got, and the program that it is.
@@ -138,7 +142,7 @@ impl LiveDomain {
                 entry("KXL_UUID", row.uuid.to_string()),
             ],
             patience: Duration::from_secs(u64::from(row.config.stop.wait_secs)),
-            with_errors: true,
+            output: Some(self.paths.rundir(row.uuid).join(OUTPUT)),
             cancel: Arc::default(),
         };
         let attempt = format!("cannot shutdown domain \"{}\" (domid {})", row.name, row.domid);
@@ -211,13 +215,14 @@ mod tests {
 
     #[test]
     fn a_script_that_fails_says_so_with_its_last_words() {
+        let scratch = std::env::temp_dir().join(format!("kxl-stop-out-{}", std::process::id()));
         let run = |text: &str, millis| {
             outcome(&Script {
                 program: "/bin/sh".into(),
                 args: vec!["-c".into(), text.into()],
                 env: Vec::new(),
                 patience: Duration::from_millis(millis),
-                with_errors: true,
+                output: Some(scratch.clone()),
                 cancel: Arc::default(),
             })
         };
@@ -226,5 +231,6 @@ mod tests {
         assert_eq!(told, "the stop script /bin/sh ended with status 3: no route");
         let told = run("sleep 1000", 50).unwrap_err();
         assert_eq!(told, "the stop script /bin/sh did not end within 0 s");
+        fs::remove_file(&scratch).unwrap();
     }
 }

@@ -208,3 +208,30 @@ fn the_menu_starts_stops_adds_and_removes() {
     assert_eq!((&two["start_on_boot"], &two["description"]), (&true.into(), &"spare".into()));
     wait::eventually("nothing runs", || host.emulators().is_empty());
 }
+
+#[test]
+fn a_stop_script_goes_on_when_the_monitor_dies_in_the_middle() {
+    let host = Host::new();
+    let (began, go) = (host.scratch().join("began"), host.scratch().join("go"));
+    let stop = host.scratch().join("es40.stop");
+    let script = program(
+        &host,
+        "stop-es40",
+        &format!(
+            "touch {}\nuntil test -e {}; do sleep 0.05; done\necho bye\ntouch {}",
+            began.display(),
+            go.display(),
+            stop.display()
+        ),
+    );
+    register(&host, "es40", &[&format!("stop_script='{}'", script.display())]);
+    host.ok(["start", "es40"]);
+    let stopping = host.begin(&["stop", "es40"]);
+    wait::eventually("the script has begun", || began.exists());
+    assert_eq!(entry(&host, "es40")["state"], "DEACTIVATING");
+    host.monitor_of_name("es40").signal(nix::sys::signal::Signal::SIGKILL);
+    fs::write(&go, "").unwrap();
+    let stopped = stopping.end(COMMAND).expect(0);
+    assert_eq!(stopped.stdout, "es40: stopped\n");
+    assert_eq!(entry(&host, "es40")["state"], "INACTIVE");
+}

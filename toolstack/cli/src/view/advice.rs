@@ -15,7 +15,10 @@ pub(crate) fn next_step(row: &EventRow) -> String {
         }
         "start-hung" => format!("kxl console --log {name} shows what its guest said last"),
         "stop-failed" => {
-            format!("kxl list {name} shows whether it answers; kxl destroy {name} tries again")
+            format!(
+                "kxl status {name} shows whether it is off; if not, kxl destroy {name} tries again; \
+                 kxl stop-script check tells about its stop script"
+            )
         }
         "policy-failed" => {
             format!("kxl why {name} tells how it stands; kxl start or kxl destroy sets it right")

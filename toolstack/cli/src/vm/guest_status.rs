@@ -87,7 +87,7 @@ fn script_of(entry: &Entry) -> Option<Script> {
         ("KXL_UUID".into(), row.uuid.to_string().into()),
     ];
     let cancel = Arc::default();
-    Some(Script { program, args, env, patience: PATIENCE, with_errors: false, cancel })
+    Some(Script { program, args, env, patience: PATIENCE, output: None, cancel })
 }
 
 fn response(script: &Script) -> Response {
@@ -113,7 +113,7 @@ mod tests {
     fn shell(text: &str, patience: Duration) -> Response {
         let args = vec!["-c".into(), text.into()];
         let (program, env, cancel) = ("/bin/sh".into(), Vec::new(), Arc::default());
-        response(&Script { program, args, env, patience, with_errors: false, cancel })
+        response(&Script { program, args, env, patience, output: None, cancel })
     }
 
     #[test]
