@@ -59,8 +59,11 @@ pub(crate) fn trim(db: &Connection, retention: Retention) -> Result<usize, Fault
         let bound = now_ms() - i64::from(days) * 86_400_000;
         gone += db.execute(&format!("DELETE FROM event WHERE time_ms < ?1 AND {done}"), [bound])?;
     }
-    let sql = format!("SELECT count(*) FROM event WHERE {done}");
-    if db.query_row(&sql, [], |row| row.get::<_, i64>(0))? > retention.count {
+    // Both are counted in an index: this is looked at far more often than anything has to go.
+    let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let open = count(&format!("SELECT count(*) FROM event WHERE {OPEN}"))?;
+    let all = count("SELECT count(*) FROM event")?;
+    if all - open.min(OPEN_KEPT) > retention.count {
         gone += thin(db, retention.count, &done)?;
     }
     Ok(gone)
@@ -69,7 +72,8 @@ pub(crate) fn trim(db: &Connection, retention: Retention) -> Result<usize, Fault
 /// Leaves so many of the events that are done with.
 fn thin(db: &Connection, count: i64, done: &str) -> Result<usize, Fault> {
     let sql = format!(
-        "SELECT uuid, what GLOB 'guest-*' AS by_guest, count(*) FROM event WHERE {done}
+        // In the order of the table: in that of the index every row would have to be looked for.
+        "SELECT uuid, what GLOB 'guest-*' AS by_guest, count(*) FROM event NOT INDEXED WHERE {done}
          GROUP BY uuid, by_guest"
     );
     let mut statement = db.prepare(&sql)?;
