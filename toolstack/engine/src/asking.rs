@@ -188,12 +188,14 @@ impl Host {
                 let patience = if verb == Verb::Destroy { DESTROY_PATIENCE } else { deadline };
                 let notes = |step: Step<'_>| note(step, &mut progress);
                 match client.call(Call::Verb(verb), Some(patience.min(deadline)), notes) {
-                    Ok(Answer::Already) => Ok(Outcome::Already),
-                    Ok(_) if verb == Verb::Destroy => {
-                        self.see_it_recorded(row, &client, &mut progress)?;
-                        Ok(Outcome::Done)
+                    Ok(answer) => {
+                        if let (Verb::Destroy, Some(domid)) = (verb, row.domid) {
+                            let who = (row.uuid, &row.name, domid);
+                            self.see_it_recorded(who, &mut client, &mut progress)?;
+                        }
+                        let already = answer == Answer::Already;
+                        Ok(if already { Outcome::Already } else { Outcome::Done })
                     }
-                    Ok(_) => Ok(Outcome::Done),
                     Err(failure) if verb == Verb::Destroy && failure.kind == Kind::TimedOut => {
                         progress("its monitor does not answer: another one takes its place");
                         end_monitor(&client)?;
@@ -398,9 +400,11 @@ impl Host {
                         None => Ok(Recovery::Attended),
                     };
                 }
-                None if self.has_monitor(uuid) || Instant::now() > until => {
+                None if self.has_monitor(uuid) => {
+                    self.settle_outdated(uuid, name)?;
                     return Ok(Recovery::Attended);
                 }
+                None if Instant::now() > until => return Ok(Recovery::Attended),
                 // A monitor that is killed stops listening a moment before it lets its lock go.
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
