@@ -4,7 +4,7 @@ use std::fs;
 
 use kxl_domain::config::{self, Defaults, HostFileError, PlainSetting};
 use kxl_domain::{Failure, Kind};
-use kxl_store::Paths;
+use kxl_store::{Paths, Retention};
 use nix::unistd::{Uid, User};
 
 use crate::telling::Telling;
@@ -25,6 +25,8 @@ pub struct Conf {
     pub defaults: Defaults,
     /// How events are kept and told.
     pub telling: Telling,
+    /// Why nothing of the file counts, where it cannot be understood.
+    pub mistake: Option<Failure>,
 }
 
 impl Conf {
@@ -35,6 +37,18 @@ impl Conf {
     pub fn read(paths: &Paths) -> Result<Self, Failure> {
         let (source, text) = text(paths)?;
         Self::parse(&source, &text)
+    }
+
+    /// Reads `kxl.conf` for what has to work whatever somebody has written into it: stopping,
+    /// saving, adopting, telling. Nothing that was recorded is removed by a rule that is not known.
+    /// What launches a program has to look at [`mistake`](Self::mistake).
+    #[must_use]
+    pub fn read_or_mistake(paths: &Paths) -> Self {
+        Self::read(paths).unwrap_or_else(|mistake| {
+            let retention = Retention { count: i64::MAX, days: None };
+            let telling = Telling { retention, ..Telling::default() };
+            Self { telling, mistake: Some(mistake), ..Self::default() }
+        })
     }
 
     /// Reads what `kxl.conf` says about telling events alone; looks no user up.
@@ -50,14 +64,22 @@ impl Conf {
         Ok(telling)
     }
 
+    /// What `kxl.conf` of this environment says.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and when a path of the environment cannot be used.
+    pub fn of_this_host() -> Result<Self, Failure> {
+        let paths = Paths::from_env()
+            .map_err(|e| crate::host::stored("cannot use this host's places", &e))?;
+        Self::read(&paths)
+    }
+
     /// The defaults for domains of the host of this environment.
     ///
     /// # Errors
     /// As [`read`](Self::read), and when a path of the environment cannot be used.
     pub fn domain_defaults() -> Result<Defaults, Failure> {
-        let paths = Paths::from_env()
-            .map_err(|e| crate::host::stored("cannot use this host's places", &e))?;
-        Self::read(&paths).map(|conf| conf.defaults)
+        Self::of_this_host().map(|conf| conf.defaults)
     }
 
     fn parse(source: &str, text: &str) -> Result<Self, Failure> {

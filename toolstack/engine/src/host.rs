@@ -18,13 +18,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// The host of this environment. Opens no database.
+    /// The host of this environment. Opens no database. A mistake in kxl.conf is no reason not to
+    /// stop, save or adopt a domain: [`Conf::mistake`] has it.
     ///
     /// # Errors
-    /// When a path of the environment cannot be used, or kxl.conf is wrong.
+    /// When a path of the environment cannot be used.
     pub fn open() -> Result<Self, Failure> {
         let paths = Paths::from_env().map_err(|e| stored("cannot use this host's places", &e))?;
-        let conf = Conf::read(&paths)?;
+        let conf = Conf::read_or_mistake(&paths);
         Self::with(paths, conf)
     }
 

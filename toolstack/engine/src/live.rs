@@ -235,7 +235,7 @@ impl LiveDomain {
     async fn boot(&mut self) -> Result<Launched, Failure> {
         ahead::forget(&self.paths, self.row.uuid);
         let booted = async {
-            let spec = self.new_spec(None);
+            let spec = self.new_spec(None)?;
             self.backend.check(&spec)?;
             self.spawn(&spec).await?;
             Ok(spec.paused)
@@ -275,12 +275,24 @@ impl LiveDomain {
     }
 
     /// What the backend is told, with the limits of a new process.
-    pub(crate) fn new_spec(&mut self, image: Option<StateSource>) -> LaunchSpec {
+    ///
+    /// # Errors
+    /// When kxl.conf had a mistake as this monitor began and still has: nothing is launched as
+    /// another user than it would name.
+    pub(crate) fn new_spec(
+        &mut self,
+        image: Option<StateSource>,
+    ) -> Result<LaunchSpec, BackendError> {
+        if self.conf.mistake.is_some() {
+            self.conf = Conf::read(&self.paths).map_err(|mistake| {
+                BackendError::io("cannot use kxl.conf", std::io::Error::other(mistake))
+            })?;
+        }
         let groups = cgroup::prepare(self.row.uuid, &self.row.config);
         for warning in &groups.warnings {
             self.event(Severity::Warning, "limit-missing", None, warning);
         }
-        LaunchSpec { image, ..launch_spec(&self.paths, &self.conf, &self.row, groups.dirs) }
+        Ok(LaunchSpec { image, ..launch_spec(&self.paths, &self.conf, &self.row, groups.dirs) })
     }
 
     /// Makes the emulator process and takes it up.

@@ -55,7 +55,9 @@ impl LiveDomain {
         self.require(verb, Capability::SaveState)?;
         let attempt = format!("cannot {verb} domain \"{}\"", self.row.name);
         let opened = self.open_image(&from, watch, &attempt).await?;
-        let spec = self.new_spec(Some(opened.source.clone()));
+        let spec = self
+            .new_spec(Some(opened.source.clone()))
+            .map_err(|error| self.not_started(verb, &error))?;
         self.backend.check(&spec).map_err(|error| self.not_started(verb, &error))?;
         let mark = Mark::new(&self.paths, &from, self.row.uuid);
         // The mark costs a wait for the disk, the launch one for the emulator: both at once.

@@ -80,7 +80,11 @@ fn attend(mission: Mission, uuid: &str, name: &str) -> Result<(), Failure> {
     let name: DomainName = name.parse().map_err(usage)?;
     let (lock, ready) = ready::inherited(LOCK_FD, READY_FD)?;
     let ready = ReadyPipe::new(ready);
-    let host = match Host::open() {
+    let opened = Host::open().and_then(|host| match (mission, &host.conf.mistake) {
+        (Mission::Launch, Some(mistake)) => Err(mistake.clone()),
+        _ => Ok(host),
+    });
+    let host = match opened {
         Ok(host) => host,
         Err(failure) => {
             ready.failed(&failure);

@@ -13,13 +13,20 @@ pub(super) const OF_KXL_VMM: &[&str] = &["host", BASELINE];
 
 /// What follows `-cpu` of QEMU: the configuration's model, else `default`, and its features.
 ///
+/// A name without a version is one by the machine type, which has one.
+///
 /// # Errors
-/// [`BackendError::Config`] for a model of kxl-vmm.
+/// [`BackendError::Config`] for a model of kxl-vmm, and for one that is not the same tomorrow.
 pub(super) fn of_qemu(config: &DomainConfig, default: &str) -> Result<String> {
     let model = config.processor.model.as_deref().unwrap_or(default);
     if model == BASELINE {
         let why = "baseline is a model of kxl-vmm (backend=\"kvm\"); qemu-system-x86_64 -cpu help \
                    names those of QEMU";
+        return Err(BackendError::config("cpu_model", why));
+    }
+    if model == "max" {
+        let why = "max is another processor with each release of QEMU, and no state of it would come \
+                   back; name a model, such as Haswell";
         return Err(BackendError::config("cpu_model", why));
     }
     let features = asked(config).map(|(flag, shown)| {
@@ -87,8 +94,11 @@ mod tests {
         );
         config.processor.model = Some(BASELINE.into());
         assert!(of_kxl_vmm(&config).starts_with("baseline,-0x7"));
-        let error = of_qemu(&config, "max").unwrap_err().to_string();
-        assert!(error.contains("cpu_model") && error.contains("kxl-vmm"), "{error}");
+        for (model, why) in [(BASELINE, "kxl-vmm"), ("max", "come back")] {
+            config.processor.model = Some(model.into());
+            let error = of_qemu(&config, "Nehalem-v1").unwrap_err().to_string();
+            assert!(error.contains("cpu_model") && error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod images;
 mod import;
 mod saved;
 mod shell;
+mod spoilt_conf;
 mod stratovirt;
 mod vm;
 mod xl;

@@ -30,16 +30,17 @@ use std::time::Duration;
 
 use clap::Parser;
 use kxl_domain::{Failure, Kind, Verb};
-use kxl_engine::{Host, Outcome};
+use kxl_engine::{Conf, Host, Outcome};
 use kxl_store::ListRow;
 
 pub(crate) use console::console;
 pub(crate) use list::{all as all_rows, config as config_of};
 pub(crate) use service::{start, stop};
 
-use crate::args::{Cli, Command, Log};
+use crate::args::{Cli, Command, Image, Log};
 use crate::gate::{behalf, client};
 use crate::{out, report, vm};
+use host::args::{HostArgs, HostCommand};
 
 /// How long a command waits for the backend of a domain that it starts; the start goes on after
 /// it. Firmware under emulation on a loaded host takes tens of seconds at most.
@@ -115,6 +116,7 @@ fn usage(error: &clap::Error) -> u8 {
 }
 
 fn run(command: Command) -> Exit {
+    look_at_conf(&command)?;
     match command {
         Command::New(args) => define::new(args),
         Command::Delete(args) => define::delete(&args),
@@ -161,6 +163,30 @@ fn run(command: Command) -> Exit {
         Command::Release(args) => release::release(&args),
         Command::Gate(args) => gate::gate(&args),
     }
+}
+
+/// A mistake in kxl.conf refuses what makes or starts domains, which would not be what was meant;
+/// everything else goes on without it.
+fn look_at_conf(command: &Command) -> Result<(), Failure> {
+    let Err(failure) = Conf::of_this_host() else { return Ok(()) };
+    match command {
+        Command::New(_)
+        | Command::Create(_)
+        | Command::Start(_)
+        | Command::Restart(_)
+        | Command::Restore(_)
+        | Command::Resume(_)
+        | Command::Import(_)
+        | Command::Host(HostArgs {
+            command: HostCommand::Start(_) | HostCommand::Restore(_),
+            ..
+        })
+        | Command::Image(Image::Clone(_)) => return Err(failure),
+        // They read it themselves, or need none.
+        Command::Gate(_) | Command::Shell(_) | Command::Completion(_) => {}
+        _ => report::warning(&format!("{}; nothing in kxl.conf counts until then", failure.text)),
+    }
+    Ok(())
 }
 
 /// The refusal of a command that belongs to the plan and not to this build.

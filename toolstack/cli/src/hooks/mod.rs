@@ -10,9 +10,8 @@ mod lane;
 mod mail;
 mod runner;
 
-use kxl_domain::{Failure, Kind};
-use kxl_engine::{Conf, HooksLock, Host};
-use kxl_store::{Paths, Retention};
+use kxl_domain::Failure;
+use kxl_engine::{HooksLock, Host};
 
 use crate::report;
 use runner::Runner;
@@ -29,7 +28,10 @@ pub(crate) fn main() -> u8 {
 }
 
 fn run() -> Result<(), Failure> {
-    let host = host()?;
+    let host = Host::open()?;
+    if let Some(mistake) = &host.conf.mistake {
+        report::failure(mistake);
+    }
     loop {
         let Some(lock) = HooksLock::try_take(&host.paths)? else { return Ok(()) };
         let mut runner = Runner::new(&host);
@@ -40,20 +42,4 @@ fn run() -> Result<(), Failure> {
             return Ok(());
         }
     }
-}
-
-/// The host. A mistake in kxl.conf keeps no hook from being told; only who is sent mail, and how
-/// much is kept, is unknown meanwhile.
-fn host() -> Result<Host, Failure> {
-    let failure = match Host::open() {
-        Err(failure) if failure.kind == Kind::Usage => failure,
-        other => return other,
-    };
-    let attempt = "cannot use this host's places";
-    let paths =
-        Paths::from_env().map_err(|error| Failure::because(Kind::Failed, attempt, &error))?;
-    report::failure(&failure);
-    let host = Host::with(paths, Conf::default())?;
-    host.store.set_retention(Retention { count: i64::MAX, days: None });
-    Ok(host)
 }
