@@ -19,6 +19,7 @@ pub mod spawn;
 #[allow(unsafe_code, reason = "ioctls of userfaultfd and pagemap")]
 pub mod tracking;
 
+pub mod charon;
 pub mod console;
 pub mod error;
 mod freezer;
@@ -78,11 +79,24 @@ pub struct LaunchSpec {
     pub default_bridge: Option<String>,
     /// Control group directories that the emulator enters before exec ([`spawn::Command::cgroup`]).
     pub cgroups: Vec<PathBuf>,
+    /// What a backend has to know of the host beside its own domain.
+    pub host: HostFacts,
     /// The guest must not execute an instruction before [`Live::unpause`].
     pub paused: bool,
     /// The state to come back from; `None` boots. With a state the guest never runs before
     /// [`Live::unpause`], whatever `paused` says: what comes before that can be repeated.
     pub image: Option<StateSource>,
+}
+
+/// What a host has for all its domains, and what its other domains have taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The list of interfaces that are there for emulators; it may not exist.
+    pub nics_file: PathBuf,
+    /// The common stop script, where there is one.
+    pub stop_script: Option<PathBuf>,
+    /// Names of the other living domains whose emulator has a configuration file, and the file.
+    pub other_charons: std::collections::BTreeMap<String, PathBuf>,
 }
 
 /// A user to run as.
@@ -148,6 +162,12 @@ pub trait Backend {
     fn successor(&self, attachments: &Attachments) -> Option<Identity> {
         let _unused = attachments;
         None
+    }
+
+    /// Gives back to the host what an emulator had taken from it whose end nobody saw. Nothing by
+    /// default.
+    fn sweep(&self, spec: &LaunchSpec) {
+        let _unused = spec;
     }
 
     /// Makes the emulator process and waits until it is ready: for QEMU the answer to

@@ -12,6 +12,7 @@ pub mod stratovirt;
 pub mod telnet;
 
 mod auto;
+mod charon;
 mod ending;
 mod errand;
 mod files;

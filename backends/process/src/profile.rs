@@ -1,6 +1,6 @@
 //! Profiles: how to run one program, as data.
 //!
-//! Built in are `qemu`, `kvm`, `simh` and `any`; an administrator adds files `NAME.toml` to the profile
+//! Built in are `qemu`, `kvm`, `simh`, `any` and `charon`; an administrator adds files `NAME.toml` to the profile
 //! directory. They are read at use, after the built-in ones, which they cannot replace.
 
 mod consistent;
@@ -22,7 +22,7 @@ pub use console::{Console, ConsoleKind, Ready, ReadyKind};
 pub use exit::{Exit, Meaning, Rule};
 pub use mistake::Mistake;
 use mistake::Wrong;
-pub use start::{Builder, Detach, Start, StartFile};
+pub use start::{Builder, Configured, Detach, Start, StartFile};
 pub use state::{Identify, Restore, Save, SaveLive, StateWay, Step};
 pub use steering::{
     Control, ControlKind, Destroy, DestroyStep, Pause, PauseWay, QmpWay, Reset, Said, Shutdown,
@@ -35,6 +35,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("kvm", include_str!("../profiles/kvm.toml")),
     ("simh", include_str!("../profiles/simh.toml")),
     ("any", include_str!("../profiles/any.toml")),
+    ("charon", include_str!("../profiles/charon.toml")),
 ];
 
 /// How to run one program.
@@ -117,7 +118,7 @@ impl Profile {
             std::io::ErrorKind::NotFound => BackendError::config(
                 "backend",
                 format!(
-                    "there is no backend \"{name}\": expected auto, qemu, kvm, simh, any, mock \
+                    "there is no backend \"{name}\": expected auto, qemu, kvm, simh, any, charon, mock \
                      or a profile in {}",
                     dir.display()
                 ),

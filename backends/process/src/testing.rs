@@ -46,6 +46,7 @@ impl Scratch {
             run_as: None,
             default_bridge: None,
             cgroups: Vec::new(),
+            host: kxl_backend::HostFacts::default(),
             paused: false,
             image: None,
         }

@@ -10,6 +10,7 @@
     reason = "helpers of tests fail and tell like tests"
 )]
 
+mod charon;
 mod cli;
 mod configs;
 mod conformance;

@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 
 use crate::handover::{Mission, start_monitor};
 use crate::live::{LiveDomain, Next};
+use crate::spec::launch_spec;
 use crate::stamp::corpse_name;
 use crate::steps::{Step, reach};
 
@@ -162,6 +163,8 @@ impl LiveDomain {
     /// Adoption found no emulator: an operation that was cut off comes to rest by its own row of
     /// the lifecycle table; a death that nobody saw is a crash, handled by policy.
     pub(crate) async fn emulator_was_lost(&mut self) -> Result<Next, Failure> {
+        let spec = launch_spec(&self.paths, &self.conf, &self.row, Vec::new());
+        self.backend.sweep(&spec);
         let interrupted = self.row.op;
         // The emulator that is recorded belongs to the start that was cut off.
         let had_process = self.row.process.is_some();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kxl_backend::{Backend, LaunchSpec, MemorySource, RunAs, StateSource};
+use kxl_backend::{Backend, HostFacts, LaunchSpec, MemorySource, RunAs, StateSource};
 use kxl_domain::image::MemoryLayout;
 use kxl_domain::{DomId, Failure, Kind};
 use kxl_store::image::Image;
@@ -35,6 +35,7 @@ impl Host {
             run_as: self.conf.run_as.map(|(uid, gid)| RunAs { uid, gid }),
             default_bridge: self.conf.default_bridge.clone(),
             cgroups: Vec::new(),
+            host: HostFacts::default(),
             paused: true,
             image: Some(StateSource { machine: facts.machine.clone(), device, memory }),
         };

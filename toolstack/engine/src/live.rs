@@ -4,7 +4,8 @@
 //! ends in [`crate::ending`], taking up what an earlier monitor left in [`crate::adoption`]. Other
 //! tasks of the monitor see the domain through [`Snapshot`]s only.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -292,7 +293,23 @@ impl LiveDomain {
         for warning in &groups.warnings {
             self.event(Severity::Warning, "limit-missing", None, warning);
         }
-        Ok(LaunchSpec { image, ..launch_spec(&self.paths, &self.conf, &self.row, groups.dirs) })
+        let mut spec = launch_spec(&self.paths, &self.conf, &self.row, groups.dirs);
+        if self.row.config.emulator_config.is_some() {
+            spec.host.other_charons = self.other_charons();
+        }
+        Ok(LaunchSpec { image, ..spec })
+    }
+
+    /// The other living domains whose emulator has a configuration file of its own.
+    fn other_charons(&self) -> BTreeMap<String, PathBuf> {
+        let rows = self.store.live_rows().unwrap_or_else(|error| {
+            tracing::warn!(%error, "what other domains have taken is not known");
+            Vec::new()
+        });
+        let others = rows.into_iter().filter(|row| row.uuid != self.row.uuid);
+        let file =
+            |row: kxl_store::LiveRow| Some((row.name.to_string(), row.config.emulator_config?));
+        others.filter_map(file).collect()
     }
 
     /// Makes the emulator process and takes it up.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kxl_backend::{LaunchSpec, RunAs};
+use kxl_backend::{HostFacts, LaunchSpec, RunAs};
 use kxl_domain::Wanted;
 use kxl_store::{LiveRow, Paths};
 
@@ -27,6 +27,11 @@ pub(crate) fn launch_spec(
         run_as: conf.run_as.map(|(uid, gid)| RunAs { uid, gid }),
         default_bridge: conf.default_bridge.clone(),
         cgroups,
+        host: HostFacts {
+            nics_file: paths.nics_file(),
+            stop_script: Some(paths.stop_script()).filter(|script| script.exists()),
+            ..HostFacts::default()
+        },
         paused: row.wanted == Wanted::Paused,
         image: None,
     }

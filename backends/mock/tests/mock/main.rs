@@ -71,6 +71,7 @@ impl Domain {
             run_as: None,
             default_bridge: None,
             cgroups: Vec::new(),
+            host: kxl_backend::HostFacts::default(),
             paused: false,
             image: None,
         };

@@ -113,6 +113,12 @@ fn control(profile: &Profile) -> Result<(), Wrong> {
             return wrong("console.kind", why);
         }
     }
+    if start.configuration.is_some() && start.detach != Detach::Itself {
+        return wrong(
+            "start.configuration",
+            "a Charon goes into the background: detach = \"self\"",
+        );
+    }
     if !profile.events.is_empty() && !own {
         return wrong("events", "events come by QMP: control.kind = \"qmp\" of your own");
     }

@@ -22,12 +22,23 @@ pub struct Start {
     /// Files written before the start.
     #[serde(default)]
     pub file: Vec<StartFile>,
+    /// What is known of the emulator's own configuration file.
+    #[serde(default)]
+    pub configuration: Option<Configured>,
     /// Whose child it stays.
     #[serde(default)]
     pub detach: Detach,
     /// Commands that start the machine, each with the length of its shortest abbreviation.
     #[serde(default)]
     pub runs: BTreeMap<String, usize>,
+}
+
+/// A kind of configuration file that an emulator has of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Configured {
+    /// Charon's: interfaces are checked, and the emulator reads a copy with another console port.
+    Charon,
 }
 
 /// Whose child a program stays.

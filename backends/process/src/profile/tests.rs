@@ -39,7 +39,7 @@ fn a_users_profile_is_read_from_its_directory() {
     std::fs::write(dir.join("qemu.toml"), "rubbish").unwrap();
     assert_eq!(Profile::load("own", &dir).unwrap().start.argv.len(), 2);
     assert_eq!(Profile::load("qemu", &dir).unwrap().control.kind, ControlKind::Qmp);
-    assert_eq!(Profile::names(&dir), ["qemu", "kvm", "simh", "any", "own"]);
+    assert_eq!(Profile::names(&dir), ["qemu", "kvm", "simh", "any", "charon", "own"]);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -76,7 +76,7 @@ fn a_mistake_is_shown_with_its_line_and_a_caret_under_it() {
     assert_eq!(
         mistake.shown(),
         "own.toml:4:2: unknown key \"exex\" in [start]: it takes exec, argv, arguments, env, file, \
-         detach, runs; did you mean \"exec\"?\n  4 | \texex = \"/usr/bin/own\"\n    | \t^^^^\n"
+         configuration, detach, runs; did you mean \"exec\"?\n  4 | \texex = \"/usr/bin/own\"\n    | \t^^^^\n"
     );
     Profile::examine(OWN, None, Path::new("any.toml")).unwrap();
 }
@@ -228,15 +228,15 @@ fn the_profile_in_the_manual_is_one() {
 #[test]
 fn the_manual_tells_what_each_built_in_profile_offers() {
     let manual = include_str!("../../../../man/kxl-backends.7");
-    let profiles = ["qemu", "kvm", "simh", "any"]
+    let profiles = ["qemu", "kvm", "simh", "any", "charon"]
         .map(|name| Profile::load(name, Path::new("/nonexistent")).unwrap().capabilities());
     for capability in Capability::ALL {
         let said: Vec<bool> = manual
             .lines()
             .find_map(|line| line.strip_prefix(&format!(".It {capability} Ta ")))
             .map_or_else(
-                || vec![false; 4],
-                |row| row.split(" Ta ").take(4).map(|cell| cell == "yes").collect(),
+                || vec![false; 5],
+                |row| row.split(" Ta ").take(5).map(|cell| cell == "yes").collect(),
             );
         assert_eq!(said, profiles.map(|set| set.has(*capability)), "{capability}");
     }

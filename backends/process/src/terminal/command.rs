@@ -28,6 +28,9 @@ pub(super) fn command(
     for arg in &plan.args {
         command.arg(arg).map_err(failed)?;
     }
+    if let Some(directory) = &plan.directory {
+        command.dir(directory).map_err(failed)?;
+    }
     let attributes = Attributes::of(&spec.config)?;
     if let Some(user) = &attributes.user {
         for (name, value) in [("USER", &user.name), ("LOGNAME", &user.name)] {

@@ -30,6 +30,7 @@ use super::outlet::Outlet;
 use super::pty;
 use super::streams::Streams;
 use super::transcript::Transcript;
+use crate::charon::offload;
 use crate::ending::Status;
 use crate::files;
 use crate::profile::{Meaning, Profile};
@@ -90,6 +91,10 @@ pub(crate) struct Shared {
     pub(crate) freezer: Option<Freezer>,
     /// Program and arguments by which the guest is asked to end.
     pub(crate) button: Vec<OsString>,
+    /// What such a program finds in its environment.
+    pub(crate) environment: Vec<OsString>,
+    /// The domain's runtime directory.
+    pub(crate) rundir: PathBuf,
 }
 
 /// Where states pass through on their way out of and into an emulator.
@@ -105,6 +110,13 @@ impl Shared {
     /// Whether a disk is kept in the emulator's memory.
     pub(crate) fn buffers(&self) -> bool {
         self.buffers.any()
+    }
+
+    /// Tells what keeps nothing from running.
+    pub(super) fn tell_warnings(&self, texts: Vec<String>) {
+        for text in texts {
+            self.tell(Event::Warning { what: "nic-warning", text });
+        }
     }
 
     /// Where something can be typed.
@@ -301,6 +313,7 @@ impl Keeper {
         if let Some(freezer) = &shared.freezer {
             freezer.remove();
         }
+        offload::restore(&shared.rundir);
         shared.tell(Event::Exited(exit));
     }
 

@@ -5,6 +5,7 @@
 //! closes what it does not know is taken up without.
 
 mod adopt;
+mod before;
 mod buffers;
 mod channel;
 mod command;
@@ -60,9 +61,11 @@ use kxl_backend::{
 use kxl_domain::{CapabilitySet, DomainConfig};
 use tokio::sync::{mpsc, watch};
 
+use crate::charon::offload;
 use crate::kill::Doomed;
 use crate::ports;
 use crate::profile::{ConsoleKind, ControlKind, Detach, Profile, ReadyKind, ShutdownWay};
+use crate::template::Values;
 
 use buffers::Buffers;
 use channel::Channel;
@@ -110,12 +113,15 @@ impl Driver {
     }
 
     async fn start(&self, spec: &LaunchSpec, recorder: &mut dyn Recorder) -> Result<Box<dyn Live>> {
-        let own = Own::make(&self.profile, spec)?;
+        let before = before::prepare(&self.profile, spec).await?;
+        let own = Own::make(&self.profile, spec, before.charon.as_ref())?;
         let values = own.values(&self.profile, spec);
         let place = Where::of(&self.profile.console, &values)?;
         let publish = outlet::port(&values, self.profile.console.publish.as_deref())?;
         let ready_at = outlet::port(&values, self.profile.ready.port.as_deref())?;
-        let plan = self.plan(spec, values)?;
+        let mut plan = self.plan(spec, values)?;
+        plan.files.extend(before.copy(own.port)?);
+        plan.directory = before.charon.as_ref().map(|charon| charon.directory.clone());
         let program = plan.program.display().to_string();
         let failed = |error: std::io::Error| BackendError::not_started(&program, &error);
         restore::fits(&self.profile, spec, &plan.program)?;
@@ -152,9 +158,7 @@ impl Driver {
         inherited::note_terminal(&mut attachments, &master).map_err(failed)?;
         streams.note(&mut attachments).map_err(failed)?;
         own.note(&mut attachments, gated.identity());
-        recorder
-            .record(gated.identity(), &attachments)
-            .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
+        record(recorder, gated.identity(), &attachments, &program)?;
         let image = spec.image.as_ref();
         let stopped = spec.paused && image.is_none();
         let process = if stopped { gated.open_stopped() } else { gated.open() };
@@ -163,12 +167,10 @@ impl Driver {
             let found = reaper.find(&program, process.get(), &master, self.patience()).await?;
             process = Doomed::new(found);
             detached::note_emulator(&mut attachments);
-            recorder
-                .record(process.get().identity(), &attachments)
-                .map_err(|why| BackendError::Launch { program: program.clone(), why })?;
+            record(recorder, process.get().identity(), &attachments, &program)?;
         }
-
         let shared = self.shared(spec, master, streams, Phase::Starting, &own)?;
+        shared.tell_warnings(before.warnings);
         if image.is_some() {
             shared.hold.take(Note::Empty);
         }
@@ -181,6 +183,9 @@ impl Driver {
             None => terminal.ready(&program, ready_at).await?,
         }
         guard.disarm();
+        if let Some(off) = before.off {
+            off.keep();
+        }
         terminal.listener = listener;
         Ok(Box::new(terminal))
     }
@@ -224,10 +229,7 @@ impl Driver {
         let socket = socket.map(|template| values.argument(template)).transpose()?.flatten();
         let channel = socket
             .map(|path| Channel::new(path.into(), self.profile.events.clone(), events.clone()));
-        let mut button = Vec::new();
-        for template in &self.profile.shutdown.argv {
-            button.extend(values.argument(template)?);
-        }
+        let button = button(&self.profile.shutdown.argv, &values)?;
         let ear = Rc::new(Ear::default());
         if self.profile.ready.kind == ReadyKind::ConsoleMatch {
             ear.open();
@@ -254,6 +256,8 @@ impl Driver {
             channel,
             freezer: own.freezer.clone(),
             button,
+            environment: before::environment(spec),
+            rundir: spec.rundir.clone(),
         });
         Ok(Received { shared, receiver })
     }
@@ -325,6 +329,8 @@ impl Backend for Driver {
             );
             return Err(BackendError::config("backend", why));
         }
+        before::check_script(spec)?;
+        before::charon(&self.profile, spec)?;
         let plan = self.plan(spec, Own::sample().values(&self.profile, spec))?;
         check_guest_events(self, &spec.config)?;
         let simulator = self.profile.control.kind == ControlKind::Prompt;
@@ -338,6 +344,10 @@ impl Backend for Driver {
 
     fn successor(&self, attachments: &Attachments) -> Option<Identity> {
         Own::of(attachments).mark.as_deref().and_then(detached::successor)
+    }
+
+    fn sweep(&self, spec: &LaunchSpec) {
+        offload::restore(&spec.rundir);
     }
 
     fn launch<'a>(
@@ -370,6 +380,29 @@ impl std::ops::Deref for Received {
     fn deref(&self) -> &Shared {
         &self.shared
     }
+}
+
+/// Commits a process to the domain's record.
+fn record(
+    recorder: &mut dyn Recorder,
+    identity: &Identity,
+    attachments: &Attachments,
+    program: &str,
+) -> Result<()> {
+    let refused = |why| BackendError::Launch { program: program.to_owned(), why };
+    recorder.record(identity, attachments).map_err(refused)
+}
+
+/// The program by which a guest is asked to end, with its arguments; nothing where a domain has
+/// none.
+fn button(argv: &[String], values: &Values) -> Result<Vec<std::ffi::OsString>> {
+    let Some((program, args)) = argv.split_first() else { return Ok(Vec::new()) };
+    let Some(program) = values.argument(program)? else { return Ok(Vec::new()) };
+    let mut words = vec![program];
+    for template in args {
+        words.extend(values.argument(template)?);
+    }
+    Ok(words)
 }
 
 /// Listens on a port that a profile publishes the console at. The listener of the emulator before,

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use super::detached;
 use super::freezer::{self, Freezer};
+use crate::charon::{self, Charon};
 use crate::ports;
 use crate::profile::{Detach, PauseWay, Profile};
 use crate::template::Values;
@@ -12,15 +13,20 @@ use crate::template::Values;
 /// Key of the port among [`Attachments::notes`].
 const PORT: &str = "port";
 
+/// Key of the port that the configuration names, there and among the values.
+const CONSOLE_PORT: &str = "console_port";
+
 /// What it has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Own {
     /// A TCP port of 127.0.0.1 that was free: `{port}`.
-    port: Option<u16>,
+    pub(super) port: Option<u16>,
     /// What an emulator that puts itself into the background is known by.
     pub(super) mark: Option<String>,
     /// The group in which it can be frozen.
     pub(super) freezer: Option<Freezer>,
+    /// The port that the emulator's own configuration names for its console.
+    console_port: Option<u16>,
     /// Why there is no such group.
     unfrozen: Option<String>,
 }
@@ -30,11 +36,16 @@ impl Own {
     ///
     /// # Errors
     /// When the host has no port left.
-    pub(super) fn make(profile: &Profile, spec: &LaunchSpec) -> Result<Self> {
+    pub(super) fn make(
+        profile: &Profile,
+        spec: &LaunchSpec,
+        charon: Option<&Charon>,
+    ) -> Result<Self> {
         let port = profile.templates().any(|template| template.contains("{port}"));
         let free = || ports::free().map_err(|error| BackendError::io("no port is free", error));
         let mut own = Self {
             port: port.then(free).transpose()?,
+            console_port: charon.map(|charon| charon.console_port),
             mark: (profile.start.detach == Detach::Itself).then(|| detached::mark(spec)),
             ..Self::default()
         };
@@ -49,7 +60,7 @@ impl Own {
 
     /// Something in their place, for a check.
     pub(super) fn sample() -> Self {
-        Self { port: Some(1), ..Self::default() }
+        Self { port: Some(1), console_port: Some(1), ..Self::default() }
     }
 
     /// What an earlier monitor has written down.
@@ -57,6 +68,7 @@ impl Own {
         let note = |key: &str| attachments.notes.get(key);
         Self {
             port: note(PORT).and_then(|port| port.parse().ok()),
+            console_port: note(CONSOLE_PORT).and_then(|port| port.parse().ok()),
             mark: note(detached::NOTE).cloned(),
             freezer: note(freezer::NOTE).map(|dir| Freezer::of(dir)),
             unfrozen: None,
@@ -67,6 +79,7 @@ impl Own {
     pub(super) fn note(&self, attachments: &mut Attachments, first: &Identity) {
         let notes = [
             (PORT, self.port.map(|port| port.to_string())),
+            (CONSOLE_PORT, self.console_port.map(|port| port.to_string())),
             (detached::NOTE, self.mark.clone()),
             (detached::FIRST, self.mark.as_ref().map(|_| detached::name_of(first))),
             (freezer::NOTE, self.freezer.as_ref().map(|own| own.dir().display().to_string())),
@@ -77,9 +90,14 @@ impl Own {
 
     /// The values of a domain with them.
     pub(super) fn values(&self, profile: &Profile, spec: &LaunchSpec) -> Values {
-        let values = Values::of(&profile.name, spec);
-        match self.port {
-            Some(port) => values.with(PORT, port.to_string()),
+        let mut values = Values::of(&profile.name, spec);
+        for (name, port) in [(PORT, self.port), (CONSOLE_PORT, self.console_port)] {
+            if let Some(port) = port {
+                values = values.with(name, port.to_string());
+            }
+        }
+        match &spec.config.emulator_config {
+            Some(file) => values.with("config_copy", charon::copy_of(file, spec)),
             None => values,
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Plan {
     pub(super) args: Vec<OsString>,
     pub(super) env: Vec<OsString>,
     pub(super) files: Vec<(PathBuf, Vec<u8>)>,
+    /// Where it is started, unless the domain says another place.
+    pub(super) directory: Option<PathBuf>,
 }
 
 impl Driver {
@@ -62,7 +64,7 @@ impl Driver {
             }
             files.push((path, values.text(&file.text)?));
         }
-        Ok(Plan { program, args, env, files })
+        Ok(Plan { program, args, env, files, directory: None })
     }
 
     fn program(&self, config: &DomainConfig, values: &Values) -> Result<PathBuf> {

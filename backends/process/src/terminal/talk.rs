@@ -50,8 +50,8 @@ impl Shared {
             shared.ear.close();
             if let Err(why) = done {
                 let text = format!("the script on the console was given up: {why}");
-                let what = "shutdown-failed";
-                let _nobody_listens = shared.events.send(Event::Warning { what, text });
+                let warning = Event::Warning { what: "shutdown-failed", text };
+                let _nobody_listens = shared.events.send(warning);
             }
         })
     }

@@ -87,12 +87,13 @@ impl Terminal {
             return Err(self.lacks(Capability::Powerdown));
         };
         let args: Vec<OsString> = words.collect();
-        let errand = Errand { program, args, env: Vec::new() };
+        let errand = Errand { program, args, env: self.shared.environment.clone() };
         let events = self.shared.events.clone();
         let task = async move {
             if let Err(text) = errand.run(Duration::from_millis(timeout_ms)).await {
-                let what = "shutdown-failed";
-                let _nobody_listens = events.send(Event::Warning { what, text });
+                let text = format!("the stop script: {text}");
+                let warning = Event::Warning { what: "shutdown-failed", text };
+                let _nobody_listens = events.send(warning);
             }
         };
         self.tasks.push(tokio::task::spawn_local(task));
