@@ -93,8 +93,6 @@ pub struct LaunchSpec {
 pub struct HostFacts {
     /// The list of interfaces that are there for emulators; it may not exist.
     pub nics_file: PathBuf,
-    /// The common stop script, where there is one.
-    pub stop_script: Option<PathBuf>,
     /// Names of the other living domains whose emulator has a configuration file, and the file.
     pub other_charons: std::collections::BTreeMap<String, PathBuf>,
 }

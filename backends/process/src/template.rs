@@ -28,7 +28,6 @@ impl Values {
             |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.clone().into_os_string());
         let arch =
             config.arch.map_or(std::env::consts::ARCH, kxl_domain::config::model::Arch::as_str);
-        let stop_script = config.scripts.stop.clone().or_else(|| spec.host.stop_script.clone());
         let values = BTreeMap::from([
             ("name", text(spec.name.as_str())),
             ("uuid", text(&spec.uuid.to_string())),
@@ -49,7 +48,6 @@ impl Values {
             ("emulator_config", path(&config.emulator_config)),
             ("config_copy", None),
             ("console_port", None),
-            ("stop_script", path(&stop_script)),
         ]);
         Self { profile: profile.to_owned(), values }
     }
@@ -160,7 +158,6 @@ pub(crate) const NAMES: &[&str] = &[
     "emulator_config",
     "config_copy",
     "console_port",
-    "stop_script",
 ];
 
 /// What is wrong with a template whatever the domain; `None` when nothing is.

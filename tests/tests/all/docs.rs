@@ -12,6 +12,7 @@ const PAGES: &[&str] = &[
     "kxl-event.1",
     "kxl.cfg.5",
     "kxl.conf.5",
+    "kxl-profile.5",
     "kxl-backends.7",
     "kxl-events.7",
     "kxl-gate.8",

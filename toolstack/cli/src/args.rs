@@ -96,6 +96,9 @@ pub(crate) enum Command {
     Domname(Domname),
     /// Print facts about the host
     Info(Info),
+    /// Look after the profiles of emulators
+    #[command(subcommand)]
+    Profile(ProfileVerb),
     /// Print what happened
     Events(Events),
     /// Print what happened, in other words
@@ -333,6 +336,34 @@ pub(crate) struct Info {
     /// Print the backends and what each offers
     #[arg(long)]
     pub(crate) backends: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `profile`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileVerb {
+    /// Print the profiles and what each offers
+    List(ProfileList),
+    /// Explain what is wrong with a profile's file
+    Check(ProfileCheck),
+}
+
+/// `profile list`.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileList {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `profile check`.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileCheck {
+    /// The file, NAME.toml
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

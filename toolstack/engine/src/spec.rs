@@ -27,11 +27,7 @@ pub(crate) fn launch_spec(
         run_as: conf.run_as.map(|(uid, gid)| RunAs { uid, gid }),
         default_bridge: conf.default_bridge.clone(),
         cgroups,
-        host: HostFacts {
-            nics_file: paths.nics_file(),
-            stop_script: Some(paths.stop_script()).filter(|script| script.exists()),
-            ..HostFacts::default()
-        },
+        host: HostFacts { nics_file: paths.nics_file(), ..HostFacts::default() },
         paused: row.wanted == Wanted::Paused,
         image: None,
     }

@@ -4,6 +4,7 @@ use kxl_backend::{
     Attachments, Backend, BackendError, Identity, LaunchSpec, Live, Local, Recorder,
 };
 use kxl_domain::{CapabilitySet, DomainConfig, Failure, Kind};
+use kxl_process::profile::Profile;
 use kxl_store::Paths;
 use serde_json::json;
 
@@ -86,6 +87,28 @@ pub(crate) fn list() -> Result<(), Failure> {
         "missing": [],
     });
     crate::say(&mock.to_string());
+    Ok(())
+}
+
+/// Prints what the profile of a file comes to, in one JSON object, or explains what is wrong with it.
+pub(crate) fn check_profile(file: &std::path::Path) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::because(Kind::Failed, format!("cannot read {}", file.display()), &error)
+    })?;
+    // A profile is found by its file's name.
+    let is_toml = file.extension().is_some_and(|extension| extension == "toml");
+    let name = file.file_stem().filter(|_| is_toml).map(|stem| stem.to_string_lossy());
+    let profile = Profile::examine(&text, name.as_deref(), file)
+        .map_err(|mistake| Failure::new(Kind::Usage, mistake.shown().trim_end().to_owned()))?;
+    if Profile::is_built_in(&profile.name) {
+        let why = format!("{}: the built-in profile cannot be replaced", profile.name);
+        return Err(Failure::new(Kind::Usage, why).hint("give it, and its file, another name"));
+    }
+    let offers: Vec<_> = profile.capabilities().iter().map(|item| item.as_str()).collect();
+    let (name, description) = (profile.name, profile.description);
+    crate::say(
+        &json!({"name": name, "description": description, "capabilities": offers}).to_string(),
+    );
     Ok(())
 }
 

@@ -32,6 +32,7 @@ const USAGE: &str = "usage: kxl-monitor --launch|--adopt UUID NAME   (started by
        kxl-monitor --foreground [--stop] NAME
        kxl-monitor --list-backends
        kxl-monitor --check-image ID | --check-image-file FILE
+       kxl-monitor --check-profile FILE
        kxl-monitor --translate FILE
        kxl-monitor --version";
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ["--list-backends"] => backends::list(),
         ["--check-image", id] => checking::stored(id),
         ["--check-image-file", path] => checking::file(path.as_ref()),
+        ["--check-profile", path] => backends::check_profile(path.as_ref()),
         ["--translate", path] => backends::translate(path.as_ref()),
         ["--version"] => {
             say(&format!("kxl-monitor {}", env!("CARGO_PKG_VERSION")));

@@ -225,6 +225,47 @@ fn the_profile_in_the_manual_is_one() {
     assert_eq!(profile.capabilities().to_string(), "pause powerdown console");
 }
 
+/// The example of a page of the manual.
+fn example(page: &str) -> String {
+    let (_, rest) = page.split_once(".Bd -literal -offset indent\n").unwrap();
+    rest.split_once("\n.Ed").unwrap().0.replace("\\e", "\\")
+}
+
+#[test]
+fn the_example_of_the_format_is_a_profile_of_what_it_tells() {
+    let text = example(include_str!("../../../../man/kxl-profile.5"));
+    let profile = Profile::parse(&text, "relay", Path::new("relay.toml")).unwrap();
+    assert_eq!(profile.capabilities().to_string(), "pause powerdown console");
+    assert_eq!(profile.shutdown.step[0].text, "close\r");
+}
+
+#[test]
+fn every_key_of_the_format_is_in_its_manual() {
+    let page = include_str!("../../../../man/kxl-profile.5");
+    let words: std::collections::BTreeSet<&str> = page.split_whitespace().collect();
+    // What the reader knows, by what it says of a key that there is not.
+    for section in
+        ["", "start", "control", "ready", "console", "pause", "shutdown", "destroy", "exit", "save"]
+    {
+        let wrong = match section {
+            "" => format!("nosuch = 1\n{OWN}"),
+            "start" | "control" | "pause" => {
+                OWN.replace(&format!("[{section}]"), &format!("[{section}]\nnosuch = 1"))
+            }
+            _ => format!("{OWN}[{section}]\nnosuch = 1\n"),
+        };
+        let said = error(&wrong);
+        let keys = said.rsplit_once(": it takes ").or_else(|| said.rsplit_once(": there are "));
+        let keys = keys.unwrap_or_else(|| panic!("{said}")).1;
+        for key in keys.split([',', ';']).map(str::trim).filter(|key| !key.starts_with("did you")) {
+            let told = words.contains(key)
+                || words.iter().any(|word| word.contains(&format!("[{key}")))
+                || words.iter().any(|word| word.contains(&format!("{section}.{key}]")));
+            assert!(told, "kxl-profile(5) does not tell of {key} in [{section}]");
+        }
+    }
+}
+
 #[test]
 fn the_manual_tells_what_each_built_in_profile_offers() {
     let manual = include_str!("../../../../man/kxl-backends.7");

@@ -91,7 +91,6 @@ impl Terminal {
         let events = self.shared.events.clone();
         let task = async move {
             if let Err(text) = errand.run(Duration::from_millis(timeout_ms)).await {
-                let text = format!("the stop script: {text}");
                 let warning = Event::Warning { what: "shutdown-failed", text };
                 let _nobody_listens = events.send(warning);
             }

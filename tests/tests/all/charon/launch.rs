@@ -9,6 +9,7 @@ use super::{Guest, free_port};
 use crate::support::Host;
 use crate::support::console::Console;
 use crate::support::host::programs;
+use crate::support::wait;
 
 #[test]
 fn telnet_and_kxl_console_are_connected_together_at_the_configured_port() {
@@ -32,8 +33,12 @@ fn telnet_and_kxl_console_are_connected_together_at_the_configured_port() {
     telnet.expect("?show config: not a command");
     console.expect("?show config: not a command");
     drop(telnet);
-    console.send("help\r");
-    console.expect("?help: not a command");
+    // The keyboard passes on when the monitor has seen the other one hang up; until then what is
+    // typed goes nowhere.
+    wait::eventually("the other viewer may write", || {
+        console.send("help\r");
+        console.text().contains("?help: not a command")
+    });
     let mut late = guest.telnet();
     late.expect("?help: not a command");
     // The key that ends the emulator, typed by an operator.
@@ -139,7 +144,7 @@ fn without_a_stop_script_there_is_no_shutdown_and_one_that_fails_is_told() {
     let guest = Guest::new(&host, "es40", "", &format!("stop_script = \"{script}\"\n"));
     guest.start(&host);
     host.ok(["shutdown", "es40"]);
-    crate::support::wait::eventually("the failure is an event", || {
+    wait::eventually("the failure is an event", || {
         let told = |event: &serde_json::Value| {
             event["what"] == "shutdown-failed"
                 && event["text"].as_str().is_some_and(|text| text.contains("no route to host"))
@@ -181,7 +186,7 @@ fn a_charon_is_paused_by_freezing_it_and_reboots_at_its_own_port() {
     console.send("crash\r");
     // The next emulator has the port again, and the viewer is still there.
     console.expect("STAND-IN console");
-    crate::support::wait::eventually("it is another one", || {
+    wait::eventually("it is another one", || {
         host.domain("ds20").domid().is_some_and(|domid| Some(domid) != before)
     });
     guest.telnet().expect("P00>>>");

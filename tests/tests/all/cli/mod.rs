@@ -9,6 +9,7 @@ mod handover;
 mod hung;
 mod images;
 mod import;
+mod profile;
 mod saved;
 mod shell;
 mod spoilt_conf;

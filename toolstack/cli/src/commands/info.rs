@@ -107,7 +107,7 @@ struct Program {
 }
 
 /// Asks the monitor program, which links the backends; this one does not.
-fn backends(as_json: bool) -> Exit {
+pub(super) fn backends(as_json: bool) -> Exit {
     let program = monitor_program()?;
     let attempt = || format!("cannot list the backends with {}", program.display());
     let output = Command::new(&program)

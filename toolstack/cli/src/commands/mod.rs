@@ -14,6 +14,7 @@ mod import;
 mod info;
 mod list;
 mod names;
+mod profile;
 mod recover;
 mod release;
 pub(crate) mod restore;
@@ -141,6 +142,7 @@ fn run(command: Command) -> Exit {
         Command::Domid(args) => names::domid(&args),
         Command::Domname(args) => names::domname(&args),
         Command::Info(args) => info::info(&args),
+        Command::Profile(verb) => profile::profile(&verb),
         Command::Events(args) => events::events(&args),
         Command::Log(Log::List(args)) => events::events(&args),
         Command::Alerts(args) => alerts::alerts(&args),
