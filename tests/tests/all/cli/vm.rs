@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::support::host::programs;
 use crate::support::run::{self, Output};
 use crate::support::{Host, wait};
 
@@ -234,4 +235,48 @@ fn a_stop_script_goes_on_when_the_monitor_dies_in_the_middle() {
     let stopped = stopping.end(COMMAND).expect(0);
     assert_eq!(stopped.stdout, "es40: stopped\n");
     assert_eq!(entry(&host, "es40")["state"], "INACTIVE");
+}
+
+/// The whole way of an operator with a Charon. The product cannot be had: the emulator is the
+/// stand-in for it.
+#[test]
+fn an_operator_looks_after_a_charon_with_the_stand_in_for_the_product() {
+    let host = Host::new();
+    let standin = programs().join("charon-standin");
+    let logs = host.scratch().join("logs");
+    fs::create_dir(&logs).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = host.file(
+        "vax.cfg",
+        &format!(
+            "set session hw_model=VAX_6620 configuration_name=\"vms\" log=\"{}\"\n\
+             set ram size=256\nset OPA0 port={port} stop_on=\"F6\"\n",
+            logs.display()
+        ),
+    );
+    let emulator = standin.to_str().unwrap();
+    host.ok(["new", config.to_str().unwrap(), "--emulator", emulator, "--quiet"]);
+    // The monitor hands its own PATH on to the stop script, which calls kxl.
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", host.bin().display());
+    let mut start = host.command("vmstart", ["vms"]);
+    run::run(start.env("PATH", path), COMMAND).expect(0);
+    let one = entry(&host, "vms");
+    assert_eq!((&one["state"], &one["cpus"]), (&"ACTIVE".into(), &2.into()));
+    assert_eq!(one["emulator"], emulator);
+    let log = PathBuf::from(one["log_file"].as_str().unwrap());
+    assert!(log.is_file() && log.starts_with(&logs), "{one}");
+    // Its log, from a release that tells of its licence.
+    let told = "Charon-VAX V 4.12 B 1\nLicense key 1 found\nLicense communication lost\n";
+    fs::write(&log, told).unwrap();
+    let lines = entry(&host, "vms")["licence"].clone();
+    assert_eq!(lines, serde_json::json!(["License key 1 found", "License communication lost"]));
+
+    host.ok(["stop-script", "create", "--quiet"]);
+    let script = host.root.join("etc/kxl/stop-script");
+    let text = fs::read_to_string(&script).unwrap();
+    fs::write(&script, text.replace("        to_customize\n", "        switch_off\n")).unwrap();
+    let stopped = vm(&host, "vmstop", &[]).expect(0);
+    assert!(stopped.stdout == "vms: stopped\n", "{stopped}");
+    assert_eq!(entry(&host, "vms")["state"], "INACTIVE");
 }
