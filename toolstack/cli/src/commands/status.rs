@@ -126,8 +126,8 @@ fn told(domain: &Seen, now: Now) -> String {
     };
     let silent = match domain.answering {
         Answering::No(why) => Some(why),
-        Answering::NoMonitor => Some("its monitor has died"),
-        Answering::Lost => Some("its monitor has died, and it has no process"),
+        Answering::NoMonitor => Some("it has no monitor"),
+        Answering::Lost => Some("it has neither monitor nor process"),
         Answering::Resting | Answering::Yes => None,
     };
     silent.map_or_else(|| text.clone(), |silent| format!("{text} ({silent})"))
