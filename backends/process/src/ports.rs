@@ -64,15 +64,26 @@ pub(crate) fn listens(pid: i32, port: u16) -> bool {
     !inodes.is_empty() && has(pid, &inodes).unwrap_or(true)
 }
 
+/// Whether we or a monitor listen on a port.
+pub(crate) fn is_a_monitors(port: u16) -> bool {
+    let own = i32::try_from(std::process::id());
+    holding(&all_listeners(port)).is_some_and(|pid| Ok(pid) == own || domain_of(pid).is_some())
+}
+
+/// The process that has one of these sockets, if it may be looked at.
+fn holding(inodes: &[u64]) -> Option<i32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.find(|pid| has(*pid, inodes) == Some(true))
+}
+
 /// Who listens on a port, for people: the program's name and its pid; `None` when nobody does.
 pub(crate) fn holder(port: u16) -> Option<String> {
     let inodes = all_listeners(port);
     if inodes.is_empty() {
         return None;
     }
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let found = pids.find(|pid| has(*pid, &inodes) == Some(true)).map(|pid| {
+    let found = holding(&inodes).map(|pid| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let domain = domain_of(pid).map(|name| format!(" of domain \"{name}\""));
         format!("{}{} (pid {pid})", name.trim_end(), domain.unwrap_or_default())

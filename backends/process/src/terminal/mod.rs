@@ -406,16 +406,15 @@ fn button(argv: &[String], values: &Values) -> Result<Vec<std::ffi::OsString>> {
 }
 
 /// Listens on a port that a profile publishes the console at. The listener of the emulator before,
-/// our own, goes within a moment.
+/// our own or that of a domain that was destroyed just now, goes within a moment.
 async fn published(port: u16) -> Result<std::net::TcpListener> {
-    let own = i32::try_from(std::process::id()).unwrap_or_default();
     let until = tokio::time::Instant::now() + OWN_LISTENER;
     loop {
         let error = match ports::listen(port) {
             Ok(listener) => return Ok(listener),
             Err(error) => error,
         };
-        if !ports::listens(own, port) || tokio::time::Instant::now() > until {
+        if !ports::is_a_monitors(port) || tokio::time::Instant::now() > until {
             let holder = ports::holder(port).map(|who| format!("it is taken by {who}"));
             let why = holder.unwrap_or_else(|| error.to_string());
             let why = format!("the console cannot be offered at port {port} of 127.0.0.1: {why}");

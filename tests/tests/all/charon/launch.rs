@@ -61,7 +61,10 @@ fn a_port_that_is_taken_is_refused_with_its_owner_and_free_again_after_a_stop() 
     second.start(&host);
     second.telnet().expect("P00>>>");
     host.ok(["destroy", "two"]);
-    let stranger = std::net::TcpListener::bind(("127.0.0.1", first.port)).unwrap();
+    // Its monitor lets go of the port at its end, a moment behind the answer to the command.
+    let stranger = wait::until("the port is free", wait::SOON, || {
+        std::net::TcpListener::bind(("127.0.0.1", first.port)).ok()
+    });
     let refused = host.refused(1, &["start", "one"]);
     assert!(refused.stderr.contains(&format!("(pid {})", std::process::id())), "{refused}");
     drop(stranger);

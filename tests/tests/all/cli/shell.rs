@@ -240,9 +240,11 @@ fn another_file_of_settings_holds_for_the_commands_of_that_shell_alone() {
     let host = Host::new();
     let conf = host.file("other.conf", "no_such_key = \"1\"\n");
     let conf = conf.to_str().unwrap();
-    let refused = host.refused(2, &["shell", "-c", conf, "list"]);
+    let refused = host.refused(2, &["shell", "-c", conf, "start", "web"]);
     assert!(refused.stderr.contains("other.conf:1:1"), "{refused}");
-    host.ok(["list"]);
+    let warned = host.kxl(["shell", "-c", conf, "list"]).expect(0);
+    assert!(warned.stderr.contains("other.conf:1:1"), "{warned}");
+    assert_eq!(host.kxl(["list"]).expect(0).stderr, "");
     let missing = host.refused(1, &["shell", "-c", "/nowhere.conf", "list"]);
     assert!(missing.stderr.contains("/nowhere.conf"), "{missing}");
 }
