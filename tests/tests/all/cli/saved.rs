@@ -293,7 +293,10 @@ fn an_interrupted_restore_goes_on_without_its_command() {
     host.gone("web");
     let slow = host.file("slow.cfg", &guest::mock("web", "memory=4M hold=restore"));
     let running = host.begin(&["restore", slow.to_str().unwrap(), &file]);
-    wait::eventually("the restore begins", || host.find("web").is_some());
+    // It goes on without its command from when its monitor is there.
+    wait::eventually("the restore begins", || {
+        host.find("web").is_some() && host.monitors().len() == 1
+    });
     running.signal(Signal::SIGINT);
     let output = running.end(wait::SOON);
     assert_eq!(output.status.signal(), Some(Signal::SIGINT as i32), "{output}");
