@@ -20,6 +20,7 @@ pub mod spawn;
 pub mod tracking;
 
 pub mod charon;
+pub mod children;
 pub mod console;
 pub mod error;
 mod freezer;
@@ -162,10 +163,10 @@ pub trait Backend {
         None
     }
 
-    /// Gives back to the host what an emulator had taken from it whose end nobody saw. Nothing by
-    /// default.
-    fn sweep(&self, spec: &LaunchSpec) {
-        let _unused = spec;
+    /// Gives back to the host what an emulator had taken from it whose end nobody saw, and ends
+    /// what it left running. Nothing by default.
+    fn sweep(&self, spec: &LaunchSpec, attachments: &Attachments) {
+        let _unused = (spec, attachments);
     }
 
     /// Makes the emulator process and waits until it is ready: for QEMU the answer to

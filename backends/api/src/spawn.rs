@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use crate::children::Making;
 use crate::process::{Identity, Process, RunState};
 use crate::tracking;
 
@@ -382,6 +383,7 @@ pub fn spawn(command: Command) -> io::Result<Gated> {
     let (gate_read, gate_write) = pipe()?;
     let (errors_read, errors_write) = pipe()?;
     let prepared = Prepared::new(&command, gate_read.as_raw_fd(), errors_write.as_raw_fd());
+    let mut making = Making::begin();
     // SAFETY: the child only makes async-signal-safe calls on memory prepared before the fork
     // and ends in exec or _exit.
     let pid = unsafe { libc::fork() };
@@ -393,6 +395,7 @@ pub fn spawn(command: Command) -> io::Result<Gated> {
             drop((gate_read, errors_write, command));
             let process = Identity::of(pid).and_then(Process::open)?;
             let identity = process.identity().clone();
+            making.made(&identity);
             let (process, gate) = (Some(process), Some(gate_write));
             Ok(Gated { process, identity, gate, errors: errors_read })
         }

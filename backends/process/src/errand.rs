@@ -18,6 +18,9 @@ use crate::kill::Doomed;
 /// How much of the end of what it says is kept.
 const KEPT: usize = 16 << 10;
 
+/// What a pipe holds.
+const PIPE: usize = 64 << 10;
+
 /// What to run: the program, its arguments, and entries of its environment beside `PATH`.
 #[derive(Clone, Debug)]
 pub(crate) struct Errand {
@@ -57,20 +60,13 @@ impl Errand {
             let (mut piece, mut open) = (vec![0; 4096], true);
             loop {
                 tokio::select! {
-                    biased;
                     count = said.read(&mut piece), if open => match count {
-                        Ok(count) if count > 0 => {
-                            words.extend_from_slice(&piece[..count]);
-                            let excess = words.len().saturating_sub(KEPT);
-                            words.drain(..excess);
-                        }
+                        Ok(count) if count > 0 => keep(&mut words, &piece[..count]),
                         _ => open = false,
                     },
                     // What it has left running may keep the pipe open for ever.
                     status = &mut end => {
-                        while let Ok(count @ 1..) = said.try_read(&mut piece) {
-                            words.extend_from_slice(&piece[..count]);
-                        }
+                        read_the_rest(|piece| said.try_read(piece), &mut words);
                         return status;
                     }
                 }
@@ -103,6 +99,23 @@ impl Drop for Session {
             let _gone = killpg(Pid::from_raw(process.identity().pid), Signal::SIGKILL);
         }
     }
+}
+
+/// What the program itself had said when it ended is in the pipe; more is said by what it has left
+/// running, and may have no end.
+fn read_the_rest(mut read: impl FnMut(&mut [u8]) -> std::io::Result<usize>, words: &mut Vec<u8>) {
+    let (mut piece, mut left) = (vec![0; 4096], PIPE);
+    while left > 0 {
+        let Ok(count @ 1..) = read(&mut piece) else { return };
+        keep(words, &piece[..count]);
+        left = left.saturating_sub(count);
+    }
+}
+
+fn keep(words: &mut Vec<u8>, piece: &[u8]) {
+    words.extend_from_slice(piece);
+    let excess = words.len().saturating_sub(KEPT);
+    words.drain(..excess);
 }
 
 fn nonblocking(fd: OwnedFd) -> std::io::Result<OwnedFd> {
@@ -139,6 +152,22 @@ mod tests {
             let nobody = Errand { program: "/nonexistent/x".into(), args: vec![], env: vec![] };
             let error = nobody.run(LONG).await.unwrap_err();
             assert!(error.starts_with("/nonexistent/x cannot be run: "), "{error}");
+        });
+    }
+
+    #[test]
+    fn what_an_errand_left_behind_may_write_for_ever() {
+        let mut words = Vec::new();
+        let endless = |piece: &mut [u8]| {
+            piece.fill(b'x');
+            Ok(piece.len())
+        };
+        read_the_rest(endless, &mut words);
+        assert_eq!(words.len(), KEPT);
+        monitor(async {
+            let script = "while :; do echo still here >&2; done & echo gone >&2; exit 3";
+            let error = shell(script).run(Duration::from_secs(600)).await.unwrap_err();
+            assert!(error.starts_with("/bin/sh failed: exit status 3"), "{error}");
         });
     }
 

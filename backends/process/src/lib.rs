@@ -6,6 +6,7 @@
 
 pub mod kill;
 pub mod listing;
+pub mod peer;
 pub mod profile;
 pub mod program;
 pub mod stratovirt;

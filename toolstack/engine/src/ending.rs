@@ -164,7 +164,7 @@ impl LiveDomain {
     /// the lifecycle table; a death that nobody saw is a crash, handled by policy.
     pub(crate) async fn emulator_was_lost(&mut self) -> Result<Next, Failure> {
         let spec = launch_spec(&self.paths, &self.conf, &self.row, Vec::new());
-        self.backend.sweep(&spec);
+        self.backend.sweep(&spec, &self.attachments);
         let interrupted = self.row.op;
         // The emulator that is recorded belongs to the start that was cut off.
         let had_process = self.row.process.is_some();

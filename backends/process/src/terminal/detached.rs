@@ -1,25 +1,22 @@
 //! Emulators that put themselves into the background: what was executed ends, and a child of it, or
 //! a child's child, is the emulator.
 //!
-//! It is known by an entry of its environment that only this start has, and comes to us when its
-//! parent ends, because the monitor is the reaper of what it starts for that time. Until it is
-//! recorded a later monitor finds it by the same entry.
+//! It comes to us when its parent ends, because the monitor is the reaper of what it starts for
+//! that time: a child that we have not made. Its environment has an entry that only this start
+//! has, by which a later monitor finds it until it is recorded; an emulator may have lost it.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kxl_backend::process::Identity;
-use kxl_backend::{Attachments, BackendError, LaunchSpec, Process, Result};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use kxl_backend::{Attachments, BackendError, LaunchSpec, Process, Result, children};
 
+use super::left::{self, Orphan, marked};
 use super::transcript::Transcript;
 use crate::kill;
 
 /// Name of the entry of the environment.
-const ENTRY: &str = "KXL_START";
+pub(super) const ENTRY: &str = "KXL_START";
 
 /// Key of its value among [`kxl_backend::Attachments::notes`].
 pub(super) const NOTE: &str = "start";
@@ -30,6 +27,10 @@ pub(super) const FIRST: &str = "first";
 /// How long an emulator may take to find its final place after what was executed has ended: it may
 /// fork more than once.
 const SETTLED: Duration = Duration::from_millis(100);
+
+/// How often what a failed start has left is looked for again: whoever is killed leaves its own
+/// children to us.
+const SWEEPS: u8 = 10;
 
 /// Writes down that the process that is recorded now is the emulator.
 pub(super) fn note_emulator(attachments: &mut Attachments) {
@@ -63,7 +64,7 @@ pub(super) async fn settled(
         return Err(BackendError::TimedOut { waited_for, after: patience });
     }
     let gone = || BackendError::Exited { text: "it left no emulator running".to_owned() };
-    Process::open(successor(mark).ok_or_else(gone)?).map_err(|_| gone())
+    Process::open(eldest(marked(mark)).ok_or_else(gone)?).map_err(|_| gone())
 }
 
 /// A value that no other start on this host has.
@@ -77,22 +78,22 @@ pub(super) fn entry(mark: &str) -> String {
     format!("{ENTRY}={mark}")
 }
 
-/// Everything alive that has this mark.
-fn marked(mark: &str) -> Vec<Identity> {
-    let entry = entry(mark).into_bytes();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|dir| dir.file_name().to_str()?.parse::<i32>().ok());
-    let has = |pid: &i32| {
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|own| own == entry))
-    };
-    let living = |pid| Identity::of(pid).ok().filter(Identity::alive);
-    pids.filter(has).filter_map(living).collect()
+/// The emulator of a start that an earlier monitor did not live to record; none once it has been
+/// recorded, whatever else has its mark.
+pub(super) fn successor(attachments: &Attachments) -> Option<Identity> {
+    attachments.notes.get(FIRST)?;
+    eldest(marked(attachments.notes.get(NOTE)?))
 }
 
-/// The emulator of a start that an earlier monitor did not live to record.
-pub(super) fn successor(mark: &str) -> Option<Identity> {
-    eldest(marked(mark))
+/// Ends what an emulator that is gone has left running: nothing of it shall hold the disks of the
+/// next one.
+pub(super) fn end_what_is_left(mark: &str) {
+    for process in marked(mark).into_iter().filter_map(|identity| Process::open(identity).ok()) {
+        tracing::info!(pid = process.identity().pid, "the emulator has left it running: killed");
+        if let Err(error) = kill::kill(&process) {
+            tracing::warn!(%error, pid = process.identity().pid, "cannot kill");
+        }
+    }
 }
 
 /// The one that the others come from.
@@ -104,8 +105,8 @@ fn eldest(found: Vec<Identity>) -> Option<Identity> {
 /// dropped.
 pub(super) struct Reaper {
     mark: String,
-    /// Passing ones that were seen and may have become ours to reap.
-    seen: BTreeSet<i32>,
+    /// What was executed; what it leaves is no older.
+    first: Option<Identity>,
     keep: bool,
 }
 
@@ -117,7 +118,7 @@ impl Reaper {
     pub(super) fn new(mark: &str) -> Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)
             .map_err(|error| BackendError::io("cannot become the reaper of an emulator", error))?;
-        Ok(Self { mark: mark.to_owned(), seen: BTreeSet::new(), keep: false })
+        Ok(Self { mark: mark.to_owned(), first: None, keep: false })
     }
 
     /// Waits until what was executed has ended and left the emulator.
@@ -131,6 +132,7 @@ impl Reaper {
         terminal: &OwnedFd,
         patience: Duration,
     ) -> Result<Process> {
+        self.first = Some(first.identity().clone());
         let mut said = Transcript::default();
         let failed = |why: String| BackendError::Launch { program: program.to_owned(), why };
         let ended = async {
@@ -140,10 +142,7 @@ impl Reaper {
                 tokio::select! {
                     status = &mut end => return status,
                     // Its words are few; a terminal that nobody empties would hold it up.
-                    () = tokio::time::sleep(Duration::from_millis(10)) => {
-                        read(terminal, &mut said);
-                        self.look();
-                    }
+                    () = tokio::time::sleep(Duration::from_millis(10)) => read(terminal, &mut said),
                 }
             }
         };
@@ -162,10 +161,10 @@ impl Reaper {
             Err(error) => return Err(BackendError::io("cannot watch the emulator", error)),
         }
         // Whoever is there twice, some time apart, is not passing by.
-        let mut before = eldest(self.look());
+        let mut before = eldest(self.left());
         loop {
             tokio::time::sleep(SETTLED).await;
-            let now = eldest(self.look());
+            let now = eldest(self.left());
             let Some(found) = now else {
                 let words = if words.is_empty() { String::new() } else { format!(": {words}") };
                 return Err(failed(format!("it ended and left no emulator running{words}")));
@@ -173,6 +172,7 @@ impl Reaper {
             if before.as_ref() == Some(&found) {
                 let process = Process::open(found)
                     .map_err(|error| failed(format!("its emulator has ended: {error}")))?;
+                children::take_in(process.identity());
                 self.keep = true;
                 return Ok(process);
             }
@@ -180,24 +180,36 @@ impl Reaper {
         }
     }
 
-    fn look(&mut self) -> Vec<Identity> {
-        let found = marked(&self.mark);
-        self.seen.extend(found.iter().map(|identity| identity.pid));
-        found
+    fn orphans(&self) -> Vec<Orphan> {
+        self.first.as_ref().map(|first| left::orphans(first, &self.mark)).unwrap_or_default()
+    }
+
+    /// What lives of the start.
+    fn left(&self) -> Vec<Identity> {
+        let living = self.orphans().into_iter().filter(|orphan| !orphan.dead);
+        living.map(|orphan| orphan.identity).chain(marked(&self.mark)).collect()
+    }
+
+    fn end_all(&self) {
+        for _ in 0..SWEEPS {
+            let left: Vec<_> =
+                self.left().into_iter().filter_map(|id| Process::open(id).ok()).collect();
+            if left.is_empty() {
+                return;
+            }
+            left.iter().for_each(kill::kill_and_reap);
+        }
+        tracing::warn!("a start that failed has left processes that do not end");
     }
 }
 
 impl Drop for Reaper {
     fn drop(&mut self) {
         if !self.keep {
-            for process in marked(&self.mark).into_iter().filter_map(|id| Process::open(id).ok()) {
-                kill::kill_and_reap(&process);
-            }
+            self.end_all();
         }
-        for pid in &self.seen {
-            // Only zombies of ours; a living one is none of these.
-            let _not_ours = waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG));
-        }
+        // The emulator is none of these: however it ends, whoever waits for it is told.
+        self.orphans().iter().for_each(Orphan::reap);
         if let Err(error) = nix::sys::prctl::set_child_subreaper(false) {
             tracing::debug!(%error, "still the reaper of what emulators leave");
         }

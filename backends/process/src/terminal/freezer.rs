@@ -83,6 +83,22 @@ impl Freezer {
     }
 }
 
+/// The group of a start, removed when that comes to nothing.
+pub(super) struct Group(pub(super) Option<Freezer>);
+
+impl Group {
+    /// The emulator is in it; whoever sees its end removes it.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Freezer::remove);
+    }
+}
+
 /// Where control groups that can be frozen are mounted whole, the second version first.
 fn points(mounts: &str) -> Vec<PathBuf> {
     let of_kind = |line: &str, second: bool| {
@@ -138,5 +154,19 @@ mod tests {
         assert_eq!(fs::read_to_string(scratch.0.join("cgroup.freeze")).unwrap(), "1");
         fs::write(scratch.0.join("cgroup.events"), "populated 1\nfrozen 1\n").unwrap();
         assert!(freezer.frozen());
+    }
+
+    #[test]
+    fn the_group_of_a_start_that_comes_to_nothing_is_removed() {
+        let scratch = Scratch::new("freezer");
+        let dir = |name: &str| {
+            let dir = scratch.0.join(name);
+            fs::create_dir(&dir).unwrap();
+            dir
+        };
+        let (failed, started) = (dir("failed"), dir("started"));
+        drop(Group(Some(Freezer { dir: failed.clone() })));
+        Group(Some(Freezer { dir: started.clone() })).keep();
+        assert!(!failed.exists() && started.exists());
     }
 }

@@ -24,9 +24,9 @@ use tokio::sync::{mpsc, watch};
 use super::buffers::Buffers;
 use super::channel::Channel;
 use super::ear::Ear;
-use super::freezer::Freezer;
 use super::hold::Hold;
 use super::outlet::Outlet;
+use super::own::Own;
 use super::pty;
 use super::streams::Streams;
 use super::transcript::Transcript;
@@ -87,8 +87,8 @@ pub(crate) struct Shared {
     pub(crate) outlet: RefCell<Outlet>,
     /// The control channel of a profile of one's own.
     pub(crate) channel: Option<Channel>,
-    /// The group in which it can be frozen.
-    pub(crate) freezer: Option<Freezer>,
+    /// What this start has of its own.
+    pub(super) own: Own,
     /// Program and arguments by which the guest is asked to end.
     pub(crate) button: Vec<OsString>,
     /// What such a program finds in its environment.
@@ -310,9 +310,7 @@ impl Keeper {
         told.send_replace(Some(exit.clone()));
         // The end of the console before the end of the process: what it said counts until then.
         drop(monitor);
-        if let Some(freezer) = &shared.freezer {
-            freezer.remove();
-        }
+        shared.own.give_back();
         offload::restore(&shared.rundir);
         shared.tell(Event::Exited(exit));
     }

@@ -11,14 +11,14 @@ use crate::testing::{Record, Scratch, Typist, monitor, next, report, rests};
 const PYTHON: &str = "/usr/bin/python3";
 
 /// A profile of a test's own around a program: a script of Python's, or of the shell's.
-struct Program {
-    scratch: Scratch,
+pub(super) struct Program {
+    pub(super) scratch: Scratch,
     profile: String,
 }
 
 impl Program {
     /// `keys` are the sections of the profile after `[start]`; `start` more keys of that.
-    fn new(interpreter: &str, script: &str, start: &str, keys: &str) -> Self {
+    pub(super) fn new(interpreter: &str, script: &str, start: &str, keys: &str) -> Self {
         let scratch = Scratch::new("kinds");
         let file = scratch.0.join("program");
         fs::write(&file, script).unwrap();
@@ -30,7 +30,7 @@ impl Program {
         Self { scratch, profile }
     }
 
-    fn python(script: &str, start: &str, keys: &str) -> Option<Self> {
+    pub(super) fn python(script: &str, start: &str, keys: &str) -> Option<Self> {
         if !Path::new(PYTHON).exists() {
             println!("skipped: {PYTHON} is missing; install python3");
             return None;
@@ -38,21 +38,21 @@ impl Program {
         Some(Self::new(PYTHON, script, start, keys))
     }
 
-    fn driver(&self) -> Driver {
+    pub(super) fn driver(&self) -> Driver {
         let path = self.scratch.0.join("own.toml");
         let profile = Profile::examine(&self.profile, None, &path);
         Driver::new(profile.unwrap_or_else(|mistake| panic!("{}", mistake.shown())))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.scratch.0.join(name)
     }
 
-    async fn launched(&self) -> Running {
+    pub(super) async fn launched(&self) -> Running {
         self.launch(&self.scratch.spec()).await.unwrap()
     }
 
-    async fn launch(&self, spec: &LaunchSpec) -> Result<Running> {
+    pub(super) async fn launch(&self, spec: &LaunchSpec) -> Result<Running> {
         let mut record = Record::default();
         let mut live = self.driver().launch(spec, &mut record).await?;
         let events = live.events().unwrap();
@@ -60,7 +60,7 @@ impl Program {
         Ok(Running { live, events, identity, attachments })
     }
 
-    async fn adopted(&self, running: Running) -> Running {
+    pub(super) async fn adopted(&self, running: Running) -> Running {
         let Running { live, events, identity, attachments } = running;
         drop((live, events));
         let spec = self.scratch.spec();
@@ -71,19 +71,19 @@ impl Program {
     }
 }
 
-struct Running {
-    live: Box<dyn Live>,
-    events: mpsc::UnboundedReceiver<Event>,
-    identity: Identity,
-    attachments: Attachments,
+pub(super) struct Running {
+    pub(super) live: Box<dyn Live>,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    pub(super) identity: Identity,
+    pub(super) attachments: Attachments,
 }
 
 impl Running {
-    fn console(&mut self) -> Typist {
+    pub(super) fn console(&mut self) -> Typist {
         Typist::new(self.live.console().unwrap())
     }
 
-    async fn ended(&mut self) -> kxl_backend::Exit {
+    pub(super) async fn ended(&mut self) -> kxl_backend::Exit {
         loop {
             if let Event::Exited(exit) = next(&mut self.events).await {
                 return exit;
@@ -92,10 +92,10 @@ impl Running {
     }
 }
 
-const SIGNAL: &str = "[control]\nkind = \"signal\"\n";
+pub(super) const SIGNAL: &str = "[control]\nkind = \"signal\"\n";
 
 /// Listens once, says who it is, echoes in upper case, ends at `q`.
-const ECHO_ON: &str = r#"
+pub(super) const ECHO_ON: &str = r#"
 import os, socket, sys
 def serve(server):
     server.listen(1)
@@ -124,7 +124,7 @@ fn unix_script() -> String {
     )
 }
 
-const UNIX: &str = "[control]\nkind = \"signal\"\n[ready]\nkind = \"console-match\"\n\
+pub(super) const UNIX: &str = "[control]\nkind = \"signal\"\n[ready]\nkind = \"console-match\"\n\
                     match = \"ready\"\n[console]\nkind = \"unix\"\npath = \"{rundir}/line\"\n\
                     [exit]\ncode = { \"0\" = \"poweroff\" }\n";
 
@@ -325,6 +325,8 @@ fn a_talk_on_the_console_asks_a_guest_to_end() {
         let mut console = running.console();
         console.until("up").await;
         running.live.powerdown().await.unwrap();
+        // A second one beside the first would type into it.
+        running.live.powerdown().await.unwrap();
         console.until("one two").await;
         assert_eq!(running.ended().await.meaning, Some(GuestEvent::Poweroff));
     });
@@ -332,21 +334,25 @@ fn a_talk_on_the_console_asks_a_guest_to_end() {
 
 #[test]
 fn a_talk_that_gets_no_answer_is_told() {
-    let second = "{ type = \"\", expect = \"never\", timeout_ms = 200 },\n";
-    let program = Program::new("/bin/sh", TALKER, "", &talk(second));
+    let step = "{ type = \"x\", expect = \"never\", timeout_ms = 200 }";
+    let keys = format!("{SIGNAL}[shutdown]\nkind = \"script\"\nstep = [{step}]\n");
+    let program = Program::new("/bin/sh", TALKER, "", &keys);
     monitor(async {
         let mut running = program.launched().await;
         let mut console = running.console();
         console.until("up").await;
-        running.live.powerdown().await.unwrap();
-        let text = loop {
-            if let Event::Warning { what: "shutdown-failed", text } =
-                running.events.recv().await.unwrap()
-            {
-                break text;
-            }
-        };
-        assert!(text.contains("\"never\" did not come"), "{text}");
+        // After one that has come to nothing there may be another.
+        for _ in 0..2 {
+            running.live.powerdown().await.unwrap();
+            let text = loop {
+                if let Event::Warning { what: "shutdown-failed", text } =
+                    running.events.recv().await.unwrap()
+                {
+                    break text;
+                }
+            };
+            assert!(text.contains("\"never\" did not come"), "{text}");
+        }
         running.live.destroy().await.unwrap();
     });
 }
@@ -391,78 +397,6 @@ fn an_end_goes_step_by_step_and_by_kill_at_last() {
             assert_eq!(exit.meaning, None, "we have ended it");
         });
     }
-}
-
-/// Forks twice, as daemons do, and serves its console.
-fn daemon_script() -> String {
-    format!(
-        "{ECHO_ON}\nserver = socket.socket(socket.AF_UNIX)\nserver.bind(sys.argv[1] + \"/line\")\n\
-         print(\"leaving\", flush=True)\nif os.fork(): os._exit(0)\nos.setsid()\n\
-         if os.fork(): os._exit(0)\nfor fd in range(3): os.close(fd)\nserve(server)\n"
-    )
-}
-
-#[test]
-fn an_emulator_in_the_background_is_found_steered_and_reaped() {
-    let Some(program) = Program::python(&daemon_script(), "detach = \"self\"", UNIX) else {
-        return;
-    };
-    monitor(async {
-        let mut running = program.launched().await;
-        assert!(running.identity.alive(), "what is on record is the emulator itself");
-        assert_eq!(running.live.process().identity(), &running.identity);
-        assert_eq!(running.identity.stat().unwrap().ppid.unsigned_abs(), std::process::id());
-        let mut console = running.console();
-        console.until("ready").await;
-        drop(console);
-        let mut running = program.adopted(running).await;
-        let mut console = running.console();
-        console.send("q").await;
-        console.until("bye").await;
-        let exit = running.ended().await;
-        assert_eq!((exit.code, exit.meaning), (Some(0), Some(GuestEvent::Poweroff)));
-    });
-}
-
-#[test]
-fn an_emulator_whose_monitor_died_before_it_was_recorded_is_found_again() {
-    let Some(program) = Program::python(&daemon_script(), "detach = \"self\"", UNIX) else {
-        return;
-    };
-    monitor(async {
-        let running = program.launched().await;
-        let mark = running.attachments.notes.get(detached::NOTE).unwrap();
-        let mut as_before = running.attachments.clone();
-        // The record of the first process, which has ended.
-        as_before.notes.insert(detached::FIRST.into(), "1 1".into());
-        assert_eq!(program.driver().successor(&as_before), Some(running.identity.clone()));
-        assert_eq!(detached::successor(&format!("{mark}x")), None);
-        let mut running = program.adopted(running).await;
-        running.live.destroy().await.unwrap();
-        assert_eq!(program.driver().successor(&as_before), None);
-    });
-}
-
-#[test]
-fn a_program_that_does_not_go_into_the_background_is_a_start_that_failed() {
-    let keys = format!(
-        "{SIGNAL}[console]\nkind = \"none\"\n[ready]\nkind = \"alive\"\ntimeout_ms = 500\n"
-    );
-    for (script, said) in [
-        ("echo licence not found; exit 1", "exit status 1: licence not found"),
-        ("echo done; exit 0", "left no emulator running: done"),
-        ("exec sleep 1000", "the program to put itself into the background"),
-    ] {
-        let program = Program::new("/bin/sh", script, "detach = \"self\"", &keys);
-        monitor(async {
-            let error = program.launch(&program.scratch.spec()).await.err().unwrap().to_string();
-            assert!(error.contains(said), "{script}: {error}");
-        });
-    }
-    let program = Program::new("/bin/sh", "exit 0", "detach = \"self\"", &keys);
-    let spec = LaunchSpec { paused: true, ..program.scratch.spec() };
-    let error = program.driver().check(&spec).unwrap_err().to_string();
-    assert!(error.contains("cannot be launched paused"), "{error}");
 }
 
 const QEMU: &str = r#"schema = 1

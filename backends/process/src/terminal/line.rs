@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::ear::Ear;
+use super::outgoing::Outgoing;
 use crate::ports;
 use crate::telnet::Telnet;
 
@@ -28,6 +29,10 @@ const MOST_TYPED: usize = 64 << 10;
 /// First and longest pause between two calls: an emulator opens its line within its first
 /// moments, or never.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A line that has lived for so long was a good one: when it breaks off it is called again as if
+/// for the first time. One that hangs up at once is as bad as none.
+const GOOD: Duration = Duration::from_secs(5);
 
 /// How long a line of an emulator that has ended may take to be read to its end.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
@@ -65,7 +70,8 @@ impl Line {
             told,
             over,
             printed: VecDeque::new(),
-            to_send: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            telnet: None,
         };
         let task = std::cell::RefCell::new(Some(tokio::task::spawn_local(wire.run())));
         Self { typed, connected, ended, task }
@@ -121,40 +127,70 @@ struct Wire {
     /// Said by the emulator, not yet taken by the monitor.
     printed: VecDeque<u8>,
     /// For the emulator, not yet taken by it.
-    to_send: VecDeque<u8>,
+    outgoing: Outgoing,
+    /// Of this line, where it speaks telnet.
+    telnet: Option<Telnet>,
+}
+
+/// The pauses between calls.
+#[derive(Debug)]
+struct Pauses(Duration);
+
+impl Pauses {
+    const fn new() -> Self {
+        Self(PAUSES.0)
+    }
+
+    /// The next one; each is twice the one before.
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSES.1);
+        pause
+    }
+
+    /// The one after a line that has lived for so long.
+    fn after(&mut self, lived: Duration) -> Duration {
+        if lived >= GOOD {
+            self.0 = PAUSES.0;
+        }
+        self.next()
+    }
 }
 
 impl Wire {
     async fn run(mut self) {
         let mut over = self.over.clone();
+        let (mut pauses, mut first) = (Pauses::new(), Duration::ZERO);
         loop {
             let line = tokio::select! {
-                line = self.call() => line,
+                line = self.call(first, &mut pauses) => line,
                 _ended = over.wait_for(|over| *over) => break,
             };
+            let since = tokio::time::Instant::now();
+            self.telnet = matches!(self.place, Place::Telnet(_)).then(Telnet::client);
             self.told.send_replace(true);
             let broken = self.talk(line, &mut over).await;
             self.told.send_replace(false);
-            self.to_send.clear();
+            self.outgoing.broke_off(self.telnet.as_ref());
             match broken {
                 Ok(()) => break,
-                Err(error) => tracing::info!(%error, place = ?self.place, "the line broke off"),
+                Err(error) => tracing::debug!(%error, place = ?self.place, "the line broke off"),
             }
+            first = pauses.after(since.elapsed());
         }
         self.pass_on_the_rest().await;
     }
 
-    /// Calls until somebody answers.
-    async fn call(&self) -> Box<dyn Stream> {
-        let mut pause = PAUSES.0;
+    /// Calls after a pause, until somebody answers.
+    async fn call(&self, mut pause: Duration, pauses: &mut Pauses) -> Box<dyn Stream> {
         loop {
+            // Nothing wakes us when a program begins to listen.
+            tokio::time::sleep(pause).await;
             match self.dial().await {
                 Ok(stream) => return stream,
                 Err(error) => tracing::trace!(%error, "no line yet"),
             }
-            // Nothing wakes us when a program begins to listen.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
+            pause = pauses.next();
         }
     }
 
@@ -180,13 +216,14 @@ impl Wire {
         over: &mut watch::Receiver<bool>,
     ) -> io::Result<()> {
         let (mut hear, mut say) = tokio::io::split(line);
-        let mut telnet = matches!(self.place, Place::Telnet(_)).then(Telnet::client);
         let (mut heard, mut told) = (vec![0; 4096], vec![0; 1024]);
         let mut last = None;
         loop {
             let ended = last.is_some();
-            let (printed, to_send) = (self.printed.as_slices().0, self.to_send.as_slices().0);
-            let room = to_send.len() < MOST_TYPED;
+            self.outgoing.prepare(self.telnet.as_ref());
+            let (printed, to_send) = (self.printed.as_slices().0, self.outgoing.ready());
+            let room = self.outgoing.len() < MOST_TYPED;
+            let all_sent = !self.outgoing.has_typed();
             let (mut reading, mut writing) = match &mut self.ours {
                 Some(ours) => {
                     let (reading, writing) = ours.split();
@@ -198,23 +235,23 @@ impl Wire {
                 count = hear.read(&mut heard), if room => match count {
                     Ok(0) if ended => return Ok(()),
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(count) => self.took(&heard[..count], telnet.as_mut()),
+                    Ok(count) => self.took(&heard[..count]),
                     Err(_) if ended => return Ok(()),
                     Err(error) => return Err(error),
                 },
                 count = say.write(to_send), if !to_send.is_empty() => {
                     let count = count?;
-                    self.to_send.drain(..count);
+                    self.outgoing.wrote(count);
                 }
                 count = write(writing.as_mut(), printed), if !printed.is_empty() => match count {
                     Ok(count) => drop(self.printed.drain(..count)),
                     Err(_) => self.ours = None,
                 },
-                count = read(reading.as_mut(), &mut told), if to_send.is_empty() => match count {
-                    Ok(count) if count > 0 => self.say(&told[..count], telnet.as_ref()),
+                count = read(reading.as_mut(), &mut told), if all_sent => match count {
+                    Ok(count) if count > 0 => self.outgoing.say(&told[..count]),
                     _ => self.ours = None,
                 },
-                Some(bytes) = self.typing.recv() => self.say(&bytes, telnet.as_ref()),
+                Some(bytes) = self.typing.recv() => self.outgoing.say(&bytes),
                 _ended = over.wait_for(|over| *over), if !ended => {
                     last = Some(tokio::time::Instant::now() + LAST_OUTPUT);
                 }
@@ -224,13 +261,13 @@ impl Wire {
     }
 
     /// What came from the emulator.
-    fn took(&mut self, bytes: &[u8], telnet: Option<&mut Telnet>) {
+    fn took(&mut self, bytes: &[u8]) {
         let mut data = Vec::new();
-        match telnet {
+        match &mut self.telnet {
             Some(telnet) => {
                 let mut reply = Vec::new();
                 telnet.take(bytes, &mut data, &mut reply);
-                self.to_send.extend(reply);
+                self.outgoing.reply(&reply);
             }
             None => data.extend_from_slice(bytes),
         }
@@ -239,14 +276,6 @@ impl Wire {
             self.printed.extend(data);
             let excess = self.printed.len().saturating_sub(BACKLOG);
             self.printed.drain(..excess);
-        }
-    }
-
-    /// What goes to the emulator.
-    fn say(&mut self, bytes: &[u8], telnet: Option<&Telnet>) {
-        match telnet {
-            Some(telnet) => self.to_send.extend(telnet.put(bytes)),
-            None => self.to_send.extend(bytes),
         }
     }
 
@@ -291,5 +320,53 @@ async fn late(when: Option<tokio::time::Instant>) {
     match when {
         Some(when) => tokio::time::sleep_until(when).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kxl_backend::Identity;
+
+    use super::*;
+    use crate::testing::{Scratch, monitor};
+
+    #[test]
+    fn a_line_that_hangs_up_at_once_is_called_ever_more_seldom_and_a_good_one_soon() {
+        let mut pauses = Pauses::new();
+        let moment = Duration::from_millis(1);
+        assert_eq!(pauses.after(moment), PAUSES.0);
+        for _ in 0..10 {
+            pauses.after(moment);
+        }
+        assert_eq!(pauses.after(moment), PAUSES.1);
+        assert_eq!(pauses.next(), PAUSES.1, "refused, or hung up: it is the same");
+        assert_eq!(pauses.after(GOOD), PAUSES.0);
+        assert_eq!(pauses.next(), PAUSES.0 * 2);
+    }
+
+    /// Five times it answers and hangs up; the sixth time it stays.
+    #[test]
+    fn an_emulator_that_answers_and_hangs_up_is_not_called_without_a_pause() {
+        let scratch = Scratch::new("line");
+        let path = scratch.0.join("line");
+        monitor(async {
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let us = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+            let process = Rc::new(Process::open(us).unwrap());
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let since = tokio::time::Instant::now();
+            let line = Line::open(Place::Unix(path.clone()), process, ours, Rc::default());
+            for _ in 0..5 {
+                drop(listener.accept().await.unwrap());
+            }
+            let (mut emulator, _) = listener.accept().await.unwrap();
+            let least = PAUSES.0 * (1 + 2 + 4 + 8 + 16);
+            assert!(since.elapsed() >= least, "{:?}", since.elapsed());
+            assert!(line.connected().await);
+            theirs.write_all(b"typed").await.unwrap();
+            let mut came = [0; 5];
+            emulator.read_exact(&mut came).await.unwrap();
+            assert_eq!(&came, b"typed");
+        });
     }
 }

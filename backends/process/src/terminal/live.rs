@@ -15,7 +15,7 @@ use kxl_backend::{
 use kxl_domain::{Capability, State};
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::dialogue::Before;
 use super::freezer::Freezer;
@@ -37,6 +37,8 @@ pub(crate) struct Terminal {
     pub(crate) exit: watch::Receiver<Option<Exit>>,
     /// The task beside it, and those that empty its streams.
     pub(crate) tasks: Vec<JoinHandle<()>>,
+    /// The one of them that asks the guest to end.
+    pub(crate) pressing: Option<AbortHandle>,
     pub(crate) pace: Option<Duration>,
     /// Kind of emulator, by its program's name.
     pub(crate) emulator: String,
@@ -91,7 +93,7 @@ impl Terminal {
         match self.shared.profile.pause.kind {
             PauseWay::None => Err(self.lacks(Capability::Pause)),
             PauseWay::Qmp => self.by_channel(stop).await,
-            PauseWay::Freezer if self.shared.freezer.is_some() => self.by_freezer(stop).await,
+            PauseWay::Freezer if self.shared.own.freezer.is_some() => self.by_freezer(stop).await,
             PauseWay::Signal | PauseWay::Freezer => self.by_signal(stop).await,
         }
     }
@@ -152,7 +154,7 @@ impl Terminal {
     }
 
     async fn report(&self) -> Result<Report> {
-        let frozen = self.shared.freezer.as_ref().is_some_and(Freezer::frozen);
+        let frozen = self.shared.own.freezer.as_ref().is_some_and(Freezer::frozen);
         let stopped = self.run_state()? == RunState::Stopped || frozen;
         if let Some(channel) = self.shared.channel.as_ref().filter(|_| !stopped) {
             let (state, ended) = (channel.state().await?, channel.ended());

@@ -17,8 +17,10 @@ mod hold;
 mod identify;
 mod inherited;
 mod keeper;
+mod left;
 mod line;
 mod live;
+mod outgoing;
 mod outlet;
 mod output;
 mod own;
@@ -72,6 +74,7 @@ use channel::Channel;
 use command::command;
 use detached::Reaper;
 use ear::Ear;
+use freezer::Group;
 use hold::{Hold, Note};
 use keeper::{Keeper, Phase, Shared, StateFiles};
 use live::Terminal;
@@ -115,6 +118,7 @@ impl Driver {
     async fn start(&self, spec: &LaunchSpec, recorder: &mut dyn Recorder) -> Result<Box<dyn Live>> {
         let before = before::prepare(&self.profile, spec).await?;
         let own = Own::make(&self.profile, spec, before.charon.as_ref())?;
+        let group = Group(own.freezer.clone());
         let values = own.values(&self.profile, spec);
         let place = Where::of(&self.profile.console, &values)?;
         let publish = outlet::port(&values, self.profile.console.publish.as_deref())?;
@@ -134,8 +138,7 @@ impl Driver {
                 BackendError::io(format!("cannot write {}", path.display()), error)
             })?;
         }
-        let user = Attributes::of(&spec.config)?.user.map(|user| user.uid);
-        place.prepare(user)?;
+        place.prepare()?;
         for note in [ENDED, PROMPT, BUFFERS] {
             save::remove(&spec.rundir.join(note));
         }
@@ -183,6 +186,7 @@ impl Driver {
             None => terminal.ready(&program, ready_at).await?,
         }
         guard.disarm();
+        group.keep();
         if let Some(off) = before.off {
             off.keep();
         }
@@ -254,7 +258,7 @@ impl Driver {
             ear,
             outlet: RefCell::new(Outlet::Nothing),
             channel,
-            freezer: own.freezer.clone(),
+            own: own.clone(),
             button,
             environment: before::environment(spec),
             rundir: spec.rundir.clone(),
@@ -299,6 +303,7 @@ impl Driver {
             console: (!no_console).then_some(wires.theirs),
             exit,
             tasks: [tokio::task::spawn_local(keeper.run(told))].into_iter().chain(served).collect(),
+            pressing: None,
             pace: pace.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into())),
             emulator: restore::emulator(program),
             rundir: spec.rundir.clone(),
@@ -338,16 +343,18 @@ impl Backend for Driver {
         let by_signal = self.profile.shutdown.kind == ShutdownWay::Signal;
         rules::refuse(&spec.config, &self.profile.name, honours, by_signal)?;
         streams::check(&spec.config)?;
-        Attributes::of(&spec.config)?;
+        let user = Attributes::of(&spec.config)?.user;
+        own::check_user(&self.profile, user.as_ref())?;
         restore::fits(&self.profile, spec, &plan.program)
     }
 
     fn successor(&self, attachments: &Attachments) -> Option<Identity> {
-        Own::of(attachments).mark.as_deref().and_then(detached::successor)
+        detached::successor(attachments)
     }
 
-    fn sweep(&self, spec: &LaunchSpec) {
+    fn sweep(&self, spec: &LaunchSpec, attachments: &Attachments) {
         offload::restore(&spec.rundir);
+        Own::of(attachments).give_back();
     }
 
     fn launch<'a>(
@@ -433,6 +440,8 @@ fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     fs::rename(&new, path)
 }
 
+#[cfg(test)]
+mod detached_tests;
 #[cfg(test)]
 mod kinds_tests;
 #[cfg(test)]

@@ -57,10 +57,10 @@ impl Where {
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub(super) fn prepare(&self, user: Option<u32>) -> Result<()> {
+    pub(super) fn prepare(&self) -> Result<()> {
         match self {
             Self::Line(Place::Unix(path)) => save::remove(path),
-            Self::File(path) => tail::make(path, user).map_err(|error| {
+            Self::File(path) => tail::make(path).map_err(|error| {
                 BackendError::io(format!("cannot make {}", path.display()), error)
             })?,
             Self::Line(Place::Telnet(_)) | Self::Own | Self::Nowhere => {}

@@ -1,5 +1,6 @@
 //! What one start has of its own, and a later monitor has to know again.
 
+use kxl_backend::spawn::Account;
 use kxl_backend::{Attachments, BackendError, Event, Identity, LaunchSpec, Result};
 use tokio::sync::mpsc;
 
@@ -7,7 +8,7 @@ use super::detached;
 use super::freezer::{self, Freezer};
 use crate::charon::{self, Charon};
 use crate::ports;
-use crate::profile::{Detach, PauseWay, Profile};
+use crate::profile::{ConsoleKind, Detach, PauseWay, Profile};
 use crate::template::Values;
 
 /// Key of the port among [`Attachments::notes`].
@@ -15,6 +16,27 @@ const PORT: &str = "port";
 
 /// Key of the port that the configuration names, there and among the values.
 const CONSOLE_PORT: &str = "console_port";
+
+/// Whether a program that runs as another user gets to everything that its profile gives it.
+///
+/// # Errors
+/// [`BackendError::Config`] for what lies where nobody else can go.
+pub(super) fn check_user(profile: &Profile, user: Option<&Account>) -> Result<()> {
+    let another = |user: &&Account| user.uid != nix::unistd::geteuid().as_raw();
+    let Some(user) = user.filter(another) else { return Ok(()) };
+    let what = match profile.console.kind {
+        ConsoleKind::Unix => "its console's socket",
+        ConsoleKind::File => "its console's file",
+        _ if profile.control.socket.is_some() => "its control socket",
+        _ => return Ok(()),
+    };
+    let why = format!(
+        "{} cannot run as {}: {what} is in the runtime directory, where nobody else can go; leave \
+         user out, or choose another kind in the profile",
+        profile.name, user.name
+    );
+    Err(BackendError::config("user", why))
+}
 
 /// What it has.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +110,12 @@ impl Own {
         attachments.notes.extend(notes);
     }
 
+    /// Gives back what an emulator that has ended had, and ends what it left running.
+    pub(super) fn give_back(&self) {
+        self.mark.iter().for_each(|mark| detached::end_what_is_left(mark));
+        self.freezer.iter().for_each(Freezer::remove);
+    }
+
     /// The values of a domain with them.
     pub(super) fn values(&self, profile: &Profile, spec: &LaunchSpec) -> Values {
         let mut values = Values::of(&profile.name, spec);
@@ -107,6 +135,52 @@ impl Own {
         if let Some(why) = &self.unfrozen {
             let text = format!("it cannot be frozen and is paused by signals instead: {why}");
             let _nobody_listens = events.send(Event::Warning { what: "freezer-missing", text });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_user_is_refused_what_lies_where_only_we_can_go() {
+        let profile = |keys: &str| {
+            let text = format!("schema = 1\nname = \"own\"\n[start]\nexec = \"/bin/sh\"\n{keys}");
+            Profile::examine(&text, None, std::path::Path::new("own.toml")).unwrap()
+        };
+        let signal = "[control]\nkind = \"signal\"\n[console]\nkind = ";
+        let socket = "[control]\nkind = \"qmp\"\nsocket = \"{rundir}/q\"\n\
+                      [ready]\nkind = \"qmp\"\n[console]\nkind = \"none\"\n";
+        let us = nix::unistd::geteuid().as_raw();
+        let account = |uid| Account {
+            name: "vax".into(),
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+            home: "/".into(),
+        };
+        for (keys, what) in [
+            (
+                format!("{signal}\"unix\"\npath = \"{{rundir}}/line\"\n"),
+                Some("its console's socket"),
+            ),
+            (format!("{signal}\"file\"\npath = \"{{rundir}}/out\"\n"), Some("its console's file")),
+            (socket.to_owned(), Some("its control socket")),
+            (format!("{signal}\"pty\"\n"), None),
+            (format!("{signal}\"telnet\"\nport = \"{{port}}\"\n"), None),
+        ] {
+            let profile = profile(&keys);
+            check_user(&profile, None).unwrap();
+            check_user(&profile, Some(&account(us))).unwrap();
+            match (check_user(&profile, Some(&account(us + 1))), what) {
+                (Err(error), Some(what)) => {
+                    let error = error.to_string();
+                    assert!(error.contains("user") && error.contains(what), "{error}");
+                }
+                (Ok(()), None) => {}
+                (other, _) => panic!("{keys}: {other:?}"),
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! however much the guest prints. How far it was read stands beside it, for a later monitor.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -25,18 +25,14 @@ const CHUNK: usize = 64 << 10;
 /// Room is given back in whole pieces of this size.
 const PIECE: u64 = 1 << 20;
 
-/// Makes an empty file for the emulator's user to write, and the note of what was read of it.
+/// Makes an empty file for the emulator to write, and removes the note of what was read of it.
 ///
 /// # Errors
 /// When it cannot be made.
-pub(super) fn make(path: &Path, user: Option<u32>) -> io::Result<()> {
+pub(super) fn make(path: &Path) -> io::Result<()> {
     super::save::remove(path);
     super::save::remove(&note(path));
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    if let Some(user) = user {
-        nix::unistd::fchown(&file, Some(nix::unistd::Uid::from_raw(user)), None)?;
-    }
-    Ok(())
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
 }
 
 fn note(path: &Path) -> PathBuf {
@@ -80,7 +76,12 @@ async fn run(
             if open && ours.write_all(&heard).await.is_err() {
                 open = false;
             }
+            reader.passed_on(heard.len());
             heard.clear();
+            if !open {
+                // Nobody holds us up any more, and others want their turn.
+                tokio::task::yield_now().await;
+            }
             continue;
         }
         if ended {
@@ -92,6 +93,18 @@ async fn run(
             count = ours.read(&mut typed), if open => open = count.is_ok_and(|count| count > 0),
             ended = over.changed() => if ended.is_err() { return Ok(()) },
         }
+    }
+}
+
+/// Where the next data are, from a place on; `None` where there is nothing but a hole. A hole was
+/// printed by nobody, and may be as large as a file can be.
+fn data(file: &File, from: u64) -> Option<u64> {
+    let offset = i64::try_from(from).ok()?;
+    match nix::unistd::lseek(file, offset, nix::unistd::Whence::SeekData) {
+        Ok(at) => u64::try_from(at).ok(),
+        Err(nix::errno::Errno::ENXIO) => None,
+        // The file system does not tell.
+        Err(_) => Some(from),
     }
 }
 
@@ -130,14 +143,24 @@ impl Reader {
             // Begun anew.
             (self.at, self.given_back) = (0, 0);
         }
+        let Some(at) = data(file, self.at) else { return };
+        self.at = at;
         into.resize(CHUNK, 0);
         let count = file.read_at(into, self.at).unwrap_or(0);
         into.truncate(count);
-        if count > 0 {
-            self.at += count as u64;
-            let _a_later_monitor_repeats = fs::write(note(&self.path), self.at.to_string());
-            self.give_back();
+    }
+
+    /// So much of what was read has been passed on: a later monitor goes on behind it.
+    fn passed_on(&mut self, count: usize) {
+        self.at += count as u64;
+        let mut how = OpenOptions::new();
+        let how = how.write(true).create(true).truncate(true).mode(0o600);
+        let noted = how.open(note(&self.path));
+        let noted = noted.and_then(|mut note| note.write_all(self.at.to_string().as_bytes()));
+        if let Err(error) = noted {
+            tracing::debug!(%error, "a later monitor repeats a part of the console");
         }
+        self.give_back();
     }
 
     fn give_back(&mut self) {
@@ -158,7 +181,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::testing::{Scratch, monitor};
@@ -167,7 +190,7 @@ mod tests {
     fn a_file_is_followed_taken_up_where_it_was_left_and_takes_no_room() {
         let scratch = Scratch::new("tail");
         let path = scratch.0.join("console");
-        make(&path, None).unwrap();
+        make(&path).unwrap();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         monitor(async {
             let (ended, over) = watch::channel(false);
@@ -197,5 +220,51 @@ mod tests {
         });
         let meta = fs::metadata(&path).unwrap();
         assert!(meta.blocks() * 512 < 2 << 20, "{} blocks", meta.blocks());
+    }
+
+    #[test]
+    fn what_was_read_and_not_passed_on_is_read_again_by_the_next_monitor() {
+        let scratch = Scratch::new("tail");
+        let path = scratch.0.join("console");
+        make(&path).unwrap();
+        fs::write(&path, "first second").unwrap();
+        let (mut reader, mut heard) = (Reader::new(&path), Vec::new());
+        reader.read(&mut heard);
+        assert_eq!(heard, b"first second");
+        reader.passed_on(6);
+        let mode = fs::metadata(note(&path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut reader = Reader::new(&path);
+        reader.read(&mut heard);
+        assert_eq!(heard, b"second");
+    }
+
+    #[test]
+    fn a_hole_is_nothing_that_was_printed() {
+        let scratch = Scratch::new("tail");
+        let path = scratch.0.join("console");
+        make(&path).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        file.write_all_at(b"begin", 0).unwrap();
+        let (mut reader, mut heard, mut all) = (Reader::new(&path), Vec::new(), Vec::new());
+        let mut read_all = |reader: &mut Reader| {
+            reader.read(&mut heard);
+            while !heard.is_empty() {
+                all.extend_from_slice(&heard);
+                reader.passed_on(heard.len());
+                heard.clear();
+                reader.read(&mut heard);
+            }
+            all.iter().filter(|byte| **byte != 0).copied().collect::<Vec<u8>>()
+        };
+        assert_eq!(read_all(&mut reader), b"begin");
+        file.set_len(1 << 40).unwrap();
+        assert_eq!(read_all(&mut reader), b"begin");
+        // What is written into it is found, wherever that is.
+        file.write_all_at(b"middle", 1 << 30).unwrap();
+        assert_eq!(read_all(&mut reader), b"beginmiddle");
+        file.write_all_at(b"end", (1 << 40) - 3).unwrap();
+        assert_eq!(read_all(&mut reader), b"beginmiddleend");
+        assert!(all.len() < 1 << 20, "{} bytes", all.len());
     }
 }

@@ -7,6 +7,7 @@ use kxl_backend::process::RunState;
 use kxl_backend::{BackendError, Event, Exit, Live, Result};
 use kxl_domain::Capability;
 use nix::sys::signal::Signal;
+use tokio::task::JoinHandle;
 
 use super::freezer::{self, Freezer};
 use super::live::Terminal;
@@ -17,7 +18,7 @@ use crate::profile::{self, DestroyStep, ShutdownWay};
 impl Terminal {
     /// Freezes or thaws the emulator's group.
     pub(super) async fn by_freezer(&mut self, stop: bool) -> Result<()> {
-        let Some(freezer) = self.shared.freezer.clone() else { return Ok(()) };
+        let Some(freezer) = self.shared.own.freezer.clone() else { return Ok(()) };
         if !stop && self.run_state()? == RunState::Stopped {
             // It was launched paused.
             self.signal_and_see(Signal::SIGCONT, false).await?;
@@ -69,9 +70,11 @@ impl Terminal {
                 None => Err(self.lacks(Capability::Powerdown)),
             },
             (ShutdownWay::Type, _, Some(text), _) => self.shared.type_in(text, self.pace).await,
+            // One at a time: two talks would type into one another.
+            (ShutdownWay::Script | ShutdownWay::Exec, ..) if self.is_pressing() => Ok(()),
             (ShutdownWay::Script, ..) => {
                 let talk = self.shared.talk(shutdown.step, self.pace);
-                self.tasks.push(talk);
+                self.press(talk);
                 Ok(())
             }
             (ShutdownWay::Exec, ..) => self.run_errand(shutdown.timeout_ms),
@@ -95,8 +98,18 @@ impl Terminal {
                 let _nobody_listens = events.send(warning);
             }
         };
-        self.tasks.push(tokio::task::spawn_local(task));
+        self.press(tokio::task::spawn_local(task));
         Ok(())
+    }
+
+    /// Whether a talk or a program that asks the guest to end is at it.
+    fn is_pressing(&self) -> bool {
+        self.pressing.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    fn press(&mut self, task: JoinHandle<()>) {
+        self.pressing = Some(task.abort_handle());
+        self.tasks.push(task);
     }
 
     /// [`Live::reset`].
@@ -134,7 +147,7 @@ impl Terminal {
 
     /// An emulator that stands still obeys nothing.
     fn wake(&self) {
-        if let Some(freezer) = self.shared.freezer.as_ref().filter(|own| Freezer::frozen(own)) {
+        if let Some(freezer) = self.shared.own.freezer.as_ref().filter(|own| Freezer::frozen(own)) {
             let _killed_in_any_case = freezer.set(false);
         }
         if self.run_state().is_ok_and(|state| state == RunState::Stopped) {

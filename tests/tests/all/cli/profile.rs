@@ -7,6 +7,7 @@ use kxl_domain::State;
 use crate::support::Host;
 use crate::support::console::Console;
 use crate::support::guest::top;
+use crate::support::wait;
 
 /// The example of kxl-backends(7) for an arbitrary program.
 fn example() -> String {
@@ -59,4 +60,63 @@ fn a_mistake_in_a_profile_is_shown_where_it_is() {
     let refused = host.refused(2, &["profile", "check", taken.to_str().unwrap()]);
     assert!(refused.stderr.contains("the built-in profile cannot be replaced"), "{refused}");
     host.refused(1, &["profile", "check", "/nonexistent/x.toml"]);
+}
+
+/// A program that goes into the background, with `env` before it there, and there has a child of
+/// its own if `helped`.
+fn background(host: &Host, env: &str, helped: bool) {
+    let helper = if helped { "/bin/sh \"$0\" helper \"$2\" &" } else { "" };
+    let script = host.file(
+        "background.sh",
+        &format!(
+            "case \"$1\" in\nemulator) {helper}\nwhile :; do sleep 0.1; done;;\n\
+             helper) while :; do sleep 0.1; done;;\n\
+             *) setsid {env} /bin/sh \"$0\" emulator \"$1\" < /dev/null > /dev/null 2>&1 &\n\
+             exit 0;;\nesac\n"
+        ),
+    );
+    let profiles = host.root.join("etc/kxl/profiles");
+    fs::create_dir_all(&profiles).unwrap();
+    let profile = format!(
+        "schema = 1\nname = \"det\"\n[start]\nexec = \"/bin/sh\"\n\
+         argv = [\"{}\", \"{{rundir}}\"]\ndetach = \"self\"\n[control]\nkind = \"signal\"\n\
+         [console]\nkind = \"none\"\n[exit]\nsignal = \"crash\"\n",
+        script.display()
+    );
+    fs::write(profiles.join("det.toml"), profile).unwrap();
+    host.define("det", "name = \"det\"\nbackend = \"det\"\n");
+}
+
+#[test]
+fn an_emulator_in_the_background_is_the_domains_also_without_its_environment() {
+    let host = Host::new();
+    background(&host, "env -i", false);
+    host.ok(["start", "det"]);
+    let emulator = host.emulator_of(&host.domain("det"));
+    assert!(emulator.args.iter().any(|arg| arg == "emulator"), "{emulator:?}");
+    host.ok(["destroy", "det"]);
+    host.rests("det", State::Halted);
+    assert!(!emulator.alive());
+}
+
+#[test]
+fn a_helper_of_a_dead_emulator_is_not_adopted_as_the_emulator() {
+    let host = Host::new();
+    background(&host, "", true);
+    host.ok(["start", "det"]);
+    let domain = host.domain("det");
+    let emulator = host.emulator_of(&domain);
+    let helpers = || {
+        let all = host.emulators().into_iter();
+        all.filter(|process| process.args.iter().any(|arg| arg == "helper")).count()
+    };
+    wait::eventually("it has its helper", || helpers() == 1);
+    host.monitor_of(&domain).kill();
+    emulator.kill();
+    host.ok(["recover"]);
+    let after = wait::until("it has come to rest", wait::SOON, || {
+        host.find("det").filter(|domain| domain.rests().is_some_and(|state| !state.is_live()))
+    });
+    assert_eq!(after.reason(), Some("crash"), "{after:?}");
+    wait::eventually("nothing of it is left", || helpers() == 0);
 }

@@ -64,6 +64,8 @@ struct Slot {
     /// Asked to be the writer.
     wants: bool,
     writer: bool,
+    /// Has typed since it is the writer, or has taken the keyboard from another one.
+    holds: bool,
     size: Option<(u16, u16)>,
 }
 
@@ -155,7 +157,7 @@ impl Hub {
         inner.next_id += 1;
         if attach.steal {
             for slot in inner.viewers.iter_mut().filter(|slot| slot.writer) {
-                slot.writer = false;
+                (slot.writer, slot.holds) = (false, false);
                 let notice = "another viewer has taken the keyboard: you can only read now";
                 let _full = slot.frames.try_send(Frame::Notice(notice.to_owned()));
             }
@@ -167,7 +169,8 @@ impl Hub {
                 let _roomy = frames.try_send(Frame::Data(part.to_vec()));
             }
         }
-        inner.viewers.push(Slot { id, frames, wants: attach.write, writer, size: attach.window });
+        let (wants, size) = (attach.write, attach.window);
+        inner.viewers.push(Slot { id, frames, wants, writer, holds: attach.steal, size });
         if writer {
             inner.resize();
         }
@@ -180,6 +183,40 @@ impl Hub {
         if inner.viewers.swap_remove(at).writer {
             inner.pass_the_keyboard();
         }
+    }
+
+    /// A viewer that has not asked for the keyboard types: it gets it where nobody has it, or where
+    /// one that came later has it and has not typed. Whether it is the writer.
+    fn claim(&self, id: u64) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let Some(at) = inner.viewers.iter().position(|slot| slot.id == id) else { return false };
+        let before = inner.viewers.iter_mut().find(|slot| slot.writer && slot.id != id);
+        if let Some(before) = before {
+            if before.holds || before.id < id {
+                return false;
+            }
+            before.writer = false;
+            let notice = "another viewer has the keyboard: you can only read now";
+            let _full = before.frames.try_send(Frame::Notice(notice.to_owned()));
+        }
+        (inner.viewers[at].writer, inner.viewers[at].holds) = (true, true);
+        inner.resize();
+        true
+    }
+
+    /// Whether what a viewer types now goes anywhere; it holds the keyboard from then on.
+    fn types(&self, id: u64) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let connected = inner.input.is_some();
+        let writer = inner.viewers.iter_mut().find(|slot| slot.id == id && slot.writer);
+        writer.is_some_and(|slot| {
+            slot.holds = true;
+            connected
+        })
+    }
+
+    fn is_writer(&self, id: u64) -> bool {
+        self.0.borrow().viewers.iter().any(|slot| slot.id == id && slot.writer)
     }
 
     /// The input queue, if `id` is the writer.
@@ -284,6 +321,26 @@ mod tests {
         let hub = hub();
         let _first = hub.attach(attach(true, false));
         assert!(hub.attach(attach(true, true)).is_writer());
+    }
+
+    #[test]
+    fn the_keyboard_is_the_first_ones_who_types_among_those_who_came_before() {
+        let hub = hub();
+        let early = hub.attach(attach(false, false));
+        let operator = hub.attach(attach(true, false));
+        let late = hub.attach(attach(false, false));
+        assert!(!late.claim(), "the operator was there before");
+        assert!(early.claim() && early.claim(), "the operator has not typed yet");
+        drop(early);
+        assert!(hub.is_writer(operator.id()), "who asked for it is given it back");
+        assert!(!hub.types(operator.id()), "there is no emulator");
+        let back = hub.attach(attach(false, false));
+        assert!(!back.claim() && !late.claim());
+        drop(operator);
+        assert!(!hub.is_writer(late.id()) && !hub.is_writer(back.id()), "neither has typed");
+        assert!(back.claim() && !late.claim());
+        let thief = hub.attach(attach(true, true));
+        assert!(hub.is_writer(thief.id()) && !back.claim() && !late.claim());
     }
 
     #[test]

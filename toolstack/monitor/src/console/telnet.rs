@@ -1,6 +1,11 @@
 //! Viewers of a console that come by telnet: a port of 127.0.0.1 of the kind that an emulator of its
-//! own would have opened. They see what the other viewers see; the first that may write does.
+//! own would have opened. They see what the other viewers see.
+//!
+//! Whoever is on this host can connect, so that a connection alone is worth little: the past is
+//! shown to our own user and to root, the keyboard is had by typing, and a viewer that only looks
+//! makes room for the next one.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
 use std::rc::{Rc, Weak};
@@ -8,9 +13,11 @@ use std::time::Duration;
 
 use kxl_control::Attach;
 use kxl_control::frame::Frame;
+use kxl_process::peer;
 use kxl_process::telnet::Telnet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use super::{Hub, Viewer};
 
@@ -23,6 +30,41 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause after a connection that could not be accepted: too many open files, for one.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Those that are connected.
+#[derive(Default)]
+struct Connected(RefCell<Vec<Seat>>);
+
+struct Seat {
+    id: u64,
+    /// Of our own user or root.
+    ours: bool,
+    /// Tells it to go.
+    leave: oneshot::Sender<()>,
+}
+
+impl Connected {
+    /// A seat for one more. Where there is none, somebody who only looks has to go: strangers
+    /// first, and then whoever came first; but no stranger takes a seat from one of ours.
+    fn sit_down(&self, hub: &Hub, id: u64, ours: bool) -> Option<oneshot::Receiver<()>> {
+        let mut seats = self.0.borrow_mut();
+        if seats.len() >= MOST {
+            let idle = seats.iter().enumerate().filter(|(_, seat)| !hub.is_writer(seat.id));
+            let (at, seat) = idle.min_by_key(|(_, seat)| (seat.ours, seat.id))?;
+            if seat.ours && !ours {
+                return None;
+            }
+            let _gone_already = seats.swap_remove(at).leave.send(());
+        }
+        let (leave, told) = oneshot::channel();
+        seats.push(Seat { id, ours, leave });
+        Some(told)
+    }
+
+    fn stand_up(&self, id: u64) {
+        self.0.borrow_mut().retain(|seat| seat.id != id);
+    }
+}
+
 /// Accepts viewers for as long as this is polled and the hub is there.
 pub(super) async fn listen(listener: TcpListener, hub: Weak<Hub>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -32,44 +74,56 @@ pub(super) async fn listen(listener: TcpListener, hub: Weak<Hub>) {
             return;
         }
     };
-    let connected = Rc::new(());
+    let connected = Rc::new(Connected::default());
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::info!(%error, "a viewer by telnet was not accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        if Rc::strong_count(&connected) > MOST {
-            continue;
-        }
+        let ours = stream.local_addr().is_ok_and(|local| peer::is_ours(peer, local));
         let Some(hub) = hub.upgrade() else { return };
-        let viewer = hub.attach(Attach { replay: true, write: true, steal: false, window: None });
-        let count = Rc::clone(&connected);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = serve(viewer, stream).await {
-                tracing::debug!(%error, "a viewer by telnet");
-            }
-            drop(count);
-        });
+        admit(&hub, &connected, stream, ours);
     }
 }
 
+/// Makes a viewer of a connection, where there is a seat.
+fn admit(hub: &Rc<Hub>, connected: &Rc<Connected>, mut stream: TcpStream, ours: bool) {
+    let viewer = hub.attach(Attach { replay: ours, write: false, steal: false, window: None });
+    let id = viewer.id();
+    let Some(told) = connected.sit_down(hub, id, ours) else {
+        say(&stream, "too many viewers");
+        return;
+    };
+    let connected = Rc::clone(connected);
+    tokio::task::spawn_local(async move {
+        tokio::select! {
+            done = serve(viewer, &mut stream) => {
+                if let Err(error) = done {
+                    tracing::debug!(%error, "a viewer by telnet");
+                }
+            }
+            Ok(()) = told => say(&stream, "detached: too many viewers"),
+        }
+        connected.stand_up(id);
+    });
+}
+
+/// A last word, for as much of it as is taken at once.
+fn say(stream: &TcpStream, text: &str) {
+    let _not_taken = stream.try_write(format!("\r\n[kxl: {text}]\r\n").as_bytes());
+}
+
 /// Serves one viewer until either side hangs up or the domain ends.
-async fn serve(mut viewer: Viewer, mut stream: TcpStream) -> io::Result<()> {
+async fn serve(mut viewer: Viewer, stream: &mut TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut telnet, proposals) = Telnet::server();
-    put(&mut stream, &proposals).await?;
-    if !viewer.is_writer() {
-        put(
-            &mut stream,
-            &notice(&telnet, "another viewer has the keyboard: you can only read now"),
-        )
-        .await?;
-    }
+    put(stream, &proposals).await?;
     let (mut chunk, mut typed) = (vec![0; 1024], Vec::new());
+    let mut refused = false;
     loop {
         let input = viewer.input().filter(|_| !typed.is_empty());
         if input.is_none() {
@@ -78,13 +132,13 @@ async fn serve(mut viewer: Viewer, mut stream: TcpStream) -> io::Result<()> {
         }
         tokio::select! {
             frame = viewer.next() => match frame {
-                Some(Frame::Data(bytes)) => put(&mut stream, &telnet.put(&bytes)).await?,
-                Some(Frame::Notice(text)) => put(&mut stream, &notice(&telnet, &text)).await?,
-                Some(Frame::End(text)) => return put(&mut stream, &notice(&telnet, &text)).await,
+                Some(Frame::Data(bytes)) => put(stream, &telnet.put(&bytes)).await?,
+                Some(Frame::Notice(text)) => put(stream, &notice(&telnet, &text)).await?,
+                Some(Frame::End(text)) => return put(stream, &notice(&telnet, &text)).await,
                 Some(Frame::Window(..)) => {}
                 None => {
                     let text = "detached: this viewer could not follow the output";
-                    return put(&mut stream, &notice(&telnet, text)).await;
+                    return put(stream, &notice(&telnet, text)).await;
                 }
             },
             count = stream.read(&mut chunk), if typed.is_empty() => match count? {
@@ -92,7 +146,13 @@ async fn serve(mut viewer: Viewer, mut stream: TcpStream) -> io::Result<()> {
                 count => {
                     let mut reply = Vec::new();
                     telnet.take(&chunk[..count], &mut typed, &mut reply);
-                    put(&mut stream, &reply).await?;
+                    put(stream, &reply).await?;
+                    let claimed = typed.is_empty() || viewer.claim();
+                    if !claimed && !refused {
+                        let text = "another viewer has the keyboard: you can only read now";
+                        put(stream, &notice(&telnet, text)).await?;
+                    }
+                    refused = !claimed;
                 }
             },
             room = super::viewer::room(input.as_ref()), if input.is_some() => match room {
@@ -153,5 +213,90 @@ mod tests {
             assert!(String::from_utf8_lossy(&rest).contains("[kxl: the domain has ended]"));
             let _log = std::fs::remove_file(log);
         });
+    }
+
+    fn hub(name: &str) -> (Rc<Hub>, std::path::PathBuf) {
+        let name = format!("kxl-telnet-{name}-{}", std::process::id());
+        let log = std::env::temp_dir().join(name);
+        (Rc::new(Hub::new(log.clone(), &Console::default(), None)), log)
+    }
+
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[test]
+    fn a_stranger_sees_what_is_said_from_now_on_and_nothing_of_the_past() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (hub, log) = hub("past");
+            hub.output(b"secret");
+            let connected = Rc::new(Connected::default());
+            for (ours, expected) in [(false, "later"), (true, "secretlaterlater")] {
+                let (mut client, stream) = connection().await;
+                admit(&hub, &connected, stream, ours);
+                let (_, proposals) = Telnet::server();
+                let mut said = vec![0; proposals.len()];
+                client.read_exact(&mut said).await.unwrap();
+                hub.output(b"later");
+                let mut said = vec![0; expected.len()];
+                client.read_exact(&mut said).await.unwrap();
+                assert_eq!(String::from_utf8(said).unwrap(), expected);
+            }
+            let _log = std::fs::remove_file(log);
+        });
+    }
+
+    #[test]
+    fn those_who_only_look_lock_nobody_out() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (hub, log) = hub("seats");
+            let connected = Rc::new(Connected::default());
+            let mut idle = Vec::new();
+            for _ in 0..MOST + 4 {
+                let (client, stream) = connection().await;
+                admit(&hub, &connected, stream, false);
+                idle.push(client);
+            }
+            let operator = Attach { replay: true, write: true, steal: false, window: None };
+            let operator = hub.attach(operator);
+            assert!(operator.is_writer(), "nobody has typed");
+            let (mut client, stream) = connection().await;
+            admit(&hub, &connected, stream, true);
+            hub.output(b"hello");
+            let mut said = Vec::new();
+            while !said.ends_with(b"hello") {
+                assert!(client.read_buf(&mut said).await.unwrap() > 0, "{said:?}");
+            }
+            // The first of them had to go, and was told why.
+            let mut first = Vec::new();
+            idle[0].read_to_end(&mut first).await.unwrap();
+            assert!(String::from_utf8_lossy(&first).contains("too many viewers"), "{first:?}");
+            let _log = std::fs::remove_file(log);
+        });
+    }
+
+    #[test]
+    fn a_stranger_takes_no_seat_from_an_operator_and_nobody_from_one_who_types() {
+        let (hub, log) = hub("strangers");
+        let attach =
+            || hub.attach(Attach { replay: false, write: false, steal: false, window: None });
+        let connected = Connected::default();
+        let ours: Vec<_> = (0..MOST).map(|_| attach()).collect();
+        assert!(ours[0].claim());
+        let mut told: Vec<_> = ours
+            .iter()
+            .map(|viewer| connected.sit_down(&hub, viewer.id(), true).unwrap())
+            .collect();
+        let stranger = attach();
+        assert!(connected.sit_down(&hub, stranger.id(), false).is_none());
+        let operator = attach();
+        assert!(connected.sit_down(&hub, operator.id(), true).is_some());
+        told[0].try_recv().expect_err("who types stays");
+        told[1].try_recv().expect("who came next and only looks makes room");
+        let _log = std::fs::remove_file(log);
     }
 }

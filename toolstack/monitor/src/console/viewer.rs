@@ -38,6 +38,11 @@ impl Viewer {
         Self { hub, id, writer, frames }
     }
 
+    /// Its number; a later one has a greater one.
+    pub(super) const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Whether this viewer may write (at the moment of attaching).
     pub(crate) const fn is_writer(&self) -> bool {
         self.writer
@@ -46,6 +51,11 @@ impl Viewer {
     /// What comes next for this viewer; `None` when it could not follow.
     pub(super) async fn next(&mut self) -> Option<Frame> {
         self.frames.recv().await
+    }
+
+    /// It types, and wants the keyboard for it; whether it has it.
+    pub(super) fn claim(&self) -> bool {
+        self.hub.claim(self.id)
     }
 
     /// Where it can write, if it may at the moment.
@@ -108,7 +118,7 @@ async fn inwards(hub: &Hub, id: u64, read: &mut BufReader<OwnedReadHalf>) -> io:
         while let Some(frame) = Frame::take(&mut buffer)? {
             match frame {
                 // Typing by somebody who may only read goes nowhere.
-                Frame::Data(bytes) if hub.input_of(id).is_some() => typed.push_back(bytes),
+                Frame::Data(bytes) if hub.types(id) => typed.push_back(bytes),
                 Frame::Window(rows, columns) => hub.resized(id, (rows, columns)),
                 Frame::Data(_) | Frame::Notice(_) | Frame::End(_) => {}
             }
