@@ -1,13 +1,11 @@
 //! Charon's configurations as files.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use kxl_domain::charon::{self, CharonError, Configuration};
 
-/// As much as is read of one file; the parser wants far less.
-const MOST: u64 = 1 << 20;
+use crate::plain;
 
 /// Why a configuration cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +30,8 @@ pub fn read(file: &Path) -> Result<Configuration, ReadError> {
 
 /// A file's text. Nothing but a plain file is opened: others may never come to an end.
 fn contents(file: &Path) -> io::Result<String> {
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("it is not a plain file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(file)?.take(MOST).read_to_end(&mut bytes)?;
     // Comments may be in any encoding.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(&plain::head(file, plain::MOST)?).into_owned())
 }
 
 #[cfg(test)]
@@ -57,6 +50,13 @@ mod tests {
         let facts = charon::facts(&read(&file).unwrap());
         assert_eq!(facts.name.as_deref(), Some("vms"));
         assert!(matches!(read(&dir), Err(ReadError::File(_))));
+        // Neither one nor what it includes holds anybody up.
+        let fifo = dir.join("fifo.icfg");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(read(&fifo), Err(ReadError::File(_))));
+        std::fs::write(&file, "set session hw_model=AlphaServer_DS20\ninclude fifo.icfg\n")
+            .unwrap();
+        assert!(matches!(read(&file), Err(ReadError::Text(_))));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -25,8 +25,10 @@ pub mod console;
 pub mod error;
 mod freezer;
 pub mod nics;
+pub mod plain;
 pub mod rules;
 pub mod state;
+pub mod trusted;
 
 use std::future::Future;
 use std::os::fd::OwnedFd;

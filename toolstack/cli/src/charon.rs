@@ -1,17 +1,16 @@
 //! Charon's configurations as files: reading one with what it includes, and making a domain of it.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use kxl_backend::plain;
 use kxl_domain::charon::{self, Configuration, Facts, facts};
 use kxl_domain::{Failure, Kind};
 
 use crate::text::add;
-
-/// As much as is read of one file; the parser wants far less.
-const MOST: u64 = 1 << 20;
+use crate::view::tame;
 
 /// What the guest of an emulator may take to shut down, in seconds: OpenVMS needs minutes.
 const PATIENCE: u32 = 300;
@@ -65,7 +64,7 @@ fn parse(file: &Path, text: &str) -> Result<Configuration, Failure> {
     charon::parse(text, include).map_err(|error| {
         let place = error.located(Some(&file.display().to_string()));
         let caret = " ".repeat(error.column.saturating_sub(1));
-        Failure::new(Kind::Usage, format!("{place}\n    {}\n    {caret}^", error.text))
+        Failure::new(Kind::Usage, format!("{place}\n    {}\n    {caret}^", tame::line(&error.text)))
     })
 }
 
@@ -75,15 +74,9 @@ pub(crate) fn facts_of(file: &Path) -> Option<Facts> {
 }
 
 /// A file's text. Nothing but a plain file is opened: others may never come to an end.
-fn contents(file: &Path) -> io::Result<String> {
-    let opened = File::open(file).and_then(|opened| match opened.metadata()?.is_file() {
-        true => Ok(opened),
-        false => Err(io::Error::other("it is not a plain file")),
-    });
-    let mut bytes = Vec::new();
-    opened?.take(MOST).read_to_end(&mut bytes)?;
+pub(crate) fn contents(file: &Path) -> io::Result<String> {
     // Comments may be in any encoding.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(&plain::head(file, plain::MOST)?).into_owned())
 }
 
 /// The configuration of a domain that runs this one, in the notation of kxl.cfg(5).
@@ -183,6 +176,19 @@ mod tests {
             let failure = beside(emulator).overrides().unwrap_err();
             assert!(failure.text.contains(why), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_configuration_or_an_include_that_never_ends_is_refused() {
+        let dir = std::env::temp_dir().join(format!("kxl-cli-charon-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (fifo, file) = (dir.join("fifo"), dir.join("a.cfg"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(&file, "set session hw_model=AlphaServer_DS20\ninclude fifo\n").unwrap();
+        for file in [fifo.as_path(), &file, Path::new("/dev/zero")] {
+            assert_eq!(facts_of(file), None, "{}", file.display());
+        }
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! without what package managers leave behind. What others than root or the user of kxl may change
 //! is none of ours to run.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use kxl_backend::trusted::problem;
 use kxl_store::Severity;
 
 /// Ends of names that package managers give to files that are not in use.
@@ -132,18 +133,6 @@ fn is_name(name: &str) -> bool {
     !name.starts_with('.')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
         && !LEFTOVERS.iter().any(|end| name.ends_with(end))
-}
-
-/// Why others could have a say in what is run.
-fn problem(path: &Path, meta: &Metadata) -> Option<String> {
-    let (owner, user) = (meta.uid(), nix::unistd::geteuid().as_raw());
-    if owner != 0 && owner != user {
-        return Some(format!("{} belongs to uid {owner}; chown it", path.display()));
-    }
-    let mode = meta.permissions().mode() & 0o7777;
-    (mode & 0o022 != 0).then(|| {
-        format!("{} can be written by others (mode {mode:o}); chmod go-w it", path.display())
-    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use kxl_control::{Answer, Call, Until};
 use kxl_domain::supervision::Word;
-use kxl_domain::{Action, DomainUuid, Failure, Kind, Op, Reason, State, Verb};
+use kxl_domain::{
+    Action, DomainConfig, DomainUuid, Failure, GuestEvent, Kind, Op, Reason, State, Verb,
+};
 use kxl_store::{Event, ListRow, Severity};
 
 use crate::asking::Charge;
@@ -107,14 +109,11 @@ impl Host {
             return Ok(Stopped::Already);
         }
         let (waited, kept) = match self.config_of(row) {
-            Ok(Some(config)) => {
-                let kept = config.supervision.is_none() && config.on_poweroff == Action::Preserve;
-                (config.stop.wait_secs, kept)
-            }
-            Ok(None) => (0, false),
+            Ok(Some(config)) => (config.stop.wait_secs, kept(&config)),
+            Ok(None) => (0, Vec::new()),
             Err(failure) => {
                 tracing::warn!(%failure, "a domain is stopped without its stopwaitsecs");
-                (WAIT_SECS, false)
+                (WAIT_SECS, Vec::new())
             }
         };
         let until = Instant::now() + Duration::from_secs(u64::from(waited));
@@ -124,7 +123,7 @@ impl Host {
         };
         let late = if held { LATE } else { Duration::ZERO };
         let forced = Stopped::Late { waited, unheard };
-        match self.ends_by(row, kept, until + late) {
+        match self.ends_by(row, &kept, until + late) {
             Some(Some(Reason::Destroyed)) => {
                 return self.failed_stop(row).map_or(Ok(forced), Err);
             }
@@ -221,19 +220,25 @@ impl Host {
     }
 
     /// Waits until the domain is off: why it is then, or `None` when it is not in time. One that is
-    /// kept after its end counts as off; one whose guest has rebooted instead is not off.
-    fn ends_by(&mut self, row: &ListRow, kept: bool, until: Instant) -> Option<Option<Reason>> {
+    /// kept after an end for one of these reasons counts as off; one whose guest has rebooted instead
+    /// is not off.
+    fn ends_by(
+        &mut self,
+        row: &ListRow,
+        kept: &[Reason],
+        until: Instant,
+    ) -> Option<Option<Reason>> {
         loop {
             let mut asked = Err(());
             match self.find(&row.uuid.to_string()) {
                 Ok(now) if now.domid.is_none() => return Some(now.reason),
-                Ok(now) if kept && now.state == State::Shutdown => return Some(now.reason),
+                Ok(now) if rests_as(&now, kept) => return Some(now.reason),
                 Ok(now) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return None;
                     }
-                    let what = if kept { Until::Shutdown } else { Until::Gone };
+                    let what = if kept.is_empty() { Until::Gone } else { Until::Shutdown };
                     if let Ok(mut client) = self.connect(&now) {
                         asked = client.call(Call::Wait(what), Some(left), |_| ()).map_err(drop);
                     }
@@ -302,6 +307,21 @@ impl Host {
     }
 }
 
+/// The ends after which an unsupervised domain is kept as it is, for somebody to look at.
+fn kept(config: &DomainConfig) -> Vec<Reason> {
+    let preserved = |event: &&GuestEvent| config.action(**event) == Action::Preserve;
+    match config.supervision {
+        Some(_) => Vec::new(),
+        None => GuestEvent::ALL.iter().filter(preserved).map(|event| event.reason()).collect(),
+    }
+}
+
+/// Whether a guest has ended for one of these reasons, and stands still since.
+fn rests_as(row: &ListRow, kept: &[Reason]) -> bool {
+    let ended = row.state == State::Shutdown && row.op.is_none();
+    ended && row.reason.is_some_and(|reason| kept.contains(&reason))
+}
+
 /// A request of which nobody knows whether it was heard.
 fn unheard(failure: &Failure) -> Request {
     let why = failure.causes.first().unwrap_or(&failure.text).clone();
@@ -331,4 +351,23 @@ pub fn came_up(row: &ListRow) -> Result<(), Failure> {
     let why = row.supervision.why.clone().filter(|_| word == Word::Fatal);
     failure.causes.extend(why.or_else(|| Some(row.detail.clone()).filter(|d| !d.is_empty())));
     Err(failure.hint(format!("kxl why {} tells more", row.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kxl_domain::config::parse;
+
+    #[test]
+    fn only_an_end_that_the_policy_preserves_is_an_end_of_a_stop() {
+        let kept = |text: &str| {
+            let config = parse("f", &format!("name='a'\nbackend='mock'\n{text}\n"), &[]).unwrap();
+            super::kept(&config.config)
+        };
+        assert_eq!(kept(""), []);
+        assert_eq!(kept("on_poweroff='preserve'"), [Reason::Poweroff]);
+        let both = kept("on_crash='preserve'\non_watchdog='preserve'");
+        assert_eq!(both, [Reason::Crash, Reason::Watchdog]);
+        assert_eq!(kept("on_reboot='preserve'\nautorestart='unexpected'"), []);
+    }
 }

@@ -1,13 +1,12 @@
 //! Shutting a guest down by a script of its operator's: the domain's own, or the common one of the
 //! host. It runs beside the monitor's work; how it ends decides what becomes of a stop.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kxl_backend::{plain, trusted};
 use kxl_domain::charon::stop_script::{StopScript, common_status, own_status};
 use kxl_domain::{DomainConfig, Failure, Kind};
 use kxl_store::{Paths, Severity};
@@ -23,25 +22,25 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// monitor, and the script with it.
 const OUTPUT: &str = "stop-script.out";
 
-const LOOK: Duration = Duration::from_millis(10);
-
 /// How far the stop script of a domain has got, and the program that it is.
 #[must_use]
 pub fn stop_script(paths: &Paths, config: &DomainConfig) -> (StopScript, PathBuf) {
     let common = paths.stop_script();
     let Some(own) = &config.scripts.stop else {
         let file = config.emulator_config.as_deref();
-        let status = match (fs::read_to_string(&common), file) {
-            (Ok(text), Some(file)) => common_status(&text, &file.display().to_string()),
+        let status = match (plain::head(&common, plain::MOST), file) {
+            (Ok(text), Some(file)) => {
+                common_status(&String::from_utf8_lossy(&text), &file.display().to_string())
+            }
             (Ok(_), None) => StopScript::CaseNotSet,
             (Err(_), _) => StopScript::NotFound,
         };
         return (status, common);
     };
-    let status = match fs::read_to_string(own) {
-        Ok(text) => own_status(&text),
+    let status = match plain::head(own, plain::MOST).map(String::from_utf8) {
+        Ok(Ok(text)) => own_status(&text),
         // A program that is no text is nothing that could be customized any further.
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => StopScript::Customized,
+        Ok(Err(_)) => StopScript::Customized,
         Err(_) => StopScript::NotFound,
     };
     (status, own.clone())
@@ -58,48 +57,48 @@ pub(crate) fn command(paths: &Paths, config: &DomainConfig) -> Vec<String> {
     if !status.is_ready() {
         return Vec::new();
     }
+    if let Some(problem) = trusted::of_program(&program) {
+        tracing::warn!("a stop script is not run: {problem}");
+        return Vec::new();
+    }
     let file = config.emulator_config.iter().map(|file| file.display().to_string());
     std::iter::once(program.display().to_string()).chain(file).collect()
 }
 
-/// A script that runs.
+/// A script that runs. Dropped, it goes on by itself, as that of a monitor that was killed: whoever
+/// lets go of a domain without ending it leaves the script its work.
 #[derive(Debug)]
 pub(crate) struct Shutting {
     pub(crate) done: oneshot::Receiver<Result<(), String>>,
     cancel: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Shutting {
     fn begin(script: Script) -> std::io::Result<Self> {
         let (tell, done) = oneshot::channel();
         let cancel = Arc::clone(&script.cancel);
-        let thread =
-            std::thread::Builder::new().name("stop-script".to_owned()).spawn(move || {
-                // Nobody listens any more when the domain is over.
-                let _over = tell.send(outcome(&script));
-            })?;
-        Ok(Self { done, cancel, thread: Some(thread) })
+        std::thread::Builder::new().name("stop-script".to_owned()).spawn(move || {
+            // Nobody listens any more when the domain is over.
+            let _over = tell.send(outcome(&script));
+        })?;
+        Ok(Self { done, cancel })
     }
-}
 
-impl Drop for Shutting {
-    /// Leaves no script behind: one that is not over soon after its guest is ended.
-    fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        let until = Instant::now() + GOODBYE;
-        while !thread.is_finished() && Instant::now() < until {
-            std::thread::sleep(LOOK);
-        }
-        self.cancel.store(true, Ordering::Relaxed);
-        if thread.join().is_err() {
-            tracing::warn!("the thread of a stop script has died");
+    /// Lets it say goodbye, for a moment, and ends it then.
+    async fn leave(mut self, goodbye: Duration) {
+        if tokio::time::timeout(goodbye, &mut self.done).await.is_err() {
+            self.cancel.store(true, Ordering::Relaxed);
+            // One that cannot even be killed is not waited for.
+            let _stuck = tokio::time::timeout(GOODBYE, &mut self.done).await;
         }
     }
 }
 
 fn outcome(script: &Script) -> Result<(), String> {
     let name = script.program.display();
+    if let Some(problem) = trusted::of_program(&script.program) {
+        return Err(format!("the stop script {name} is not run: {problem}"));
+    }
     match script::run(script) {
         Ok(Ended::Status { code: Some(0), .. }) => Ok(()),
         Ok(Ended::Status { code, said }) => {
@@ -152,6 +151,17 @@ impl LiveDomain {
         Ok(())
     }
 
+    /// Ends the stop script of a domain that is over, after a moment to say goodbye: it would go on
+    /// with whoever comes under that name next.
+    pub fn leave_stop_script(&mut self) -> impl Future<Output = ()> + use<> {
+        let shutting = self.shutting.take();
+        async move {
+            if let Some(shutting) = shutting {
+                shutting.leave(GOODBYE).await;
+            }
+        }
+    }
+
     /// Follows the end of the stop script. One that failed has failed the stop that it was for: the
     /// power is taken away.
     pub async fn stop_script_is_over(&mut self, outcome: Result<(), String>) -> Next {
@@ -183,30 +193,49 @@ impl LiveDomain {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use kxl_domain::config::parse;
+
+    /// Nobody but us may write it, whatever the umask is.
+    fn put(path: &std::path::Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    }
 
     #[test]
     fn the_command_of_a_domain_is_its_own_else_its_script_else_the_common_one() {
         let root = std::env::temp_dir().join(format!("kxl-stop-script-{}", std::process::id()));
         let paths = Paths::under(&root);
         fs::create_dir_all(root.join("etc/kxl")).unwrap();
+        for dir in [&root, &root.join("etc/kxl")] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let config = |more: &str| {
             let text = format!("name='a'\nbackend='charon'\nemulator_config='/a.cfg'\n{more}");
             parse("f", &text, &[]).unwrap().config
         };
         assert_eq!(stop_script(&paths, &config("")).0, StopScript::NotFound);
         assert!(command(&paths, &config("")).is_empty());
-        fs::write(paths.stop_script(), "case $1 in\n/a.cfg)\n to_customize\n;;\nesac\n").unwrap();
+        put(&paths.stop_script(), "case $1 in\n/a.cfg)\n to_customize\n;;\nesac\n");
         assert!(command(&paths, &config("")).is_empty());
-        fs::write(paths.stop_script(), "case $1 in\n/a.cfg) sync ;;\nesac\n").unwrap();
+        put(&paths.stop_script(), "case $1 in\n/a.cfg) sync ;;\nesac\n");
         let common = paths.stop_script().display().to_string();
         assert_eq!(command(&paths, &config("")), [common.as_str(), "/a.cfg"]);
         let own = root.join("own");
-        fs::write(&own, "#!/bin/sh\nsync\n").unwrap();
-        let own = own.display().to_string();
-        let with_own = config(&format!("stop_script='{own}'\n"));
-        assert_eq!(command(&paths, &with_own), [own.as_str(), "/a.cfg"]);
+        put(&own, "#!/bin/sh\nsync\n");
+        let script = own.display().to_string();
+        let with_own = config(&format!("stop_script='{script}'\n"));
+        assert_eq!(command(&paths, &with_own), [script.as_str(), "/a.cfg"]);
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o722)).unwrap();
+        assert!(command(&paths, &with_own).is_empty(), "others may write it");
+        fs::remove_file(&own).unwrap();
+        nix::unistd::mkfifo(&own, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(stop_script(&paths, &with_own).0, StopScript::NotFound);
+        let endless = config("stop_script='/dev/zero'\n");
+        assert_eq!(stop_script(&paths, &endless).0, StopScript::NotFound);
         let gone = config("stop_script='/nonexistent'\n");
         assert_eq!(stop_script(&paths, &gone).0, StopScript::NotFound);
         assert_eq!(command(&paths, &config("stop_command=['/bin/x']\n")), ["/bin/x"]);
@@ -232,5 +261,48 @@ mod tests {
         let told = run("sleep 1000", 50).unwrap_err();
         assert_eq!(told, "the stop script /bin/sh did not end within 0 s");
         fs::remove_file(&scratch).unwrap();
+    }
+
+    #[test]
+    fn a_script_that_others_may_write_is_not_run() {
+        let dir = std::env::temp_dir().join(format!("kxl-stop-others-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (program, ran) = (dir.join("script"), dir.join("ran"));
+        put(&program, &format!("#!/bin/sh\ntouch {}\n", ran.display()));
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o777)).unwrap();
+        let (args, env, cancel) = (Vec::new(), Vec::new(), Arc::default());
+        let patience = Duration::from_secs(60);
+        let told = outcome(&Script { program, args, env, patience, output: None, cancel });
+        let told = told.unwrap_err();
+        assert!(told.contains("is not run: ") && told.contains("mode 777"), "{told}");
+        assert!(!ran.exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_script_that_does_not_say_goodbye_is_ended() {
+        let dir = std::env::temp_dir().join(format!("kxl-stop-leave-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let pid = dir.join("pid");
+        let text = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", pid.display());
+        let begun = Shutting::begin(Script {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), text.into()],
+            env: Vec::new(),
+            patience: Duration::from_secs(600),
+            output: Some(dir.join("out")),
+            cancel: Arc::default(),
+        });
+        let number = loop {
+            match fs::read_to_string(&pid) {
+                Ok(text) => break text.trim().parse::<i32>().unwrap(),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let identity = kxl_backend::Identity::of(number).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(begun.unwrap().leave(Duration::from_millis(50)));
+        assert!(!identity.alive());
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -647,13 +647,15 @@ impl Driver {
         self.hub.drained(LAST_OUTPUT).await;
         desk.hub.end(&self.last_words());
         self.ear.end();
+        let script = self.domain.leave_stop_script();
         let drained = async {
-            tokio::select! {
-                () = desk.open.drained() => {}
-                () = self.answer_late_comers() => {}
-            }
+            let _late = tokio::time::timeout(LAST_WORDS, desk.open.drained()).await;
+            script.await;
         };
-        let _late = tokio::time::timeout(LAST_WORDS, drained).await;
+        tokio::select! {
+            () = drained => {}
+            () = self.answer_late_comers() => {}
+        }
     }
 
     /// The answer to a command whose domain was destroyed in the middle of it: the one that it would

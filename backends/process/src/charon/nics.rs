@@ -21,7 +21,8 @@ pub(super) fn check(nics: &[Nic], spec: &LaunchSpec) -> Result<Vec<String>> {
     let cannot = |error| BackendError::io("the interfaces of the host cannot be told", error);
     let mut host = kxl_backend::nics::host_nics(&spec.host.nics_file).map_err(cannot)?;
     for (name, file) in &spec.host.other_charons {
-        host.used.extend(interfaces(file).into_iter().map(|nic| (nic, name.clone())));
+        let by = format!("domain \"{name}\"");
+        host.used.extend(interfaces(file).into_iter().map(|nic| (nic, by.clone())));
     }
     judge(nics, &host)
 }
@@ -32,7 +33,7 @@ fn judge(nics: &[Nic], host: &HostNics) -> Result<Vec<String>> {
         let name = &nic.interface;
         for finding in host.findings(nic) {
             let by = match finding {
-                NicFinding::Used => host.used.get(name).map(|by| format!(" by domain \"{by}\"")),
+                NicFinding::Used => host.used.get(name).map(|by| format!(" by {by}")),
                 _ => None,
             };
             let number = finding.number();
@@ -71,7 +72,7 @@ mod tests {
         let host = HostNics {
             present: present.map(|(name, list)| (name.to_owned(), list)).into(),
             managed: ["eth1".to_owned(), "eth2".to_owned()].into(),
-            used: [("eth2".to_owned(), "es40".to_owned())].into(),
+            used: [("eth2".to_owned(), "domain \"es40\"".to_owned())].into(),
         };
         assert_eq!(judge(&nics(&["eth1"]), &host).unwrap(), [""; 0]);
         assert_eq!(

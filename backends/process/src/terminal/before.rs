@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kxl_backend::{BackendError, LaunchSpec, Result};
+use kxl_backend::{BackendError, LaunchSpec, Result, trusted};
 
 use crate::charon::Charon;
 use crate::charon::offload::{self, SwitchedOff};
@@ -51,16 +51,20 @@ pub(super) fn charon(profile: &Profile, spec: &LaunchSpec) -> Result<Option<Char
     }
 }
 
-/// Whether the script before the start is there.
+/// Whether the script before the start is there, and nobody else has a say in it.
 ///
 /// # Errors
 /// [`BackendError::Config`].
 pub(super) fn check_script(spec: &LaunchSpec) -> Result<()> {
     match &spec.config.scripts.prestart {
-        Some(script) if program::find(script).is_none() => {
-            Err(BackendError::file("prestart", script, "no executable file of that name"))
-        }
-        _ => Ok(()),
+        Some(script) => match program::find(script) {
+            None => Err(BackendError::file("prestart", script, "no executable file of that name")),
+            Some(found) => match trusted::of_program(&found) {
+                Some(problem) => Err(BackendError::config("prestart", problem)),
+                None => Ok(()),
+            },
+        },
+        None => Ok(()),
     }
 }
 

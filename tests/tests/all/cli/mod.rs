@@ -15,5 +15,6 @@ mod shell;
 mod spoilt_conf;
 mod stratovirt;
 mod vm;
+mod vm_wrong;
 mod xl;
 mod xl_saved;

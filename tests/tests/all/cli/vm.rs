@@ -14,18 +14,18 @@ use crate::support::{Host, wait};
 
 const COMMAND: std::time::Duration = std::time::Duration::from_secs(120);
 
-fn program(host: &Host, name: &str, text: &str) -> PathBuf {
+pub(super) fn program(host: &Host, name: &str, text: &str) -> PathBuf {
     let path = host.file(name, &format!("#!/bin/sh\n{text}\n"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
     path
 }
 
-fn vm(host: &Host, program: &str, args: &[&str]) -> Output {
+pub(super) fn vm(host: &Host, program: &str, args: &[&str]) -> Output {
     run::run(&mut host.command(program, args), COMMAND)
 }
 
 /// Registers an emulator that ends when its file `stop` is there.
-fn register(host: &Host, name: &str, more: &[&str]) -> PathBuf {
+pub(super) fn register(host: &Host, name: &str, more: &[&str]) -> PathBuf {
     let config = host.file(
         &format!("{name}.cfg"),
         "set session hw_model=AlphaServer_DS20\nset ram size=512\nset COM1 alias=OPA0 port=10003\n\
@@ -41,7 +41,7 @@ fn register(host: &Host, name: &str, more: &[&str]) -> PathBuf {
     stop
 }
 
-fn entry(host: &Host, name: &str) -> Value {
+pub(super) fn entry(host: &Host, name: &str) -> Value {
     let text = vm(host, "vmlist", &["--json"]).expect(0).stdout;
     let screen: Value = serde_json::from_str(&text).unwrap();
     let all = screen["domains"].as_array().unwrap().clone();

@@ -1,26 +1,30 @@
 //! All about one emulator.
 
-use std::fs;
 use std::path::Path;
 
+use kxl_backend::plain;
 use kxl_domain::charon::{ConsoleLine, NicFinding, ServiceState};
 
 use super::guest_status::Response;
-use super::roster::Entry;
+use super::roster::{Entry, Interface};
 use super::{console_log, screen};
 use crate::text::add;
 use crate::view::{tame, when};
 
 /// How much of a pre-start script is shown, and how much is read for that.
 const LINES: usize = 3;
-const MOST: usize = 4096;
+const MOST: u64 = 4096;
 
 /// The lines about an entry, with what its guest has answered.
 pub(super) fn render(entry: &Entry, response: Option<&Response>, now_ms: i64) -> String {
     let mut out = String::new();
     let star = if entry.is_default { " *" } else { "" };
     add(&mut out, format_args!("\n{}{star}\n", entry.seen.row.name));
-    let mut put = |key: &str, value: &str| add(&mut out, format_args!("  {key:<22} {value}\n"));
+    // Much of it are words of the emulator's own configuration, which others may write.
+    let mut put = |key: &str, value: &str| {
+        let value = tame::line(value);
+        add(&mut out, format_args!("{}\n", format!("  {key:<22} {value}").trim_end()));
+    };
     let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
     put("Emulator", &entry.emulator());
     put("Configuration file", &path(entry.file()));
@@ -28,12 +32,12 @@ pub(super) fn render(entry: &Entry, response: Option<&Response>, now_ms: i64) ->
     put("Memory (MiB)", &number(entry.memory_mib()));
     put("State", &screen::state(entry, now_ms));
     if let Some(why) = why(entry) {
-        put("Because", &tame::line(&why));
+        put("Because", &why);
     }
     put("Model", entry.model().unwrap_or("-"));
     put("Description", entry.config.description.as_deref().unwrap_or("-"));
     put("Start on boot", if entry.autostart { "YES" } else { "NO" });
-    put("Stop script", &entry.stop_script.to_string());
+    put("Stop script", &entry.stop_script());
     if let Some(script) = &entry.config.scripts.prestart {
         put("Pre-start script", &script.display().to_string());
         for line in first_lines(script) {
@@ -56,7 +60,7 @@ pub(super) fn render(entry: &Entry, response: Option<&Response>, now_ms: i64) ->
             put(if at == 0 { "Licence" } else { "" }, line);
         }
     }
-    let nics: Vec<String> = entry.nics.iter().map(|(name, found)| nic(name, found)).collect();
+    let nics: Vec<String> = entry.nics.iter().map(nic).collect();
     put("Network interfaces", &if nics.is_empty() { "-".to_owned() } else { nics.join(", ") });
     out
 }
@@ -65,8 +69,11 @@ fn path(path: Option<&Path>) -> String {
     path.map_or("-".to_owned(), |path| path.display().to_string())
 }
 
-/// Why a failed one has failed.
+/// Why a failed one has failed, or why nothing is known of one.
 fn why(entry: &Entry) -> Option<String> {
+    if let Some(why) = &entry.unread {
+        return Some(why.clone());
+    }
     if entry.state != ServiceState::Failed {
         return None;
     }
@@ -100,15 +107,16 @@ fn console(entry: &Entry) -> String {
     }
 }
 
-fn nic(name: &str, findings: &[NicFinding]) -> String {
-    let numbers: String = findings.iter().map(|f| format!(" ({})", f.number())).collect();
-    format!("{}{numbers}", tame::line(name))
+fn nic(nic: &Interface) -> String {
+    let numbers: String = nic.findings.iter().map(|f| format!(" ({})", f.number())).collect();
+    let other = nic.also.as_ref().map(|name| format!(", also that of {name}, which is off"));
+    format!("{}{numbers}{}", nic.name, other.unwrap_or_default())
 }
 
 /// What the numbers behind interfaces mean, where there are any.
 pub(super) fn legend(entries: &[Entry]) -> Option<String> {
     let found = |finding: &NicFinding| {
-        entries.iter().flat_map(|entry| &entry.nics).any(|(_, all)| all.contains(finding))
+        entries.iter().flat_map(|entry| &entry.nics).any(|nic| nic.findings.contains(finding))
     };
     let told: Vec<String> = NicFinding::ALL
         .into_iter()
@@ -120,18 +128,10 @@ pub(super) fn legend(entries: &[Entry]) -> Option<String> {
 
 /// The first lines of a script, without what starts its interpreter being anything special.
 pub(super) fn first_lines(script: &Path) -> Vec<String> {
-    let Ok(meta) = fs::metadata(script) else { return vec!["(it cannot be read)".to_owned()] };
-    if !meta.is_file() {
-        return vec!["(it is no file)".to_owned()];
-    }
-    let mut bytes = Vec::new();
-    let read = fs::File::open(script).and_then(|file| {
-        let mut file = std::io::Read::take(file, MOST as u64);
-        std::io::Read::read_to_end(&mut file, &mut bytes)
-    });
-    if let Err(error) = read {
-        return vec![format!("(it cannot be read: {error})")];
-    }
+    let bytes = match plain::head(script, MOST) {
+        Ok(bytes) => bytes,
+        Err(error) => return vec![format!("(it cannot be read: {error})")],
+    };
     let text = String::from_utf8_lossy(&bytes);
     text.lines().take(LINES).map(|line| tame::line(line).trim_end().to_owned()).collect()
 }

@@ -1,9 +1,9 @@
 //! What an emulator's own log says about its licence.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use kxl_backend::plain;
 use kxl_domain::charon::{licence_word, version};
 
 use crate::view::tame;
@@ -24,14 +24,11 @@ pub(super) fn licence(log: &Path) -> Vec<String> {
 }
 
 fn ends(log: &Path) -> io::Result<(String, String)> {
-    let mut file = File::open(log)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::Error::other("it is not a plain file"));
-    }
+    let mut file = plain::open(log)?;
+    let length = file.metadata()?.len();
     let mut head = Vec::new();
     Read::by_ref(&mut file).take(HEAD).read_to_end(&mut head)?;
-    file.seek(SeekFrom::Start(meta.len().saturating_sub(TAIL)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut tail = Vec::new();
     file.take(TAIL).read_to_end(&mut tail)?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -70,5 +67,9 @@ mod tests {
     fn a_log_that_is_none_says_nothing() {
         assert!(licence(Path::new("/dev/zero")).is_empty());
         assert!(licence(Path::new("/nonexistent")).is_empty());
+        let fifo = std::env::temp_dir().join(format!("kxl-log-{}", std::process::id()));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(licence(&fifo).is_empty());
+        std::fs::remove_file(&fifo).unwrap();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use kxl_backend::trusted;
 use kxl_domain::charon::ServiceState;
 use kxl_engine::script::{self, Ended, Script};
 
@@ -91,6 +92,9 @@ fn script_of(entry: &Entry) -> Option<Script> {
 }
 
 fn response(script: &Script) -> Response {
+    if let Some(problem) = trusted::of_program(&script.program) {
+        return Response::Broken(problem);
+    }
     match script::run(script) {
         Ok(Ended::Status { code, said }) => {
             let first = tame::line(said.lines().next().unwrap_or_default().trim());
@@ -130,5 +134,21 @@ mod tests {
     fn a_script_that_does_not_answer_is_ended() {
         assert_eq!(shell("sleep 1000", Duration::from_millis(50)), Response::Silent);
         assert_eq!(Response::Silent.to_string(), "no answer within 5 s");
+    }
+
+    #[test]
+    fn a_script_that_others_may_write_is_not_run() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = std::env::temp_dir().join(format!("kxl-guest-status-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (program, ran) = (dir.join("script"), dir.join("ran"));
+        std::fs::write(&program, format!("#!/bin/sh\ntouch {}\n", ran.display())).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o777)).unwrap();
+        let (args, env, cancel) = (Vec::new(), Vec::new(), Arc::default());
+        let patience = Duration::from_secs(60);
+        let told = response(&Script { program, args, env, patience, output: None, cancel });
+        assert!(told.to_string().contains("can be written by others (mode 777)"), "{told}");
+        assert!(!ran.exists());
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -40,9 +40,9 @@ fn entry(entry: &Entry, response: &Option<Response>, now_ms: i64) -> Value {
     let nics: Vec<_> = entry
         .nics
         .iter()
-        .map(|(name, found)| {
-            let numbers: Vec<u8> = found.iter().map(|f| NicFinding::number(*f)).collect();
-            json!({ "interface": name, "findings": numbers })
+        .map(|nic| {
+            let numbers: Vec<u8> = nic.findings.iter().map(|f| NicFinding::number(*f)).collect();
+            json!({ "interface": nic.name, "findings": numbers, "also_of": nic.also })
         })
         .collect();
     let prestart = entry
@@ -60,11 +60,12 @@ fn entry(entry: &Entry, response: &Option<Response>, now_ms: i64) -> Value {
         "cpus": entry.cpus(),
         "memory_mib": entry.memory_mib(),
         "state": entry.state.as_str(),
+        "unreadable": entry.unread,
         "uptime_seconds": row.started_ms.filter(|_| active).map(|since| (now_ms - since).max(0) / 1000),
         "model": entry.model(),
         "description": entry.config.description,
         "start_on_boot": entry.autostart,
-        "stop_script": entry.stop_script.to_string(),
+        "stop_script": entry.stop_script(),
         "prestart_script": prestart,
         "started": row.started_ms.filter(|_| entry.seen.domid.is_some()).map(when::moment),
         "stopped": row.supervision.ended_ms.filter(|_| entry.seen.domid.is_none()).map(when::moment),

@@ -29,7 +29,7 @@ pub(crate) fn list(args: &VmList) -> Exit {
     }
     let all = commands::all_rows(&mut host)?;
     let entries =
-        roster::gather(&mut host, all, |row| named.is_empty() || named.contains(&row.uuid))?;
+        roster::gather(&mut host, all, |row| named.is_empty() || named.contains(&row.uuid));
     let server = facts::gather();
     if args.json {
         let asking = guest_status::ask(&entries);

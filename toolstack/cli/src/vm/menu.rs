@@ -67,7 +67,7 @@ pub(super) fn menu() -> Exit {
 fn show() -> Result<Vec<Entry>, Failure> {
     let mut host = Host::open()?;
     let all = commands::all_rows(&mut host)?;
-    let entries = roster::gather(&mut host, all, |_| true)?;
+    let entries = roster::gather(&mut host, all, |_| true);
     let mut text = String::from("\n");
     text.push_str(&screen::server(&facts::gather(), facts::now_ms()));
     text.push('\n');
@@ -85,15 +85,18 @@ fn carry_out(choice: &Choice, entries: &[Entry]) -> Exit {
     match choice {
         Choice::Plain(words) => run(words, &[]),
         Choice::One(words) => match which(entries)? {
-            Some(name) => run(words, &[&name]),
+            Some(name) => run(words, &["--", &name]),
             None => Ok(0),
         },
         Choice::OnBoot => {
             let Some(name) = which(entries)? else { return Ok(0) };
             let on = entries.iter().any(|e| e.seen.row.name.as_str() == name && e.autostart);
-            let done = run(&["autostart"], &[&name, if on { "off" } else { "on" }]);
-            out::print(&format!("{name}: start on boot is {}\n", if on { "NO" } else { "YES" }))?;
-            done
+            let done = run(&["autostart"], &["--", &name, if on { "off" } else { "on" }])?;
+            if done == 0 {
+                let now = if on { "NO" } else { "YES" };
+                out::print(&format!("{name}: start on boot is {now}\n"))?;
+            }
+            Ok(done)
         }
         Choice::Add => add(),
         Choice::Remove => remove(entries),
@@ -105,14 +108,21 @@ fn add() -> Exit {
     let Some(emulator) = filled("Emulator (full path): ")? else { return Ok(0) };
     let description = ask("Description (may be empty): ")?.unwrap_or_default();
     let on_boot = yes("Start on boot? [y/N] ")?;
-    let mut words = vec![file.as_str(), "--emulator", emulator.as_str()];
+    let words = registration(&file, &emulator, &description, on_boot);
+    run(&["new"], &words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The words that register a domain. What was typed is taken as it is, also with a dash in front or
+/// an equals sign in it.
+fn registration(file: &str, emulator: &str, description: &str, on_boot: bool) -> Vec<String> {
+    let mut words = vec![format!("--defconfig={file}"), format!("--emulator={emulator}")];
     if !description.is_empty() {
-        words.extend(["--description", description.as_str()]);
+        words.push(format!("--description={description}"));
     }
     if on_boot {
-        words.push("--autostart");
+        words.push("--autostart".to_owned());
     }
-    run(&["new"], &words)
+    words
 }
 
 fn remove(entries: &[Entry]) -> Exit {
@@ -125,7 +135,7 @@ fn remove(entries: &[Entry]) -> Exit {
     if !yes(&format!("Remove {name} from the register? Its files stay. [y/N] "))? {
         return Ok(0);
     }
-    run(&["delete"], &[&name])
+    run(&["delete"], &["--", &name])
 }
 
 /// Carries a command line out, as if it had been typed.
@@ -165,4 +175,29 @@ fn ask(prompt: &str) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     Ok(Some(line.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn what_is_typed_is_no_option_of_the_command_that_is_made_of_it() {
+        let words = registration("-a=b.cfg", "-emu", "-with a dash", true);
+        let line = ["kxl", "new"].into_iter().map(str::to_owned).chain(words);
+        let Command::New(new) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+        assert_eq!(new.source.defconfig, Some("-a=b.cfg".into()));
+        assert_eq!(new.source.words, [""; 0]);
+        assert_eq!(new.emulator, Some("-emu".into()));
+        assert_eq!((new.description.as_deref(), new.autostart), (Some("-with a dash"), true));
+        for (_, _, choice) in CHOICES {
+            if let Choice::One(words) = choice {
+                let line = ["kxl"].iter().chain(*words).chain(&["--", "-name"]);
+                Cli::try_parse_from(line).unwrap();
+            }
+        }
+    }
 }

@@ -67,24 +67,37 @@ fn start(args: VmStart) -> Exit {
         _ => None,
     };
     // Before the start: a console that is attached with it may last for days.
-    if let Some(name) = one {
-        let mut host = Host::open()?;
-        let row = host.find(&name)?;
-        if row.managed
-            && let Err(failure) = default::set(&host, row.uuid)
-        {
-            report::warning(&format!("the other commands will need a name: {failure}"));
-        }
-    }
+    let meant = match one {
+        Some(name) => mean(&name)?,
+        None => None,
+    };
     let args::VmStart { names, console, quiet } = args;
-    commands::start(&args::Start {
+    let started = commands::start(&args::Start {
         names,
         paused: false,
         console,
         no_wait: false,
         quiet,
         json: false,
-    })
+    });
+    if let (Some(meant), false) = (meant, matches!(started, Ok(0))) {
+        meant.take_back();
+    }
+    started
+}
+
+/// Lets the user mean a registered domain by naming none.
+fn mean(name: &str) -> Result<Option<default::Meant>, Failure> {
+    let mut host = Host::open()?;
+    let row = host.find(name)?;
+    if !row.managed {
+        return Ok(None);
+    }
+    Ok(default::set(&mut host, row.uuid)
+        .inspect_err(|failure| {
+            report::warning(&format!("the other commands will need a name: {failure}"));
+        })
+        .ok())
 }
 
 fn stop(args: &VmStop) -> Exit {
@@ -98,7 +111,7 @@ fn stop(args: &VmStop) -> Exit {
         // What is wrong with a name is told by the stop itself.
         let Ok(row) = host.find(name) else { continue };
         if row.domid.is_some() {
-            stop_script::warn_of_power_off(&mut host, &row)?;
+            stop_script::warn_of_power_off(&mut host, &row);
         }
     }
     drop(host);

@@ -5,7 +5,7 @@ use kxl_domain::charon::ServiceState;
 use super::roster::Entry;
 use crate::facts::{self, HostFacts};
 use crate::text::add;
-use crate::view::when;
+use crate::view::{tame, when};
 
 /// What the server is, in lines.
 pub(super) fn server(facts: &HostFacts, now_ms: u64) -> String {
@@ -45,6 +45,7 @@ fn cells(entry: &Entry, now_ms: i64) -> [String; 7] {
         or_dash(entry.memory_mib().map(|size| size.to_string())),
         state(entry, now_ms),
     ]
+    .map(|cell| tame::line(&cell))
 }
 
 const HEADS: [&str; 7] = [" ", "NAME", "EMULATOR", "CONFIGURATION FILE", "CPU", "MEMORY", "STATE"];

@@ -1,11 +1,13 @@
 //! `kxl stop-script`: the script by which the guests of a host are shut down.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use kxl_backend::{plain, trusted};
 use kxl_domain::charon::stop_script::{Case, StopScript, common_status, new_script, with_cases};
 use kxl_domain::{DomainConfig, Failure, Kind};
 use kxl_engine::{Host, stop_script};
@@ -17,44 +19,61 @@ use crate::commands::{self, Exit};
 use crate::text::add;
 use crate::{out, report};
 
-/// Says beforehand that a stop takes the power away from a guest.
-///
-/// # Errors
-/// When the registry cannot be read.
-pub(super) fn warn_of_power_off(host: &mut Host, row: &ListRow) -> Result<(), Failure> {
-    let config = config_of(host, row)?;
+/// Says beforehand that a stop takes the power away from a guest. What cannot be told is no reason
+/// not to stop.
+pub(super) fn warn_of_power_off(host: &mut Host, row: &ListRow) {
+    let config = match config_of(host, row) {
+        Ok(config) => config,
+        Err(failure) => {
+            tracing::debug!(%failure, "whether a stop is a power-off is not known");
+            return;
+        }
+    };
     // Other emulators have a power button.
     if config.emulator_config.is_none() || !config.maintenance.stop_command.is_empty() {
-        return Ok(());
+        return;
     }
-    let (status, _) = stop_script(&host.paths, &config);
+    let (status, program) = stop_script(&host.paths, &config);
+    let name = &row.name;
     if !status.is_ready() {
         report::warning(&format!(
-            "domain \"{}\" has no stop script ({status}): for its guest this is a power-off",
-            row.name
+            "domain \"{name}\" has no stop script ({status}): for its guest this is a power-off"
+        ));
+    } else if let Some(problem) = trusted::of_program(&program) {
+        report::warning(&format!(
+            "the stop script of domain \"{name}\" is not run, for its guest this is a power-off: \
+             {problem}"
         ));
     }
-    Ok(())
 }
 
-/// The domains that the script is for, each with its configuration.
-fn domains(host: &mut Host) -> Result<Vec<(ListRow, DomainConfig)>, Failure> {
-    let mut found = Vec::new();
+/// A domain and its configuration.
+type Registered = (ListRow, DomainConfig);
+
+/// The domains that the script is for, each with its configuration; and a failure for each whose
+/// configuration cannot be read.
+fn domains(host: &mut Host) -> Result<(Vec<Registered>, Vec<Failure>), Failure> {
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
     for row in commands::all_rows(host)?.into_iter().filter(|row| row.managed) {
-        if let Some(config) = commands::config_of(host, row.uuid)?
-            && config.emulator_config.is_some()
-        {
-            found.push((row, config));
+        match commands::config_of(host, row.uuid) {
+            Ok(Some(config)) if config.emulator_config.is_some() => found.push((row, config)),
+            Ok(_) => {}
+            Err(failure) => {
+                let attempt = format!("cannot tell about domain \"{}\"", row.name);
+                unread.push(Failure::because(failure.kind, attempt, &failure));
+            }
         }
     }
     found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    Ok(found)
+    Ok((found, unread))
 }
 
 /// Makes the script, or adds what is missing in it.
 pub(super) fn create(quiet: bool) -> Exit {
     let mut host = Host::open()?;
-    let cases: Vec<Case> = domains(&mut host)?
+    let (found, unread) = domains(&mut host)?;
+    unread.iter().for_each(|failure| report::warning(&failure.to_string()));
+    let cases: Vec<Case> = found
         .into_iter()
         .filter(|(_, config)| config.scripts.stop.is_none())
         .filter_map(|(row, config)| {
@@ -63,7 +82,7 @@ pub(super) fn create(quiet: bool) -> Exit {
         })
         .collect();
     let path = host.paths.stop_script();
-    let told = match fs::read_to_string(&path) {
+    let told = match plain::whole(&path, plain::MOST).and_then(text_of) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             write(&path, &new_script(&cases))?;
             format!("{}: made, with {}\n", path.display(), counted(cases.len()))
@@ -91,6 +110,10 @@ pub(super) fn create(quiet: bool) -> Exit {
     Ok(0)
 }
 
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
 fn counted(cases: usize) -> String {
     if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") }
 }
@@ -107,7 +130,9 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     };
     let mode = fs::metadata(path).map_or(0o700, |meta| meta.permissions().mode() & 0o777);
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(failed)?;
+        let mut builder = fs::DirBuilder::new();
+        // A script in a directory that others may write is not run.
+        builder.recursive(true).mode(0o755).create(directory).map_err(failed)?;
     }
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let written = fs::OpenOptions::new()
@@ -150,12 +175,15 @@ pub(super) fn check(as_json: bool) -> Exit {
     let mut host = Host::open()?;
     let path = host.paths.stop_script();
     let exists = path.exists();
-    let wrong = if exists { path_is_wrong(&path) } else { None };
-    let mut rows = Vec::new();
-    for (row, config) in domains(&mut host)? {
-        rows.push((row, stop_script(&host.paths, &config).0, config));
-    }
-    let ready = rows.iter().all(|(_, status, _)| status.is_ready()) && wrong.is_none();
+    let (found, mut wrong) = domains(&mut host)?;
+    let rows: Vec<_> = found
+        .into_iter()
+        .map(|(row, config)| (row, stop_script(&host.paths, &config).0, config))
+        .collect();
+    let own = rows.iter().filter_map(|(_, _, config)| config.scripts.stop.as_deref());
+    let scripts: BTreeSet<&Path> = own.chain(exists.then_some(path.as_path())).collect();
+    wrong.extend(scripts.into_iter().filter_map(path_is_wrong));
+    let ready = rows.iter().all(|(_, status, _)| status.is_ready()) && wrong.is_empty();
     if as_json {
         let domains: Vec<_> = rows
             .iter()
@@ -184,13 +212,12 @@ pub(super) fn check(as_json: bool) -> Exit {
         }
         out::print(&text)?;
     }
-    if let Some(failure) = wrong {
-        report::failure(&failure);
-    }
+    wrong.iter().for_each(report::failure);
     Ok(if ready { 0 } else { Kind::Failed.exit_code() })
 }
 
-/// What keeps a script from being run: its mode, or a mistake that its own shell finds.
+/// What keeps a script from being run: its mode, who may write it, or a mistake that its own shell
+/// finds.
 fn path_is_wrong(path: &Path) -> Option<Failure> {
     let name = path.display();
     let mode = fs::metadata(path).ok()?.permissions().mode();
@@ -200,7 +227,13 @@ fn path_is_wrong(path: &Path) -> Option<Failure> {
                 .hint(format!("chmod 0700 {name}")),
         );
     }
-    let text = fs::read_to_string(path).ok()?;
+    if let Some(problem) = trusted::of_program(path) {
+        let mut failure = Failure::new(Kind::Failed, format!("{name} is not run"));
+        failure.causes.push(problem);
+        return Some(failure);
+    }
+    let bytes = plain::head(path, plain::MOST).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
     let shell = text.lines().next()?.strip_prefix("#!")?.split_whitespace().next()?;
     if !matches!(Path::new(shell).file_name()?.to_str()?, "sh" | "bash" | "dash" | "ksh") {
         return None;
@@ -211,4 +244,29 @@ fn path_is_wrong(path: &Path) -> Option<Failure> {
         Failure::new(Kind::Failed, format!("{name} cannot be run: {said}"))
             .hint("kxl stop-script edit")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_wrong_by_its_mode_its_writers_and_its_mistakes() {
+        let dir = std::env::temp_dir().join(format!("kxl-wrong-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let script = dir.join("script");
+        for (mode, text, want) in [
+            (0o600, "#!/bin/sh\n", Some("is not executable")),
+            (0o777, "#!/bin/sh\n", Some("can be written by others")),
+            (0o700, "#!/bin/sh\nif\n", Some("cannot be run")),
+            (0o700, "#!/bin/sh\ntrue\n", None),
+        ] {
+            fs::write(&script, text).unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(mode)).unwrap();
+            let told = path_is_wrong(&script).map(|failure| failure.to_string());
+            assert_eq!(told.is_some(), want.is_some(), "{told:?}");
+            assert!(told.unwrap_or_default().contains(want.unwrap_or_default()), "{want:?}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -13,7 +13,7 @@ pub enum NicFinding {
     Missing,
     /// The host's list of interfaces for emulators does not have it.
     NotManaged,
-    /// Another domain takes it, too.
+    /// A domain that runs has it, or a bridge of the host.
     Used,
     /// The host itself has an address on it.
     Address,
@@ -70,7 +70,7 @@ pub struct HostNics {
     pub present: BTreeMap<String, Vec<IpAddr>>,
     /// Those of the host's list for emulators.
     pub managed: BTreeSet<String>,
-    /// Those that other domains take, and which.
+    /// Those that are taken, and by whom, as in `domain "ds20"` and `bridge br0`.
     pub used: BTreeMap<String, String>,
 }
 
@@ -131,7 +131,7 @@ mod tests {
         HostNics {
             present: present.into(),
             managed: managed_nics("# ours\neth1\n eth2 # too\n\ntap9\neth9\n"),
-            used: [("tap3".to_owned(), "es40".to_owned())].into(),
+            used: [("tap3".to_owned(), "domain \"es40\"".to_owned())].into(),
         }
     }
 

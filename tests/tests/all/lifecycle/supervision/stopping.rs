@@ -48,6 +48,24 @@ fn a_refusal_of_the_power_button_does_not_defeat_a_stop() {
 }
 
 #[test]
+fn a_guest_that_crashes_while_it_is_stopped_is_kept_where_its_policy_keeps_it() {
+    let host = Host::new();
+    let lines = "stopwaitsecs = 30\non_crash = \"preserve\"";
+    host.define("web", &guest::mock_with("web", "ignore=powerdown", lines));
+    host.ok(["start", "web"]);
+    let mut console = crate::support::Console::attach(&host, "web");
+    console.expect("READY");
+    let stopping = host.begin(&["stop", "web"]);
+    crate::support::wait::eventually("it is asked", || !events(&host, "web", "asked").is_empty());
+    console.send("k");
+    assert_eq!(stopping.end(crate::support::host::COMMAND).expect(0).stdout, "web: stopped\n");
+    assert_eq!(host.domain("web").state(), kxl_domain::State::Shutdown);
+    assert!(events(&host, "web", "stop-forced").is_empty());
+    host.ok(["destroy", "web"]);
+    host.quiet();
+}
+
+#[test]
 fn a_stopped_machine_of_qemu_is_destroyed_after_stopwaitsecs() {
     let config = guest::qemu("x86_64", "web", "", "");
     if skipped("a_stopped_machine_of_qemu_is_destroyed_after_stopwaitsecs", &config) {

@@ -37,7 +37,7 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut DomainConfig) {
     }
     config.machine = plain_word(reader, "machine");
     config.description = description(reader);
-    config.emulator_config = path(reader, "emulator_config");
+    config.emulator_config = emulator_config(reader);
     config.scripts.prestart = path(reader, "prestart");
     config.scripts.stop = path(reader, "stop_script");
     config.scripts.guest_status = path(reader, "guest_status_script");
@@ -110,6 +110,17 @@ pub(super) fn path(reader: &mut Reader<'_>, key: &'static str) -> Option<PathBuf
     let text = reader.text(key)?;
     if text.value.is_empty() {
         unknown_word(reader, key, text, "a path").done();
+        return None;
+    }
+    Some(PathBuf::from(text.value))
+}
+
+/// A path that stands in the common stop script, in a line of its own.
+fn emulator_config(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    const KEY: &str = "emulator_config";
+    let text = reader.text(KEY)?;
+    if text.value.is_empty() || text.value.chars().any(char::is_control) {
+        unknown_word(reader, KEY, text, "a path without control characters").done();
         return None;
     }
     Some(PathBuf::from(text.value))

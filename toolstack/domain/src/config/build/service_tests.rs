@@ -222,11 +222,17 @@ fn a_umask_is_octal_and_an_environment_has_names() {
 }
 
 #[test]
-fn a_description_is_one_line_and_paths_are_not_empty() {
+fn a_description_and_a_path_are_one_line_and_not_empty() {
     assert_eq!(any("description='ES40 of payroll'\n").description.unwrap(), "ES40 of payroll");
     assert_eq!(any("").description, None);
     assert!(any("").scripts.is_empty());
-    for text in ["description=''", "description='a\\nb'", "prestart=''", "emulator_config=''"] {
+    for text in [
+        "description=''",
+        "description='a\\nb'",
+        "prestart=''",
+        "emulator_config=''",
+        "emulator_config='/srv/a\\nb.cfg'",
+    ] {
         assert!(
             matches!(bad(&format!("{text}\n")).errors[0].kind, ErrorKind::Word { .. }),
             "{text}"
