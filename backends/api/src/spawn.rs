@@ -37,6 +37,12 @@ const EXEC_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a child may take to end by itself, and again after a KILL.
 const END_DEADLINE: Duration = Duration::from_secs(1);
 
+/// The name by which `ps -o comm` shows a process that only keeps descriptors.
+const HOLDER: &str = "kxl-holder";
+
+/// Where such a process has the pidfd of the one that it ends with.
+const UNTIL_FD: RawFd = 3;
+
 /// What a child says in the pipe of errors when it is going to stop at its exec.
 const TRACED: &[u8] = b"t";
 
@@ -55,6 +61,8 @@ pub struct Command {
     cgroups: Vec<CString>,
     filter: Option<filter::Filter>,
     track_writes: bool,
+    /// Instead of executing a program: the number of the pidfd whose end it waits for.
+    holds_until: Option<RawFd>,
 }
 
 impl Command {
@@ -77,7 +85,20 @@ impl Command {
             cgroups: Vec::new(),
             filter: None,
             track_writes: false,
+            holds_until: None,
         })
+    }
+
+    /// A process that executes nothing: it keeps the descriptors that are passed on to it, and ends
+    /// with `process`. It shares the memory of its maker until that writes to it or ends.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn holder(process: &Process) -> io::Result<Self> {
+        let mut command = Self::new(Path::new(HOLDER))?;
+        command.fd(process.pidfd().try_clone_to_owned()?, UNTIL_FD);
+        command.holds_until = Some(UNTIL_FD);
+        Ok(command)
     }
 
     /// Adds one argument.
@@ -477,6 +498,9 @@ impl<'a> Prepared<'a> {
                 self.fail_at(step);
             }
             self.filtered();
+            if let Some(until) = self.command.holds_until {
+                self.hold(until);
+            }
             if go == b's' {
                 libc::kill(libc::getpid(), libc::SIGSTOP);
             } else if self.command.track_writes {
@@ -497,6 +521,20 @@ impl<'a> Prepared<'a> {
                     libc::syscall(libc::SYS_close_range, low, high, 0);
                 }
             }
+        }
+    }
+
+    /// Stands still until the process behind the pidfd has ended.
+    unsafe fn hold(&self, until: RawFd) -> ! {
+        // SAFETY: system calls on prepared memory; the name is copied.
+        unsafe {
+            libc::prctl(libc::PR_SET_NAME, self.command.program.as_ptr(), 0, 0, 0);
+            // To the maker this is exec.
+            libc::close(self.errors);
+            libc::close(self.gate);
+            let mut end = libc::pollfd { fd: until, events: libc::POLLIN, revents: 0 };
+            while libc::poll(&raw mut end, 1, -1) < 0 && *libc::__errno_location() == libc::EINTR {}
+            libc::_exit(0)
         }
     }
 

@@ -94,6 +94,28 @@ fn the_child_holds_the_descriptors_it_was_given_and_no_others() {
 }
 
 #[test]
+fn a_holder_keeps_what_it_was_given_and_ends_with_its_process() {
+    let (command, _said) = out("exec sleep 1000");
+    let until = spawn(command).unwrap().open().unwrap();
+    let (read, write) = pipe().unwrap();
+    let mut command = Command::holder(&until).unwrap();
+    command.fd(write, 100);
+    let holder = spawn(command).unwrap().open().unwrap();
+    let pid = holder.identity().pid;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    assert_eq!(name, "kxl-holder\n");
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let mut fds: Vec<_> = fds.map(|fd| fd.unwrap().file_name().into_string().unwrap()).collect();
+    fds.sort();
+    assert_eq!(fds, ["100", "3"]);
+    assert!(holder.take_fd(100).is_ok());
+    assert!(!readable(read.as_fd(), Duration::ZERO).unwrap(), "somebody can still write");
+    until.signal(Signal::SIGKILL).unwrap();
+    assert!(ends(&holder));
+    assert!(readable(read.as_fd(), Duration::ZERO).unwrap(), "nobody can");
+}
+
+#[test]
 fn a_child_that_must_not_punch_holes_cannot_and_may_do_everything_else() {
     let file = std::env::temp_dir().join(format!("kxl-holes-{}", std::process::id()));
     std::fs::write(&file, vec![1; 8192]).unwrap();

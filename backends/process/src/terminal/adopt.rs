@@ -10,6 +10,7 @@ use kxl_backend::{Attachments, BackendError, Event, LaunchSpec, Live, Process, R
 use kxl_domain::GuestEvent;
 
 use super::keeper::{Phase, Shared};
+use super::lifeline::Lifeline;
 use super::outlet::Where;
 use super::own::Own;
 use super::streams::Streams;
@@ -33,16 +34,23 @@ impl Driver {
         let process = detached::settled(process, attachments, self.patience()).await?;
         let own = Own::of(attachments);
         let values = own.values(&self.profile, spec);
-        let (master, lost) = self.master_of(&process, attachments)?;
+        let lifeline = Lifeline::take_back(&process, attachments, &spec.rundir)
+            .map_err(|error| BackendError::io("cannot take the console back", error))?;
+        let holders: Vec<_> = [&process].into_iter().chain(lifeline.holder()).collect();
+        let (master, lost) = self.master_of(&holders, attachments)?;
         pty::unblock(&master).map_err(|error| BackendError::io("the console", error))?;
         let stopped = process
             .identity()
             .stat()
             .is_some_and(|stat| stat.state == kxl_backend::process::RunState::Stopped);
         let at_rest = self.profile.control.prompt.is_some() && pty::cooked(&master);
-        let wires = Wires::of(&master)
+        let mut wires = Wires::of(&master)
             .map_err(|error| BackendError::io("cannot set up the console", error))?;
-        let (streams, closed) = Streams::take_back(&spec.config, &process, attachments)?;
+        let (streams, closed) = Streams::take_back(&spec.config, &holders, attachments)?;
+        // There is nothing left to be held.
+        if lost.is_none() || streams.any() {
+            wires.lifeline = lifeline;
+        }
         let shared = self.shared(spec, master, streams, Phase::Running, &own)?;
         shared.tell_lost(lost.into_iter().chain(closed));
         let held = at_rest.then(|| shared.hold.left()).flatten();
@@ -82,12 +90,12 @@ impl Driver {
     /// may have closed it and gets one in its place that nobody is on.
     fn master_of(
         &self,
-        process: &Process,
+        holders: &[&Process],
         attachments: &Attachments,
     ) -> Result<(OwnedFd, Option<&'static str>)> {
         let number = attachments.pty_fd.unwrap_or(MASTER_FD);
         let failed = |error| BackendError::io("cannot take the console back", error);
-        if let Some(master) = inherited::terminal(process, attachments, number).map_err(failed)? {
+        if let Some(master) = inherited::terminal(holders, attachments, number).map_err(failed)? {
             return Ok((master, None));
         }
         if self.profile.control.prompt.is_some() {

@@ -5,6 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use kxl_backend::spawn::{self, Attributes};
 use kxl_backend::{BackendError, LaunchSpec, Result};
 
+use super::lifeline::Lifeline;
 use super::own::Own;
 use super::streams::{self, Streams};
 use super::{MASTER_FD, Plan, detached, pty};
@@ -21,7 +22,7 @@ pub(super) fn command(
     own: &Own,
     master: &OwnedFd,
     slave: &OwnedFd,
-) -> Result<(spawn::Command, Streams)> {
+) -> Result<(spawn::Command, Streams, Lifeline)> {
     let program = plan.program.display().to_string();
     let failed = |error: std::io::Error| BackendError::not_started(&program, &error);
     let mut command = spawn::Command::new(&plan.program).map_err(failed)?;
@@ -56,6 +57,9 @@ pub(super) fn command(
     }
     let copy = master.try_clone().map_err(failed)?;
     command.fd(copy, MASTER_FD);
+    let ours = profile.console.kind.is_own() || standard.streams.any();
+    let lifeline =
+        if ours { Lifeline::make(&mut command).map_err(failed)? } else { Lifeline::None };
     // A program that leaves for the background would take a hang-up with it: the end of whoever
     // leads a terminal's session is one for all in it.
     let leads = profile.console.kind != ConsoleKind::Stdio && own.mark.is_none();
@@ -71,5 +75,5 @@ pub(super) fn command(
     for group in &spec.cgroups {
         command.cgroup(group).map_err(failed)?;
     }
-    Ok((command, standard.streams))
+    Ok((command, standard.streams, lifeline))
 }

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
@@ -42,42 +42,48 @@ fn name_of(end: &OwnedFd) -> io::Result<String> {
 }
 
 /// Writes down which pipe a stream goes through.
-pub(super) fn note_pipe(attachments: &mut Attachments, key: &str, fd: &OwnedFd) -> io::Result<()> {
+pub(super) fn note_pipe(attachments: &mut Attachments, key: &str, fd: impl AsFd) -> io::Result<()> {
     attachments.notes.insert(key.into(), fstat(fd)?.st_ino.to_string());
     Ok(())
 }
 
-/// The master of the program's terminal; `None` where it has closed it.
+/// The master of the program's terminal, from the first of these that has it under the number;
+/// `None` where all have closed it.
 ///
 /// # Errors
-/// When the program lets nothing be taken.
+/// When one of them lets nothing be taken.
 pub(super) fn terminal(
-    process: &Process,
+    holders: &[&Process],
     attachments: &Attachments,
     number: RawFd,
 ) -> io::Result<Option<OwnedFd>> {
-    let Some(fd) = taken(process, number)? else { return Ok(None) };
     let noted = attachments.notes.get(TERMINAL);
     let same = |found: String| noted.is_none_or(|noted| *noted == found);
-    Ok(name_of(&fd).is_ok_and(same).then_some(fd))
+    for holder in holders {
+        let Some(fd) = taken(holder, number)? else { continue };
+        if name_of(&fd).is_ok_and(same) {
+            return Ok(Some(fd));
+        }
+    }
+    Ok(None)
 }
 
-/// An end to read from of the pipe that a stream goes through, under one of these numbers of the
-/// program; `None` where it has closed them.
+/// An end to read from of the pipe that a stream goes through, under one of these numbers of one of
+/// the processes; `None` where all have closed them.
 ///
 /// # Errors
-/// When the program lets nothing be taken, or the pipe cannot be opened.
+/// When one of them lets nothing be taken, or the pipe cannot be opened.
 pub(super) fn pipe(
-    process: &Process,
+    holders: &[&Process],
     attachments: &Attachments,
     key: &str,
-    numbers: [RawFd; 2],
+    numbers: &[RawFd],
 ) -> io::Result<Option<OwnedFd>> {
-    for number in numbers {
-        let Some(fd) = taken(process, number)? else { continue };
+    let noted = attachments.notes.get(key);
+    for (holder, number) in holders.iter().flat_map(|own| numbers.iter().map(move |n| (own, n))) {
+        let Some(fd) = taken(holder, *number)? else { continue };
         let stat = fstat(&fd)?;
         let fifo = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO;
-        let noted = attachments.notes.get(key);
         if fifo && noted.is_none_or(|noted| *noted == stat.st_ino.to_string()) {
             let mut how = OpenOptions::new();
             return again(&fd, how.read(true).custom_flags(libc::O_NONBLOCK)).map(Some);

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,10 +21,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
+use super::MASTER_FD;
 use super::buffers::Buffers;
 use super::channel::Channel;
 use super::ear::Ear;
 use super::hold::Hold;
+use super::lifeline::Lifeline;
 use super::outlet::Outlet;
 use super::own::Own;
 use super::pty;
@@ -122,6 +124,13 @@ impl Shared {
     /// Where something can be typed.
     pub(crate) fn outlet(&self) -> Outlet {
         self.outlet.borrow().clone()
+    }
+
+    /// What a program holds for the next monitor, under its numbers.
+    fn held(&self) -> io::Result<Vec<(OwnedFd, RawFd)>> {
+        let mut fds = self.streams.kept()?;
+        fds.push((self.master.try_clone()?, MASTER_FD));
+        Ok(fds)
     }
 
     fn tell(&self, event: Event) {
@@ -228,6 +237,8 @@ pub(crate) struct Keeper {
     pub(crate) terminal: AsyncFd<OwnedFd>,
     /// `None` where the console is not the terminal: what is printed there goes into the log.
     pub(crate) monitor: Option<UnixStream>,
+    /// Tells when the program has closed what it keeps for the next monitor.
+    pub(super) lifeline: Lifeline,
     /// Printed, not yet taken by the monitor.
     pub(crate) printed: VecDeque<u8>,
 }
@@ -291,6 +302,7 @@ impl Keeper {
                     }
                 }
                 () = self.shared.hold.turned.notified() => {}
+                () = self.lifeline.cut() => self.keep_what_was_closed(),
                 () = tokio::time::sleep(look_again.unwrap_or_default()), if look_again.is_some() => {
                     let longer = look_again.map(|pause| pause * 2);
                     let disagree = self.shared.look();
@@ -298,6 +310,7 @@ impl Keeper {
                 }
             }
         };
+        self.lifeline.end(&self.shared.rundir);
         while take(self.terminal.get_ref(), &self.shared, &mut self.printed).is_ok() {}
         self.printed.extend(self.shared.hold.released());
         self.shared.look();
@@ -313,6 +326,22 @@ impl Keeper {
         shared.own.give_back();
         offload::restore(&shared.rundir);
         shared.tell(Event::Exited(exit));
+    }
+
+    /// Has another process hold what the program does not hold any longer.
+    fn keep_what_was_closed(&mut self) {
+        let held = self
+            .shared
+            .held()
+            .and_then(|fds| self.lifeline.hold(&self.process, fds, &self.shared.rundir));
+        if let Err(error) = held {
+            self.lifeline = Lifeline::None;
+            let text = format!(
+                "the program has closed its terminal's descriptor, and no process can be made that \
+                 holds it in its place: {error}; the program loses its terminal when its monitor ends"
+            );
+            self.shared.tell(Event::Warning { what: "console-unheld", text });
+        }
     }
 
     /// Takes what was typed; false when the monitor's end is closed.

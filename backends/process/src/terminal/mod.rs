@@ -1,8 +1,8 @@
 //! Programs on a terminal of their own: SIMH and any other.
 //!
 //! The emulator inherits the master of its own pty as well, under a fixed number: whoever dies, the
-//! pty stays, and a later monitor takes the master back with `pidfd_getfd`. A plain program that
-//! closes what it does not know is taken up without.
+//! pty stays, and a later monitor takes the master back with `pidfd_getfd`. For a plain program
+//! that closes what it does not know another process holds it.
 
 mod adopt;
 mod before;
@@ -18,6 +18,7 @@ mod identify;
 mod inherited;
 mod keeper;
 mod left;
+mod lifeline;
 mod line;
 mod live;
 mod outgoing;
@@ -139,16 +140,17 @@ impl Driver {
             })?;
         }
         place.prepare()?;
-        for note in [ENDED, PROMPT, BUFFERS] {
+        for note in [ENDED, PROMPT, BUFFERS, lifeline::HOLDER] {
             save::remove(&spec.rundir.join(note));
         }
         let (master, slave) = match self.profile.console.kind {
             ConsoleKind::Stdio => inherited::pair().map_err(failed)?,
             _ => pty::open().map_err(failed)?,
         };
-        let wires = Wires::of(&master).map_err(failed)?;
+        let mut wires = Wires::of(&master).map_err(failed)?;
         let reaper = own.mark.as_deref().map(Reaper::new).transpose()?;
-        let (command, streams) = command(spec, &self.profile, &plan, &own, &master, &slave)?;
+        let (command, streams, lifeline) =
+            command(spec, &self.profile, &plan, &own, &master, &slave)?;
         drop(slave);
         tracing::info!(command = command.line(), "launch");
         let gated = spawn::spawn(command).map_err(failed)?;
@@ -160,6 +162,8 @@ impl Driver {
         };
         inherited::note_terminal(&mut attachments, &master).map_err(failed)?;
         streams.note(&mut attachments).map_err(failed)?;
+        lifeline.note(&mut attachments).map_err(failed)?;
+        wires.lifeline = lifeline;
         own.note(&mut attachments, gated.identity());
         record(recorder, gated.identity(), &attachments, &program)?;
         let image = spec.image.as_ref();
@@ -292,6 +296,7 @@ impl Driver {
             shared: Rc::clone(&shared),
             terminal: wires.terminal,
             monitor,
+            lifeline: wires.lifeline,
             printed: VecDeque::new(),
         };
         let pace = spec.config.console.pace_ms.or(self.profile.console.pace_ms);
@@ -444,6 +449,8 @@ fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
 mod detached_tests;
 #[cfg(test)]
 mod kinds_tests;
+#[cfg(test)]
+mod lifeline_tests;
 #[cfg(test)]
 mod refusal_tests;
 #[cfg(test)]

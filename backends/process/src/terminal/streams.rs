@@ -208,14 +208,26 @@ impl Streams {
         Ok(())
     }
 
-    /// Takes the reading ends back from a program that an earlier monitor made; also gives the keys
-    /// of those that the program has closed.
+    /// Whether there is one.
+    pub(super) fn any(&self) -> bool {
+        !self.all.is_empty()
+    }
+
+    /// The reading ends, with the numbers under which they are kept for the next monitor.
+    pub(super) fn kept(&self) -> io::Result<Vec<(OwnedFd, RawFd)>> {
+        let number = |key| OUTPUTS.iter().find(|(of, ..)| *of == key).map(|(_, _, ours)| *ours);
+        let copies = self.all.iter().filter_map(|stream| Some((stream, number(stream.key)?)));
+        copies.map(|(stream, number)| Ok((stream.pipe.try_clone()?, number))).collect()
+    }
+
+    /// Takes the reading ends back from who holds them for us; also gives the keys of those that
+    /// nobody has.
     ///
     /// # Errors
     /// When one cannot be had for another reason.
     pub(super) fn take_back(
         config: &DomainConfig,
-        process: &Process,
+        holders: &[&Process],
         attachments: &Attachments,
     ) -> Result<(Self, Vec<&'static str>)> {
         let rules = &config.process;
@@ -224,7 +236,7 @@ impl Streams {
         for ((key, number, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr])
         {
             let Some(OutputTo::File(path)) = &output.to else { continue };
-            let taken = inherited::pipe(process, attachments, key, [ours, number]);
+            let taken = inherited::pipe(holders, attachments, key, &[ours, number]);
             let taken = taken
                 .map_err(|error| BackendError::io(format!("cannot take {key} back"), error))?;
             let Some(pipe) = taken else {

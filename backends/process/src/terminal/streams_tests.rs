@@ -8,7 +8,7 @@ use super::*;
 use crate::testing::{Record, Scratch, monitor, next};
 
 /// A specification of a shell with this script, and these keys; `DIR` is the scratch directory.
-fn shell(scratch: &Scratch, keys: &str, script: &str) -> LaunchSpec {
+pub(super) fn shell(scratch: &Scratch, keys: &str, script: &str) -> LaunchSpec {
     let mut spec = scratch.spec();
     let dir = scratch.0.display().to_string();
     let script = format!("cd {dir} || exit 99\n{script}");
@@ -20,12 +20,12 @@ fn shell(scratch: &Scratch, keys: &str, script: &str) -> LaunchSpec {
     spec
 }
 
-fn read(scratch: &Scratch, name: &str) -> String {
+pub(super) fn read(scratch: &Scratch, name: &str) -> String {
     fs::read_to_string(scratch.0.join(name)).unwrap_or_default()
 }
 
 /// Waits until a file holds this; the limit of the test is the limit.
-async fn until(scratch: &Scratch, name: &str, text: &str) {
+pub(super) async fn until(scratch: &Scratch, name: &str, text: &str) {
     while !read(scratch, name).contains(text) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -275,7 +275,7 @@ fn a_program_of_a_user_opens_its_own_standard_streams_and_reads_its_own_log() {
 }
 
 /// The texts of the warnings that are there now.
-fn warnings(live: &mut Box<dyn Live>) -> Vec<String> {
+pub(super) fn warnings(live: &mut Box<dyn Live>) -> Vec<String> {
     let mut events = live.events().unwrap();
     let mut texts = Vec::new();
     while let Ok(event) = events.try_recv() {

@@ -7,6 +7,7 @@ use kxl_backend::Process;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
+use super::lifeline::Lifeline;
 use super::pty;
 
 /// The console's two ends between us and the monitor, and the terminal to wait on.
@@ -14,6 +15,7 @@ pub(super) struct Wires {
     pub(super) ours: UnixStream,
     pub(super) theirs: OwnedFd,
     pub(super) terminal: AsyncFd<OwnedFd>,
+    pub(super) lifeline: Lifeline,
 }
 
 impl Wires {
@@ -22,7 +24,7 @@ impl Wires {
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
         let (ours, terminal) = (UnixStream::from_std(ours)?, pty::watched(master)?);
-        Ok(Self { ours, theirs: theirs.into(), terminal })
+        Ok(Self { ours, theirs: theirs.into(), terminal, lifeline: Lifeline::None })
     }
 }
 
