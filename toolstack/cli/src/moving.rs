@@ -78,7 +78,9 @@ pub(crate) fn bring_back<T>(
     work: impl FnOnce(&mut dyn FnMut(Moved)) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let bar = Bar::new(quiet, what.to_owned());
-    let farewell = format!("interrupted: {what} goes on without this command; kxl list shows it");
+    let farewell = format!(
+        "interrupted: what has begun of {what} goes on without this command; kxl list shows it"
+    );
     let guard = Guard::new(First::Ends(farewell), bar.clone()).map_err(|e| uncaught(&e))?;
     let outcome = work(&mut |moved| bar.moved(moved));
     bar.clear();

@@ -14,7 +14,7 @@ use kxl_control::client::{Client, Step};
 use kxl_control::{Answer, Call, Moved, Ready, Save, Saved};
 use kxl_domain::state::Status;
 use kxl_domain::{DomainName, DomainUuid, Failure, Kind, Reason, State, Verb, Verdict, decide};
-use kxl_store::{DomainLock, ListRow, socket};
+use kxl_store::{DomainLock, ListRow, StoreError, socket};
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
@@ -91,10 +91,7 @@ impl Host {
                     if let Some(failure) = failed {
                         return Err(failure);
                     }
-                    let live = self
-                        .store
-                        .live(uuid)
-                        .map_err(|e| stored(format!("cannot read domain \"{name}\""), &e))?;
+                    let live = self.store.live(uuid).map_err(|e| unreadable(name, &e))?;
                     if live.is_none() {
                         return Ok(Charge::Ours(lock));
                     }
@@ -183,6 +180,9 @@ impl Host {
         progress: impl FnMut(&str),
     ) -> Result<Outcome, Failure> {
         let mut progress = progress;
+        if verb == Verb::Destroy && self.destroy_unreadable(row)? {
+            return Ok(Outcome::Done);
+        }
         match self.in_charge(row.uuid, &row.name)? {
             Charge::Monitor(mut client) => {
                 let patience = if verb == Verb::Destroy { DESTROY_PATIENCE } else { deadline };
@@ -316,10 +316,9 @@ impl Host {
     /// # Errors
     /// When the databases cannot be read; what failed for one domain is in its outcome.
     pub fn recover(&mut self) -> Result<Vec<Recovered>, Failure> {
-        let rows =
-            self.store.live_rows().map_err(|e| stored("cannot read the live domains", &e))?;
+        let rows = self.store.list().map_err(|e| stored("cannot read the live domains", &e))?;
         let mut done = Vec::new();
-        for row in rows {
+        for row in rows.into_iter().filter(ListRow::is_live) {
             let outcome = self.recover_one(row.uuid, &row.name);
             done.push(Recovered { name: row.name, outcome });
         }
@@ -393,7 +392,7 @@ impl Host {
             match lock {
                 Some(lock) => {
                     let live = self.store.live(uuid);
-                    let live = live.map_err(|e| stored("cannot read the live domains", &e))?;
+                    let live = live.map_err(|e| unreadable(name, &e))?;
                     // It may have come to rest since it was listed.
                     return match live {
                         Some(_) => self.adopt(lock, uuid, name),
@@ -433,6 +432,17 @@ pub(crate) fn end_monitor(client: &Client) -> Result<(), Failure> {
         Ok(0) => Err(Failure::new(Kind::TimedOut, "the hung monitor does not end")),
         Ok(_) => Ok(()),
         Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// The failure to read the record of a live domain.
+fn unreadable(name: &DomainName, error: &StoreError) -> Failure {
+    let failure = stored(format!("cannot read domain \"{name}\""), error);
+    match error {
+        StoreError::Record { .. } => failure.hint(format!(
+            "the kxl that made it may read it; kxl destroy {name} takes the power away"
+        )),
+        _ => failure,
     }
 }
 

@@ -44,6 +44,7 @@ mod stopping;
 mod supervising;
 mod telling;
 mod thread;
+mod unreadable;
 mod verbs;
 mod verifying;
 

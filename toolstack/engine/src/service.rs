@@ -108,6 +108,10 @@ impl Host {
         if row.domid.is_none() {
             return Ok(Stopped::Already);
         }
+        if self.destroy_unreadable(row)? {
+            let why = "its record cannot be read, so nobody can ask it".to_owned();
+            return Ok(Stopped::NotAsked { why });
+        }
         let (waited, kept) = match self.config_of(row) {
             Ok(Some(config)) => (config.stop.wait_secs, kept(&config)),
             Ok(None) => (0, Vec::new()),

@@ -15,7 +15,7 @@ use crate::recorder::identity_of;
 use crate::steps::{Step, reach};
 
 /// How long a killed process may take to go.
-const KILL_DEADLINE: Duration = Duration::from_secs(3);
+pub(crate) const KILL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What is put back where nobody could be asked.
 type Wish = (Option<Asked>, Wanted, Record);
@@ -254,7 +254,18 @@ async fn kill(identity: Identity) -> Result<Exit, BackendError> {
     let killed = |signal| Exit { code: None, signal, meaning: None, text: "destroyed".to_owned() };
     let Ok(process) = Process::open(identity) else { return Ok(killed(None)) };
     let failed = |error| BackendError::io("kill the emulator", error);
-    // Each may find it gone already; whether it is gone is what is waited for.
+    send_kill(&process);
+    match tokio::time::timeout(KILL_DEADLINE, process.gone()).await {
+        Ok(gone) => gone.map(|()| killed(Some(Signal::SIGKILL as i32))).map_err(failed),
+        Err(_) => Err(BackendError::TimedOut {
+            waited_for: "end of the killed emulator".to_owned(),
+            after: KILL_DEADLINE,
+        }),
+    }
+}
+
+/// Kills, continues and thaws a process. It may be gone already, which the caller waits for.
+pub(crate) fn send_kill(process: &Process) {
     for signal in [Signal::SIGKILL, Signal::SIGCONT] {
         if let Err(error) = process.signal(signal) {
             tracing::debug!(%error, %signal, "not signalled");
@@ -263,12 +274,5 @@ async fn kill(identity: Identity) -> Result<Exit, BackendError> {
     // A frozen process takes the signals only when it is thawed.
     if let Err(error) = process.thaw() {
         tracing::debug!(%error, "not thawed");
-    }
-    match tokio::time::timeout(KILL_DEADLINE, process.gone()).await {
-        Ok(gone) => gone.map(|()| killed(Some(Signal::SIGKILL as i32))).map_err(failed),
-        Err(_) => Err(BackendError::TimedOut {
-            waited_for: "end of the killed emulator".to_owned(),
-            after: KILL_DEADLINE,
-        }),
     }
 }

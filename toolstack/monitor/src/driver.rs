@@ -1,48 +1,39 @@
 //! The one task that owns the domain. Requests and the emulator's events come in through queues
 //! and are handled one after the other; only a destroy interrupts what is in flight.
 
+mod asked;
+mod parting;
+
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kxl_backend::{Event, Process, Watch};
-use kxl_control::{Ready, Save};
-use kxl_domain::{DomainUuid, Failure, Kind, State, Verb, Verdict};
-use kxl_engine::{Aside, Host, Launched, LiveDomain, Mission, Next, Outcome, Snapshot, steps};
+use kxl_control::Ready;
+use kxl_domain::{DomainUuid, Failure, Kind, State};
+use kxl_engine::{Aside, Host, Launched, LiveDomain, Mission, Next, Snapshot, steps};
 use kxl_store::{DomainLock, Paths, Store};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::backends;
 use crate::console::Hub;
 use crate::foreground::{Leaving, Rest};
 use crate::guest::{Ear, Word};
-use crate::jobs::{Answer, Job, Meanwhile, SaveAnswer, decided, interruptible, next_job};
+use crate::jobs::{Job, Meanwhile, interruptible, next_job};
 use crate::listening::listen;
 use crate::progress::tell_progress;
 use crate::ready::ReadyPipe;
 use crate::server::{Desk, OpenCalls, serve};
 use crate::timing::{at, sleep};
-
-/// How long the last answers may take to leave before the monitor ends.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+use parting::UNTOLD;
 
 /// How long what an emulator said before its end may take to be read.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// The same of a guest's last message where its emulator still stands.
 const LAST_MESSAGE: Duration = Duration::from_millis(20);
-
-/// How long a destroy waits for a save to let go of the emulator.
-const LET_GO: Duration = Duration::from_secs(2);
-
-/// After how long alerts are tried again that a full disk did not take.
-const UNTOLD: Duration = Duration::from_secs(10);
-
-/// How often they are tried by a monitor whose domain is at rest.
-const UNTOLD_TRIES: u32 = 360;
 
 /// After how long without work a monitor tidies up, once; it sleeps for good then.
 const QUIET: Duration = Duration::from_secs(2);
@@ -359,16 +350,6 @@ impl Driver {
         }
     }
 
-    /// Tries once more to take up an emulator that did not answer, or settles its end.
-    async fn adopt_again(&mut self) -> Result<Next, Failure> {
-        let next = self.domain.adopt().await?;
-        self.orphan = None;
-        if next != Next::Over {
-            self.retake_streams();
-        }
-        Ok(if next == Next::Over { Next::Over } else { Next::Continue })
-    }
-
     /// The emulator that could not be adopted has ended: its end is settled, by policy.
     async fn orphan_ended(&mut self) -> Next {
         self.orphan = None;
@@ -384,158 +365,6 @@ impl Driver {
         tracing::error!(%failure, "the policy could not be carried out");
         self.domain.policy_failed(failure);
         if self.snapshots.borrow().over { Next::Over } else { Next::Continue }
-    }
-
-    /// Asks the emulator whether it answers, once for all who want to know. A destroy does not wait
-    /// for that, and whoever has given up is not asked for.
-    async fn probe(&mut self, answer: oneshot::Sender<bool>) -> Next {
-        if answer.is_closed() {
-            return Next::Continue;
-        }
-        let probe = self.domain.probe();
-        match interruptible(&mut self.jobs, Meanwhile::Keep(&mut self.kept), probe).await {
-            Ok(answering) => {
-                let _left = answer.send(answering);
-                for job in std::mem::take(&mut self.kept) {
-                    match job {
-                        Job::Probe(answer) => drop(answer.send(answering)),
-                        job => self.kept.push_back(job),
-                    }
-                }
-                Next::Continue
-            }
-            Err(destroy) => self.destroy(destroy).await,
-        }
-    }
-
-    async fn verb(&mut self, verb: Verb, answer: Answer) -> Next {
-        if verb == Verb::Destroy {
-            return self.destroy(answer).await;
-        }
-        if self.orphan.is_some() {
-            match self.adopt_again().await {
-                Ok(Next::Over) => {
-                    let _left = answer.send(decided(&self.snapshots.borrow(), verb));
-                    return Next::Over;
-                }
-                Ok(_) => {}
-                Err(failure) => {
-                    let _left = answer.send(Err(failure));
-                    return Next::Continue;
-                }
-            }
-        }
-        let act = self.domain.verb(verb);
-        let meanwhile = Meanwhile::Refuse(&self.snapshots);
-        let (result, next) = match interruptible(&mut self.jobs, meanwhile, act).await {
-            Ok(Ok((Verdict::Already, next))) => (Ok(Outcome::Already), next),
-            Ok(Ok((_, next))) => (Ok(Outcome::Done), next),
-            Ok(Err(failure)) => (Err(failure), Next::Continue),
-            Err(destroy) => {
-                let next = self.destroy(destroy).await;
-                let _left = answer.send(Err(self.destroyed(verb)));
-                return next;
-            }
-        };
-        let _left = answer.send(result);
-        next
-    }
-
-    /// Shuts the domain down and sees to it that it is off. One that hangs is not waited for longer
-    /// than its guest would be.
-    async fn stop(&mut self, answer: Answer) -> Next {
-        let mut trouble = None;
-        if self.orphan.is_some() {
-            match self.adopt_again().await {
-                Ok(Next::Over) => {
-                    let at_rest = decided(&self.snapshots.borrow(), Verb::Shutdown);
-                    let _left = answer.send(at_rest);
-                    return Next::Over;
-                }
-                Ok(_) => {}
-                Err(failure) => trouble = Some(failure),
-            }
-        }
-        let act = self.domain.stop(trouble);
-        let meanwhile = Meanwhile::Refuse(&self.snapshots);
-        let (result, next) = match interruptible(&mut self.jobs, meanwhile, act).await {
-            Ok(Ok((Verdict::Already, next))) => (Ok(Outcome::Already), next),
-            Ok(Ok((_, next))) => (Ok(Outcome::Done), next),
-            Ok(Err(failure)) => (Err(failure), Next::Continue),
-            Err(destroy) => (Ok(Outcome::Done), self.destroy(destroy).await),
-        };
-        let _left = answer.send(result);
-        next
-    }
-
-    /// Saves the state. A destroy gives the save up and comes next; it waits for the save to let go,
-    /// for a moment, so that a commit is either whole or not there.
-    async fn save(&mut self, save: &Save, watch: Arc<Watch>, answer: SaveAnswer) -> Next {
-        if self.orphan.is_some() {
-            match self.adopt_again().await {
-                Ok(Next::Over) => {
-                    let at_rest = decided(&self.snapshots.borrow(), save.verb);
-                    let _left = answer.send(at_rest.map(|_| None));
-                    return Next::Over;
-                }
-                Ok(_) => {}
-                Err(failure) => {
-                    let _left = answer.send(Err(failure));
-                    return Next::Continue;
-                }
-            }
-        }
-        let (saved, destroy) = {
-            let mut work = pin!(self.domain.save(save, Arc::clone(&watch)));
-            let meanwhile = Meanwhile::Refuse(&self.snapshots);
-            match interruptible(&mut self.jobs, meanwhile, &mut work).await {
-                Ok(saved) => (Some(saved), None),
-                Err(destroy) => {
-                    watch.cancel();
-                    let saved = tokio::time::timeout(LET_GO, work).await;
-                    (saved.ok(), Some(destroy))
-                }
-            }
-        };
-        match (saved, destroy) {
-            (Some(Ok((saved, Next::Over))), destroy) => {
-                let _left = answer.send(Ok(saved));
-                if let Some(destroy) = destroy {
-                    let at_rest = decided(&self.snapshots.borrow(), Verb::Destroy);
-                    let _left = destroy.send(at_rest);
-                }
-                Next::Over
-            }
-            (Some(Ok((saved, next))), destroy) => {
-                let _left = answer.send(Ok(saved));
-                match destroy {
-                    Some(destroy) => self.destroy(destroy).await,
-                    None => next,
-                }
-            }
-            // Given up for the destroy, or not over in time: what has happened is the destroy.
-            (_, Some(destroy)) => {
-                let next = self.destroy(destroy).await;
-                let _left = answer.send(Err(self.destroyed(save.verb)));
-                next
-            }
-            (Some(Err(failure)), None) => {
-                let _left = answer.send(Err(failure));
-                Next::Continue
-            }
-            (None, None) => Next::Continue,
-        }
-    }
-
-    /// Takes the power away; nothing interrupts this, and it ends within 3 s.
-    async fn destroy(&mut self, answer: Answer) -> Next {
-        let (result, next) = match self.domain.verb(Verb::Destroy).await {
-            Ok((Verdict::Already, next)) => (Ok(Outcome::Already), next),
-            Ok((_, next)) => (Ok(Outcome::Done), next),
-            Err(failure) => (Err(failure), Next::Continue),
-        };
-        let _left = answer.send(result);
-        next
     }
 
     async fn event(&mut self, event: Option<Event>) -> Next {
@@ -600,77 +429,6 @@ impl Driver {
             Ok(Err(failure)) => self.policy_failed(&failure),
             Err(destroy) => self.destroy(destroy).await,
         }
-    }
-
-    /// Stays until the end of the domain is written: a disk that is full has room again some time,
-    /// and until then the monitor is the only one that knows.
-    async fn insist_on_record(&mut self) {
-        let mut pause = Duration::from_millis(250);
-        while !self.domain.settle_again() {
-            pause = (pause * 2).min(Duration::from_secs(10));
-            let _time_is_up = tokio::time::timeout(pause, self.answer_late_comers()).await;
-        }
-    }
-
-    /// Tells what a full disk has kept from being told, for an hour at most.
-    async fn tell_untold(&mut self) {
-        for _ in 0..UNTOLD_TRIES {
-            if self.domain.tell_untold() {
-                return;
-            }
-            tokio::time::sleep(UNTOLD).await;
-        }
-    }
-
-    /// Answers by the table alone what is asked of a domain that is at rest. Never returns.
-    async fn answer_late_comers(&mut self) {
-        loop {
-            match next_job(&mut self.kept, &mut self.jobs).await {
-                Some(Job::Verb(verb, answer)) => {
-                    let _left = answer.send(decided(&self.snapshots.borrow(), verb));
-                }
-                Some(Job::Stop(answer)) => {
-                    let _left = answer.send(decided(&self.snapshots.borrow(), Verb::Shutdown));
-                }
-                Some(Job::Save(save, _, answer)) => {
-                    let at_rest = decided(&self.snapshots.borrow(), save.verb);
-                    let _left = answer.send(at_rest.map(|_| None));
-                }
-                Some(Job::Probe(_) | Job::Release) => {}
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Lets the last answers and the viewers' last frames leave.
-    async fn say_goodbye(&mut self, desk: &Desk) {
-        self.hub.drained(LAST_OUTPUT).await;
-        desk.hub.end(&self.last_words());
-        self.ear.end();
-        let script = self.domain.leave_stop_script();
-        let drained = async {
-            let _late = tokio::time::timeout(LAST_WORDS, desk.open.drained()).await;
-            script.await;
-        };
-        tokio::select! {
-            () = drained => {}
-            () = self.answer_late_comers() => {}
-        }
-    }
-
-    /// The answer to a command whose domain was destroyed in the middle of it: the one that it would
-    /// get if it came now.
-    fn destroyed(&self, verb: Verb) -> Failure {
-        let row = self.domain.row();
-        let kind = if row.managed { Kind::Denied } else { Kind::NoSuchDomain };
-        let text = format!("cannot {verb} domain \"{}\": it was destroyed meanwhile", row.name);
-        Failure::new(kind, text).hint(format!("kxl why {} tells what became of it", row.name))
-    }
-
-    fn last_words(&self) -> String {
-        let row = self.domain.row();
-        let reason = row.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-        format!("domain {} is {}{reason}", row.name, row.state)
     }
 }
 

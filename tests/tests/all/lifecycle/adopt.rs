@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kxl_domain::State;
+use kxl_store::Paths;
 use nix::sys::signal::Signal;
 
 use crate::support::guest::Counter;
@@ -305,4 +306,52 @@ fn a_monitor_that_hangs_keeps_nobody_from_taking_the_power_away() {
     assert!(output.stderr.contains("its monitor does not answer"), "{output}");
     host.gone("web");
     wait::eventually("the hung monitor is gone", || !monitor.alive());
+}
+
+#[test]
+fn a_domain_whose_record_nobody_can_read_is_recovered_by_none_hinders_none_and_can_be_destroyed() {
+    for verb in ["destroy", "stop"] {
+        let host = Host::new();
+        for name in ["web", "odd"] {
+            host.define(name, &guest::mock(name, ""));
+            host.ok(["start", name]);
+        }
+        let uuid = host.domain("odd").uuid();
+        let emulator = host.emulator_of(&host.domain("odd"));
+        for name in ["web", "odd"] {
+            lose_monitor(&host, name, Signal::SIGKILL);
+        }
+        let live = rusqlite::Connection::open(Paths::under(&host.root).live_db()).unwrap();
+        live.execute("UPDATE body SET config = '{\"newer\": 1}' WHERE uuid = ?1", [uuid]).unwrap();
+        let told = host.kxl(["recover"]).expect(1);
+        assert!(told.stdout.contains("web: adopted"), "{told}");
+        assert!(told.stderr.contains("config is odd") && told.stderr.contains("kxl destroy odd"));
+        assert!(host.refused(1, &["pause", "odd"]).stderr.contains("config is odd"));
+        assert!(emulator.alive());
+        host.ok([verb, "odd"]);
+        assert!(!emulator.alive());
+        let rests = host.domain("odd");
+        assert_eq!((rests.state(), rests.reason()), (Halted, Some("destroyed")));
+        host.ok(["start", "odd"]);
+        host.ok(["destroy", "odd"]);
+        host.ok(["destroy", "web"]);
+        host.quiet();
+    }
+}
+
+#[test]
+fn a_destroy_interrupts_a_second_try_to_take_a_hung_emulator_up() {
+    let host = Host::new();
+    host.define("web", &guest::mock("web", ""));
+    host.ok(["start", "web"]);
+    host.emulator_of(&host.domain("web")).signal(Signal::SIGSTOP);
+    lose_monitor(&host, "web", Signal::SIGKILL);
+    host.kxl(["recover"]).expect(6);
+    let pause = host.begin(&["pause", "web"]);
+    // Nothing tells when the request has come to the monitor, which tries for some seconds.
+    std::thread::sleep(Duration::from_millis(500));
+    host.ok(["destroy", "web"]);
+    let told = pause.end(wait::SOON);
+    assert!(told.stderr.contains("it was destroyed meanwhile"), "{told}");
+    host.quiet();
 }
