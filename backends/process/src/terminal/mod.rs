@@ -140,9 +140,7 @@ impl Driver {
             })?;
         }
         place.prepare()?;
-        for note in [ENDED, PROMPT, BUFFERS, lifeline::HOLDER] {
-            save::remove(&spec.rundir.join(note));
-        }
+        forget_earlier(&spec.rundir);
         let (master, slave) = match self.profile.console.kind {
             ConsoleKind::Stdio => inherited::pair().map_err(failed)?,
             _ => pty::open().map_err(failed)?,
@@ -391,6 +389,13 @@ impl std::ops::Deref for Received {
 
     fn deref(&self) -> &Shared {
         &self.shared
+    }
+}
+
+/// Removes what was noted of the program before.
+fn forget_earlier(rundir: &Path) {
+    for note in [ENDED, PROMPT, BUFFERS, lifeline::HOLDER] {
+        save::remove(&rundir.join(note));
     }
 }
 
