@@ -1,6 +1,6 @@
 //! Profiles: how to run one program, as data.
 //!
-//! Built in are `qemu`, `kvm`, `simh`, `any` and `charon`; an administrator adds files `NAME.toml` to the profile
+//! Built in are those of `profiles/`; an administrator adds files `NAME.toml` to the profile
 //! directory. They are read at use, after the built-in ones, which they cannot replace.
 
 mod consistent;
@@ -18,7 +18,7 @@ use kxl_backend::BackendError;
 use kxl_domain::{Capability, CapabilitySet};
 use serde::Deserialize;
 
-pub use console::{Console, ConsoleKind, Ready, ReadyKind};
+pub use console::{Console, ConsoleKind, Ready, ReadyKind, Standard};
 pub use exit::{Exit, Meaning, Rule};
 pub use mistake::Mistake;
 use mistake::Wrong;
@@ -30,12 +30,13 @@ pub use steering::{
 };
 
 /// The built-in profiles.
-const BUILT_IN: &[(&str, &str)] = &[
+const BUILT_IN: [(&str, &str); 6] = [
     ("qemu", include_str!("../profiles/qemu.toml")),
     ("kvm", include_str!("../profiles/kvm.toml")),
     ("simh", include_str!("../profiles/simh.toml")),
     ("any", include_str!("../profiles/any.toml")),
     ("charon", include_str!("../profiles/charon.toml")),
+    ("bochs", include_str!("../profiles/bochs.toml")),
 ];
 
 /// How to run one program.
@@ -118,8 +119,8 @@ impl Profile {
             std::io::ErrorKind::NotFound => BackendError::config(
                 "backend",
                 format!(
-                    "there is no backend \"{name}\": expected auto, qemu, kvm, simh, any, charon, mock \
-                     or a profile in {}",
+                    "there is no backend \"{name}\": expected auto, {}, mock or a profile in {}",
+                    BUILT_IN.map(|(name, _)| name).join(", "),
                     dir.display()
                 ),
             ),

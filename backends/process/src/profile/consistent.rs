@@ -3,7 +3,7 @@
 use super::mistake::Wrong;
 use super::{
     ConsoleKind, ControlKind, Destroy, Detach, PauseWay, Profile, QmpWay, ReadyKind, ShutdownWay,
-    signal, state,
+    Standard, signal, state,
 };
 use crate::template;
 
@@ -142,6 +142,13 @@ fn console(profile: &Profile) -> Result<(), Wrong> {
     }
     let telnet = console.kind == ConsoleKind::Telnet;
     goes_with("console.port", console.port.is_some(), telnet, "kind = \"telnet\"")?;
+    let all = console.streams == Standard::ALL;
+    if !all && (console.kind != ConsoleKind::Pty || profile.control.prompt.is_some()) {
+        return wrong("console.streams", "streams goes with kind = \"pty\" without a prompt");
+    }
+    if console.streams.is_empty() {
+        return wrong("console.streams", "a program on a terminal has one of its streams there");
+    }
     if console.publish.is_some() && matches!(console.kind, ConsoleKind::None) {
         return wrong("console.publish", "there is no console to publish");
     }

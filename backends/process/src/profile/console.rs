@@ -20,12 +20,47 @@ pub struct Console {
     /// Template of a TCP port on 127.0.0.1 at which the monitor offers the console to telnet.
     #[serde(default)]
     pub publish: Option<String>,
+    /// Those of the standard streams that are the terminal, for `pty`; the others lead nowhere.
+    #[serde(default = "all_streams")]
+    pub streams: Vec<Standard>,
 }
 
 impl Console {
-    const fn of(kind: ConsoleKind) -> Self {
-        Self { kind, pace_ms: None, path: None, port: None, publish: None }
+    fn of(kind: ConsoleKind) -> Self {
+        let streams = all_streams();
+        Self { kind, pace_ms: None, path: None, port: None, publish: None, streams }
     }
+}
+
+/// A standard stream of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standard {
+    /// What it reads.
+    Stdin,
+    /// What it prints.
+    Stdout,
+    /// What it complains.
+    Stderr,
+}
+
+impl Standard {
+    /// All of them, by their number.
+    pub const ALL: [Self; 3] = [Self::Stdin, Self::Stdout, Self::Stderr];
+
+    /// Its number among a program's descriptors.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::Stdin => 0,
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+        }
+    }
+}
+
+fn all_streams() -> Vec<Standard> {
+    Standard::ALL.to_vec()
 }
 
 impl Default for Console {

@@ -39,7 +39,7 @@ fn a_users_profile_is_read_from_its_directory() {
     std::fs::write(dir.join("qemu.toml"), "rubbish").unwrap();
     assert_eq!(Profile::load("own", &dir).unwrap().start.argv.len(), 2);
     assert_eq!(Profile::load("qemu", &dir).unwrap().control.kind, ControlKind::Qmp);
-    assert_eq!(Profile::names(&dir), ["qemu", "kvm", "simh", "any", "charon", "own"]);
+    assert_eq!(Profile::names(&dir), ["qemu", "kvm", "simh", "any", "charon", "bochs", "own"]);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -103,6 +103,12 @@ const WRONG: &[(&str, &str, &str)] = &[
         "[console]\nkind = \"socket\"\n[pause]",
         "9:1: \"socket\" goes with start.arguments",
     ),
+    (
+        "[pause]",
+        "[console]\nkind = \"stdio\"\nstreams = [\"stdout\"]\n[pause]",
+        "10:1: streams goes with kind = \"pty\"",
+    ),
+    ("[pause]", "[console]\nkind = \"pty\"\nstreams = []\n[pause]", "has one of its streams there"),
     ("[control]", "detach = \"self\"\n[control]", "a console of another kind"),
     ("[control]", "detatch = \"self\"\n[control]", "6:1: unknown key \"detatch\" in [start]"),
     ("[pause]", "[ready]\nkind = \"tcp\"\n[pause]", "9:1: \"tcp\" needs the key \"port\""),
@@ -269,15 +275,15 @@ fn every_key_of_the_format_is_in_its_manual() {
 #[test]
 fn the_manual_tells_what_each_built_in_profile_offers() {
     let manual = include_str!("../../../../man/kxl-backends.7");
-    let profiles = ["qemu", "kvm", "simh", "any", "charon"]
+    let profiles = ["qemu", "kvm", "simh", "any", "charon", "bochs"]
         .map(|name| Profile::load(name, Path::new("/nonexistent")).unwrap().capabilities());
     for capability in Capability::ALL {
         let said: Vec<bool> = manual
             .lines()
             .find_map(|line| line.strip_prefix(&format!(".It {capability} Ta ")))
             .map_or_else(
-                || vec![false; 5],
-                |row| row.split(" Ta ").take(5).map(|cell| cell == "yes").collect(),
+                || vec![false; 6],
+                |row| row.split(" Ta ").take(6).map(|cell| cell == "yes").collect(),
             );
         assert_eq!(said, profiles.map(|set| set.has(*capability)), "{capability}");
     }

@@ -51,7 +51,7 @@ pub(super) fn command(
     if let Some(mark) = &own.mark {
         command.env(detached::entry(mark)).map_err(failed)?;
     }
-    let standard = streams::open(spec, slave)?;
+    let standard = streams::open(spec, &profile.console, slave)?;
     for (fd, number) in standard.fds {
         command.fd(fd, number);
     }

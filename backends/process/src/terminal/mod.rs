@@ -345,7 +345,7 @@ impl Backend for Driver {
         let honours = if simulator { Honours::Simulator } else { Honours::PlainProgram };
         let by_signal = self.profile.shutdown.kind == ShutdownWay::Signal;
         rules::refuse(&spec.config, &self.profile.name, honours, by_signal)?;
-        streams::check(&spec.config)?;
+        streams::check(&spec.config, &self.profile.console)?;
         let user = Attributes::of(&spec.config)?.user;
         own::check_user(&self.profile, user.as_ref())?;
         restore::fits(&self.profile, spec, &plan.program)

@@ -29,6 +29,7 @@ use super::output::OutputFile;
 use super::regular;
 use super::rights::Rights;
 use super::said::Said;
+use crate::profile::{Console, Standard};
 
 /// Key, descriptor, and the number of the reading end among the program's own descriptors.
 const OUTPUTS: [(&str, RawFd, RawFd); 2] = [("stdout", 1, 101), ("stderr", 2, 102)];
@@ -66,7 +67,7 @@ pub(super) struct Streams {
 }
 
 /// The standard descriptors of a program to be made.
-pub(super) struct Standard {
+pub(super) struct Opened {
     /// Descriptors and their numbers in the program.
     pub(super) fds: Vec<(OwnedFd, RawFd)>,
     /// The standard descriptor that is the terminal, if one is.
@@ -79,8 +80,12 @@ pub(super) struct Standard {
 ///
 /// # Errors
 /// [`BackendError::Config`] naming the key.
-pub(super) fn check(config: &DomainConfig) -> Result<()> {
+pub(super) fn check(config: &DomainConfig, console: &Console) -> Result<()> {
     let rules = &config.process;
+    if !console.streams.contains(&Standard::Stdin) && terminal(config, console).is_none() {
+        let why = "its profile has the program get its terminal by this stream: leave it out";
+        return Err(BackendError::config(key_of(console), why));
+    }
     if let Some(Input::File(path)) = &rules.stdin {
         input(path, &Rights::of(config)?)?;
     }
@@ -108,6 +113,15 @@ pub(super) fn check(config: &DomainConfig) -> Result<()> {
     Ok(())
 }
 
+/// The key of the last stream by which a program has its terminal.
+fn key_of(console: &Console) -> &'static str {
+    match console.streams.last() {
+        Some(Standard::Stdin) => "stdin",
+        Some(Standard::Stdout) => "stdout",
+        Some(Standard::Stderr) | None => "stderr",
+    }
+}
+
 /// Opens the file of an input, as the user that is to read it.
 fn input(path: &Path, rights: &Rights) -> Result<File> {
     if !path.is_absolute() {
@@ -124,23 +138,27 @@ fn input(path: &Path, rights: &Rights) -> Result<File> {
 ///
 /// # Errors
 /// [`BackendError::Config`] for a file that cannot be used.
-pub(super) fn open(spec: &LaunchSpec, slave: &OwnedFd) -> Result<Standard> {
+pub(super) fn open(spec: &LaunchSpec, console: &Console, slave: &OwnedFd) -> Result<Opened> {
     let rules = &spec.config.process;
     let failed = |error: io::Error| BackendError::io("cannot set up the standard streams", error);
     let rights = || Rights::of(&spec.config);
-    // Where nothing can be typed it controls nothing, and its end is no SIGHUP.
-    let terminal = rules.stdin.is_none().then_some(0);
+    // What the profile does not put there leads nowhere.
+    let slave = |number: RawFd| match console.streams.iter().any(|one| one.number() == number) {
+        true => slave.try_clone(),
+        false => null(),
+    };
+    let terminal = terminal(&spec.config, console);
     let streams = Streams::of(&spec.config).map_err(failed)?;
-    let mut made = Standard { fds: Vec::new(), terminal, streams };
+    let mut made = Opened { fds: Vec::new(), terminal, streams };
     let stdin = match &rules.stdin {
-        None => slave.try_clone().map_err(failed)?,
+        None => slave(0).map_err(failed)?,
         Some(Input::Nothing) => null().map_err(failed)?,
         Some(Input::File(path)) => input(path, &rights()?)?.into(),
     };
     made.fds.push((stdin, 0));
     for ((key, number, ours), output) in OUTPUTS.into_iter().zip([&rules.stdout, &rules.stderr]) {
         let fd = match &output.to {
-            None => slave.try_clone().map_err(failed)?,
+            None => slave(number).map_err(failed)?,
             Some(OutputTo::Nothing) => null().map_err(failed)?,
             Some(OutputTo::Stdout) => {
                 made.fds.last().map_or_else(null, |(fd, _)| fd.try_clone()).map_err(failed)?
@@ -159,6 +177,22 @@ pub(super) fn open(spec: &LaunchSpec, slave: &OwnedFd) -> Result<Standard> {
         made.fds.push((fd, number));
     }
     Ok(made)
+}
+
+/// The standard descriptor by which a program of this configuration has its terminal.
+fn terminal(config: &DomainConfig, console: &Console) -> Option<RawFd> {
+    let rules = &config.process;
+    let own = |stream: Standard| match stream {
+        Standard::Stdin => rules.stdin.is_none(),
+        Standard::Stdout => rules.stdout.to.is_none(),
+        Standard::Stderr => rules.stderr.to.is_none(),
+    };
+    let mut there = console.streams.iter().copied();
+    if console.streams.contains(&Standard::Stdin) {
+        // Where nothing can be typed it controls nothing, and its end is no SIGHUP.
+        return own(Standard::Stdin).then_some(0);
+    }
+    there.find(|stream| own(*stream)).map(Standard::number)
 }
 
 fn null() -> io::Result<OwnedFd> {

@@ -2,7 +2,9 @@
 
 use kxl_backend::Event;
 use kxl_domain::DomainConfig;
+use kxl_domain::config::model::OutputTo;
 
+use super::kinds_tests::Program;
 use super::tests::{driver, launched};
 use super::*;
 use crate::testing::{Record, Scratch, monitor, next};
@@ -418,5 +420,28 @@ fn without_a_guest_that_is_listened_to_there_is_no_way_for_it() {
         let spec = shell(&scratch, "guest_events='console'\n", "true");
         let (mut live, ..) = launched(&spec, "any").await;
         assert!(live.guest_channel().is_none(), "the console is listened to");
+    });
+}
+
+#[test]
+fn a_program_whose_streams_lead_nowhere_has_its_terminal_all_the_same() {
+    let script = "test -t 0 || test -t 1 || echo nowhere > /dev/tty\n\
+                  read word < /dev/tty; echo got $word >&2; sleep 1000";
+    let keys = "[control]\nkind = \"signal\"\n[console]\nkind = \"pty\"\nstreams = [\"stderr\"]\n";
+    let program = Program::new("/bin/sh", script, "", keys);
+    monitor(async {
+        let mut running = program.launched().await;
+        let mut console = running.console();
+        console.until("nowhere").await;
+        let mut running = program.adopted(running).await;
+        let mut console = running.console();
+        console.send("one\n").await;
+        console.until("got one").await;
+        running.live.destroy().await.unwrap();
+        // What the domain puts elsewhere is not left to have it by.
+        let mut spec = program.scratch.spec();
+        spec.config.process.stderr.to = Some(OutputTo::Nothing);
+        let error = program.driver().check(&spec).unwrap_err().to_string();
+        assert!(error.starts_with("stderr: "), "{error}");
     });
 }

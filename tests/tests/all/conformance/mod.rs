@@ -6,6 +6,7 @@ mod states;
 
 use crate::support::Host;
 use crate::support::guest::{self, Counter};
+use crate::support::pc::Pc;
 use crate::support::skip;
 use crate::support::tiny::Tiny;
 
@@ -122,6 +123,21 @@ fn a_vax_on_simh_conforms() {
         echo: ("q", "q"),
         offers: SIMH,
         other: ("\"vax780\"", "\"pdp11\""),
+    });
+}
+
+#[test]
+fn a_pc_on_bochs_conforms() {
+    let pc = Pc::new();
+    let config = pc.as_ref().map(|pc| pc.config("it")).map_err(String::clone);
+    suite("bochs", config, |config| Subject {
+        config,
+        // Eight hexadecimal digits as well.
+        counter: Some(Counter::Vax),
+        greeting: Some("READY"),
+        echo: ("z", "z"),
+        offers: &["pause", "console"],
+        other: ("", ""),
     });
 }
 

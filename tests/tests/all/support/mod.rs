@@ -5,6 +5,7 @@ pub(crate) mod event;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod images;
+pub(crate) mod pc;
 pub(crate) mod process;
 pub(crate) mod rest;
 pub(crate) mod run;
