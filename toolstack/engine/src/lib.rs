@@ -36,6 +36,7 @@ mod saving;
 mod saying;
 pub mod script;
 mod service;
+mod settling;
 mod spec;
 mod stamp;
 pub mod steps;

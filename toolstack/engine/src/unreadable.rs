@@ -7,6 +7,7 @@ use kxl_domain::{Failure, Kind, Reason, State, Wanted};
 use kxl_store::{DomainLock, ListRow, Settle, StoreError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::cgroup;
 use crate::host::{Host, stored};
 use crate::recorder::identity_of;
 use crate::stopping::{KILL_DEADLINE, send_kill};
@@ -41,6 +42,7 @@ impl Host {
             image: None,
             supervision: Record { stopped_by_person: true, ..Record::fresh(&now.supervision) },
         };
+        cgroup::remove(now.uuid);
         self.store.settle(now.uuid, &settle).map_err(|e| stored(&attempt, &e))?;
         self.note(now.uuid, &now.name, "destroyed", &format!("without a monitor: {unread}"));
         if !now.managed

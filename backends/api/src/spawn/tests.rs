@@ -1,5 +1,10 @@
-use super::*;
+use std::ffi::CString;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::command::gives_rights;
+use super::*;
 
 fn out(script: &str) -> (Command, std::fs::File) {
     let (read, write) = pipe().unwrap();
