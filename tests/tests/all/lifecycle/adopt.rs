@@ -7,6 +7,7 @@ use kxl_store::Paths;
 use nix::sys::signal::Signal;
 
 use crate::support::guest::Counter;
+use crate::support::process::Proc;
 use crate::support::skip::skipped;
 use crate::support::{Console, Domain, Host, guest, wait};
 
@@ -353,5 +354,49 @@ fn a_destroy_interrupts_a_second_try_to_take_a_hung_emulator_up() {
     host.ok(["destroy", "web"]);
     let told = pause.end(wait::SOON);
     assert!(told.stderr.contains("it was destroyed meanwhile"), "{told}");
+    host.quiet();
+}
+
+/// A host whose monitors cannot take a domain off the live ones, as those of an older version that
+/// does not know what the record has become; once a command has written there that it ends they can.
+fn outdated(until: &str) -> (Host, Proc) {
+    let host = Host::new();
+    host.define("web", &guest::mock("web", ""));
+    host.ok(["start", "web"]);
+    let live = rusqlite::Connection::open(Paths::under(&host.root).live_db()).unwrap();
+    let refuse = format!(
+        "CREATE TRIGGER newer BEFORE DELETE ON live WHEN NOT ({until}) \
+         BEGIN SELECT RAISE(ABORT, 'of a newer version'); END"
+    );
+    live.execute(&refuse, []).unwrap();
+    let monitor = host.monitor_of(&host.domain("web"));
+    (host, monitor)
+}
+
+#[test]
+fn the_end_that_a_monitor_of_an_older_version_cannot_record_is_recorded_by_the_command() {
+    let (host, monitor) = outdated("OLD.state = 'shutdown'");
+    let told = host.kxl(["destroy", "web"]).expect(0);
+    assert!(told.stderr.contains("its monitor cannot write the record"), "{told}");
+    wait::eventually("the old monitor ends", || !monitor.alive());
+    let rests = host.rests("web", Halted);
+    assert_eq!(rests.reason(), Some("destroyed"));
+    host.quiet();
+}
+
+#[test]
+fn an_end_that_a_monitor_of_an_older_version_could_not_record_is_found_by_recover() {
+    let (host, monitor) = outdated("EXISTS (SELECT 1 FROM meta WHERE key = 'newer')");
+    host.emulator_of(&host.domain("web")).kill();
+    // Its monitor knows of the end; the record does not.
+    wait::eventually("the end is seen", || host.emulators().is_empty());
+    assert!(monitor.alive());
+    let recover = host.begin(&["recover"]);
+    wait::eventually("the old monitor ends", || !monitor.alive());
+    let live = rusqlite::Connection::open(Paths::under(&host.root).live_db()).unwrap();
+    live.execute("INSERT INTO meta VALUES ('newer', '')", []).unwrap();
+    recover.end(wait::SOON).expect(0);
+    let rests = host.rests("web", Halted);
+    assert_eq!(rests.reason(), Some("crash"));
     host.quiet();
 }
