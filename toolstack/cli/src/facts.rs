@@ -38,6 +38,8 @@ pub(crate) struct HostFacts {
     pub(crate) merged_mib: u64,
     /// Seconds since boot.
     pub(crate) uptime_seconds: u64,
+    /// When that was, in seconds since the epoch.
+    pub(crate) booted: i64,
     /// Seconds of CPU time used by everything, all processors together.
     pub(crate) busy_seconds: f64,
 }
@@ -61,8 +63,16 @@ pub(crate) fn gather() -> HostFacts {
     facts.available_mib = kib(&meminfo, "MemAvailable") / 1024;
     facts.merged_mib = number("/sys/kernel/mm/ksm/pages_sharing") * 4096 / (1024 * 1024);
     facts.uptime_seconds = uptime();
-    facts.busy_seconds = busy(&fs::read_to_string("/proc/stat").unwrap_or_default());
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    facts.busy_seconds = busy(&stat);
+    facts.booted = booted(&stat);
     facts
+}
+
+/// The boot as `/proc/stat` has it, which is the same at every look.
+fn booted(stat: &str) -> i64 {
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
+    line.and_then(|seconds| seconds.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Processors on line.

@@ -16,13 +16,12 @@ pub(super) fn screen(
     responses: &[Option<Response>],
 ) -> Value {
     let now = i64::try_from(crate::facts::now_ms()).unwrap_or(i64::MAX);
-    let up = i64::try_from(server.uptime_seconds).unwrap_or(0);
     let domains: Vec<_> =
         entries.iter().zip(responses).map(|(one, response)| entry(one, response, now)).collect();
     json!({
         "server": {
             "host": server.host,
-            "booted": when::moment(now - up * 1000),
+            "booted": when::moment(server.booted.saturating_mul(1000)),
             "uptime_seconds": server.uptime_seconds,
             "cpus": server.cpus,
             "memory_mib": server.memory_mib,

@@ -40,8 +40,7 @@ pub(crate) fn list(args: &VmList) -> Exit {
         out::print_json(&json::screen(&server, &entries, &responses))?;
         return Ok(status);
     }
-    let now = facts::now_ms();
-    out::print(&screen::server(&server, now))?;
+    out::print(&screen::server(&server))?;
     if args.long || !named.is_empty() {
         long(&entries)?;
     } else {

@@ -69,7 +69,7 @@ fn show() -> Result<Vec<Entry>, Failure> {
     let all = commands::all_rows(&mut host)?;
     let entries = roster::gather(&mut host, all, |_| true);
     let mut text = String::from("\n");
-    text.push_str(&screen::server(&facts::gather(), facts::now_ms()));
+    text.push_str(&screen::server(&facts::gather()));
     text.push('\n');
     text.push_str(&screen::table(&entries, screen::now_ms()));
     text.push('\n');

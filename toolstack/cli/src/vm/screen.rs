@@ -8,9 +8,8 @@ use crate::text::add;
 use crate::view::{tame, when};
 
 /// What the server is, in lines.
-pub(super) fn server(facts: &HostFacts, now_ms: u64) -> String {
-    let booted = now_ms.saturating_sub(facts.uptime_seconds.saturating_mul(1000));
-    let booted = when::moment(i64::try_from(booted).unwrap_or(i64::MAX));
+pub(super) fn server(facts: &HostFacts) -> String {
+    let booted = when::moment(facts.booted.saturating_mul(1000));
     let mut out = String::new();
     add(&mut out, format_args!("Server       {}\n", facts.host));
     let up = when::span(facts.uptime_seconds);
@@ -122,9 +121,11 @@ mod tests {
             memory_mib: 32_000,
             available_mib: 12_000,
             uptime_seconds: 90_000,
+            booted: 1_785_000_000,
             ..HostFacts::default()
         };
-        let text = server(&facts, 1_785_000_000_000);
+        let text = server(&facts);
+        assert!(text.contains(&when::moment(1_785_000_000_000)), "{text}");
         assert!(text.contains("(up 1 d 1 h)") && text.contains("CPUs         8\n"), "{text}");
         assert!(text.ends_with("12000 MiB free of 32000 MiB\n"), "{text}");
     }
