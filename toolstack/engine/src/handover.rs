@@ -19,6 +19,8 @@ use kxl_store::DomainLock;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::scope;
+
 /// Number of the inherited lock in the monitor.
 pub const LOCK_FD: i32 = 3;
 
@@ -122,8 +124,9 @@ pub(crate) fn start_monitor(
             }
         }
         // Recorded by its own hand: the row names the emulator, the lock stands for the monitor.
-        let process = spawn(command)?.open()?;
-        Ok((ready, process))
+        let gated = spawn(command)?;
+        scope::place(gated.identity().pid, name);
+        Ok((ready, gated.open()?))
     };
     let (ready, process) = build().map_err(|error| failed(&error))?;
     Ok(Rising { ready, process, name: name.clone() })

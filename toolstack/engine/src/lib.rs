@@ -34,6 +34,7 @@ mod restoring;
 mod returning;
 mod saving;
 mod saying;
+mod scope;
 pub mod script;
 mod service;
 mod settling;
