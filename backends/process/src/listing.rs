@@ -142,17 +142,20 @@ mod tests {
         std::fs::write(scratch.0.join("bad.toml"), "schema = 1\ncolour = 3\n").unwrap();
         let list = profiles(&scratch.0, &scratch.0);
         let names: Vec<_> = list.iter().map(|entry| entry.name.as_str()).collect();
-        assert_eq!(names, ["qemu", "kvm", "simh", "any", "charon", "bochs", "bad", "own"]);
+        assert_eq!(
+            names,
+            ["qemu", "kvm", "simh", "any", "charon", "stratovirt", "bochs", "bad", "own"]
+        );
         for entry in &list[..3] {
             assert!(!entry.programs.is_empty() || !entry.missing.is_empty(), "{entry:?}");
         }
         assert_eq!(list[3].missing, [""; 0]);
         assert!(
-            list[6].missing[0].contains("bad.toml:2:1: unknown key \"colour\""),
+            list[7].missing[0].contains("bad.toml:2:1: unknown key \"colour\""),
             "{:?}",
-            list[6]
+            list[7]
         );
-        assert_eq!(list[7].missing, ["own is missing: install the package own-tools"]);
+        assert_eq!(list[8].missing, ["own is missing: install the package own-tools"]);
         assert_eq!(list[2].capabilities, ["pause", "save-state", "console"]);
     }
 }

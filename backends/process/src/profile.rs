@@ -30,12 +30,13 @@ pub use steering::{
 };
 
 /// The built-in profiles.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("qemu", include_str!("../profiles/qemu.toml")),
     ("kvm", include_str!("../profiles/kvm.toml")),
     ("simh", include_str!("../profiles/simh.toml")),
     ("any", include_str!("../profiles/any.toml")),
     ("charon", include_str!("../profiles/charon.toml")),
+    ("stratovirt", include_str!("../profiles/stratovirt.toml")),
     ("bochs", include_str!("../profiles/bochs.toml")),
 ];
 

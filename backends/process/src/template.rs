@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use kxl_backend::{BackendError, LaunchSpec};
@@ -13,8 +14,12 @@ use kxl_backend::{BackendError, LaunchSpec};
 /// What a template became, and the name of the value it begins with, if it does.
 type Expanded<'t> = (Vec<u8>, Option<&'t str>);
 
+/// Number of the runtime directory among the descriptors of a program whose profile says
+/// `{sockets}`: the path of a socket must be short, however deep that directory lies.
+pub(crate) const SOCKETS_FD: RawFd = 104;
+
 /// The values of one domain, by name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Values {
     profile: String,
     values: BTreeMap<&'static str, Option<OsString>>,
@@ -33,6 +38,7 @@ impl Values {
             ("uuid", text(&spec.uuid.to_string())),
             ("domid", text(&spec.domid.to_string())),
             ("rundir", Some(spec.rundir.clone().into_os_string())),
+            ("sockets", text(&format!("/proc/self/fd/{SOCKETS_FD}"))),
             ("arch", text(arch)),
             ("machine", config.machine.as_deref().and_then(text)),
             ("memory_mib", text(&config.memory_mib.to_string())),
@@ -143,6 +149,7 @@ pub(crate) const NAMES: &[&str] = &[
     "uuid",
     "domid",
     "rundir",
+    "sockets",
     "arch",
     "machine",
     "memory_mib",

@@ -66,13 +66,18 @@ fn templates(profile: &Profile) -> Result<(), Wrong> {
         ("ready.port", profile.ready.port.as_ref()),
         ("save.file", profile.save.file.as_ref()),
         ("restore.file", profile.restore.file.as_ref()),
+        ("save.uri", profile.save.uri.as_ref()),
     ] {
         template.map_or(Ok(()), |template| look(path.to_owned(), template))?;
     }
     for (name, template) in &start.env {
         look(format!("start.env.{name}"), template)?;
     }
-    for (path, list) in [("start.argv", &start.argv), ("shutdown.argv", &profile.shutdown.argv)] {
+    for (path, list) in [
+        ("start.argv", &start.argv),
+        ("shutdown.argv", &profile.shutdown.argv),
+        ("restore.argv", &profile.restore.argv),
+    ] {
         for (index, template) in list.iter().enumerate() {
             look(format!("{path}.{index}"), template)?;
         }

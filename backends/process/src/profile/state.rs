@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::mistake::Wrong;
-use super::{Profile, StartFile, signal};
+use super::{ControlKind, PauseWay, Profile, StartFile, signal};
 
 /// How the running state is saved.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -22,6 +22,10 @@ pub struct Save {
     /// What a file that was written to its end ends with.
     #[serde(default)]
     pub end: String,
+    /// Template of where the emulator is told to write by QMP, for `qmp` without `start.arguments`;
+    /// `{file}` is the file, which may become a directory.
+    #[serde(default)]
+    pub uri: Option<String>,
     /// How many times larger the variables of the program itself get in the file.
     #[serde(default = "one")]
     pub growth: u64,
@@ -63,6 +67,10 @@ pub struct Restore {
     /// with the length of its shortest abbreviation: those that end the program or change a disk.
     #[serde(default)]
     pub leave_out: BTreeMap<String, usize>,
+    /// Templates of arguments that are added to those of `start`, for `qmp` without
+    /// `start.arguments`; `{file}` is the file.
+    #[serde(default)]
+    pub argv: Vec<String>,
     /// How long each step may take, in milliseconds.
     #[serde(default = "a_minute")]
     pub timeout_ms: u64,
@@ -131,15 +139,15 @@ pub(super) fn consistent(profile: &Profile) -> Result<(), Wrong> {
             "what saves a state brings it back: the kind is that of save",
         );
     }
-    let qmp = profile.start.arguments.is_some();
-    if save.kind == StateWay::Qmp && !qmp {
-        return wrong(
-            "save.kind",
-            "\"qmp\" needs start.arguments: memory is read past an emulator",
-        );
+    let built = profile.start.arguments.is_some();
+    let own = save.kind == StateWay::Qmp && !built;
+    if own {
+        by_channel(profile)?;
+    } else if save.uri.is_some() || !restore.argv.is_empty() {
+        return wrong("save.kind", "uri and restore.argv go with \"qmp\" of your own");
     }
     if !matches!(profile.save_live.kind, StateWay::None | StateWay::Qmp)
-        || profile.save_live.kind == StateWay::Qmp && save.kind != StateWay::Qmp
+        || profile.save_live.kind == StateWay::Qmp && (own || save.kind != StateWay::Qmp)
     {
         return wrong("save_live.kind", "it takes \"none\", or \"qmp\" where save.kind does");
     }
@@ -157,14 +165,37 @@ pub(super) fn consistent(profile: &Profile) -> Result<(), Wrong> {
         let why = "\"script\" needs [identify]: a state fits one kind of machine only";
         return wrong("save.kind", why);
     }
-    if !scripted && (save.file.is_some() || restore.file.is_some()) {
-        return wrong("save.file", "file goes with kind = \"script\"");
+    if !scripted && !own && (save.file.is_some() || restore.file.is_some()) {
+        return wrong("save.file", "file goes with kind = \"script\", or \"qmp\" of your own");
     }
     if save.signal.as_deref().is_some_and(|name| signal(name).is_none()) {
         return wrong("save.signal", "no such signal; say INT, USR1, ...");
     }
     if save.buffered.is_some() == save.flush.is_empty() {
         return wrong("save", "buffered and flush go together");
+    }
+    Ok(())
+}
+
+/// What an emulator needs that writes and reads its state when it is told so by QMP.
+fn by_channel(profile: &Profile) -> Result<(), Wrong> {
+    let wrong = |path: &str, why: &str| Err(Wrong::at(path, why));
+    let (save, restore) = (&profile.save, &profile.restore);
+    if profile.control.kind != ControlKind::Qmp || profile.pause.kind != PauseWay::Qmp {
+        let why =
+            "\"qmp\" needs control.kind and pause.kind = \"qmp\": the guest stands still then";
+        return wrong("save.kind", why);
+    }
+    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains("{file}"));
+    if save.file.is_none() || !named(&save.uri) {
+        return wrong("save.kind", "\"qmp\" needs file, and uri with {file} in it");
+    }
+    if restore.file.is_none() || !restore.argv.iter().any(|text| text.contains("{file}")) {
+        return wrong("restore.kind", "\"qmp\" needs file, and argv with {file} in it");
+    }
+    if profile.identify.is_none() {
+        let why = "\"qmp\" needs [identify]: a state fits one kind of emulator only";
+        return wrong("save.kind", why);
     }
     Ok(())
 }

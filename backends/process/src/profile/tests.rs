@@ -39,7 +39,10 @@ fn a_users_profile_is_read_from_its_directory() {
     std::fs::write(dir.join("qemu.toml"), "rubbish").unwrap();
     assert_eq!(Profile::load("own", &dir).unwrap().start.argv.len(), 2);
     assert_eq!(Profile::load("qemu", &dir).unwrap().control.kind, ControlKind::Qmp);
-    assert_eq!(Profile::names(&dir), ["qemu", "kvm", "simh", "any", "charon", "bochs", "own"]);
+    assert_eq!(
+        Profile::names(&dir),
+        ["qemu", "kvm", "simh", "any", "charon", "stratovirt", "bochs", "own"]
+    );
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -275,15 +278,15 @@ fn every_key_of_the_format_is_in_its_manual() {
 #[test]
 fn the_manual_tells_what_each_built_in_profile_offers() {
     let manual = include_str!("../../../../man/kxl-backends.7");
-    let profiles = ["qemu", "kvm", "simh", "any", "charon", "bochs"]
+    let profiles = ["qemu", "kvm", "simh", "any", "charon", "stratovirt", "bochs"]
         .map(|name| Profile::load(name, Path::new("/nonexistent")).unwrap().capabilities());
     for capability in Capability::ALL {
         let said: Vec<bool> = manual
             .lines()
             .find_map(|line| line.strip_prefix(&format!(".It {capability} Ta ")))
             .map_or_else(
-                || vec![false; 6],
-                |row| row.split(" Ta ").take(6).map(|cell| cell == "yes").collect(),
+                || vec![false; 7],
+                |row| row.split(" Ta ").take(7).map(|cell| cell == "yes").collect(),
             );
         assert_eq!(said, profiles.map(|set| set.has(*capability)), "{capability}");
     }

@@ -35,6 +35,8 @@ pub(crate) struct Channel {
     path: PathBuf,
     meanings: BTreeMap<String, Meaning>,
     client: RefCell<Option<Rc<Client>>>,
+    /// We stop the guest and let it go ourselves, and nobody is to be told.
+    pub(super) quiet: Rc<Cell<bool>>,
     /// How the guest ended, by its last event.
     ended: Rc<Cell<Option<GuestEvent>>>,
     events: mpsc::UnboundedSender<Event>,
@@ -47,7 +49,8 @@ impl Channel {
         meanings: BTreeMap<String, Meaning>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        Self { path, meanings, client: RefCell::default(), ended: Rc::default(), events }
+        let (client, quiet, ended) = (RefCell::default(), Rc::default(), Rc::default());
+        Self { path, meanings, client, quiet, ended, events }
     }
 
     /// How the guest ended, as far as the emulator has told.
@@ -83,6 +86,7 @@ impl Channel {
         *self.client.borrow_mut() = Some(Rc::new(client));
         let listener = Listener {
             meanings: self.meanings.clone(),
+            quiet: Rc::clone(&self.quiet),
             ended: Rc::clone(&self.ended),
             events: self.events.clone(),
             process: Rc::clone(process),
@@ -101,16 +105,25 @@ impl Channel {
     /// # Errors
     /// As the emulator answers.
     pub(super) async fn execute(&self, command: &str, deadline: Duration) -> Result<()> {
-        self.ask(command, deadline).await.map(drop)
+        self.ask(command, None, deadline).await.map(drop)
     }
 
-    async fn ask(&self, command: &str, deadline: Duration) -> Result<serde_json::Value> {
+    /// The same with arguments; gives what it answers.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub(super) async fn ask(
+        &self,
+        command: &str,
+        arguments: Option<serde_json::Value>,
+        deadline: Duration,
+    ) -> Result<serde_json::Value> {
         let client = self.client.borrow().clone();
         let Some(client) = client else {
             let why = "the control channel is not connected".to_owned();
             return Err(BackendError::Control { command: command.to_owned(), why });
         };
-        client.execute(command.to_owned(), None, deadline).await.map_err(translated)
+        client.execute(command.to_owned(), arguments, deadline).await.map_err(translated)
     }
 
     /// The same within the time that a command may take.
@@ -126,7 +139,15 @@ impl Channel {
     /// # Errors
     /// [`BackendError::TimedOut`].
     pub(super) async fn state(&self) -> Result<State> {
-        let answer = self.ask("query-status", QUERY).await?;
+        self.state_within(QUERY).await
+    }
+
+    /// The same within a time.
+    ///
+    /// # Errors
+    /// [`BackendError::TimedOut`].
+    pub(super) async fn state_within(&self, deadline: Duration) -> Result<State> {
+        let answer = self.ask("query-status", None, deadline).await?;
         let status = answer.get("status").and_then(serde_json::Value::as_str).unwrap_or_default();
         let running = answer.get("running").and_then(serde_json::Value::as_bool);
         Ok(match (self.ended.get(), status, running) {
@@ -146,6 +167,7 @@ fn dial(path: &Path) -> std::io::Result<UnixStream> {
 /// What turns the emulator's events into ours.
 struct Listener {
     meanings: BTreeMap<String, Meaning>,
+    quiet: Rc<Cell<bool>>,
     ended: Rc<Cell<Option<GuestEvent>>>,
     events: mpsc::UnboundedSender<Event>,
     process: Rc<Process>,
@@ -161,6 +183,7 @@ impl Listener {
                 .or_else(|| self.meanings.get(&event.name));
             match (meaning.copied().and_then(Meaning::event), event.name.as_str()) {
                 (Some(how), _) => self.end(how),
+                (None, "STOP" | "RESUME") if self.quiet.get() => {}
                 (None, "STOP") => self.tell(Event::Stopped),
                 (None, "RESUME") => self.tell(Event::Resumed),
                 (None, "RESET") => self.tell(Event::Reset),

@@ -1,5 +1,6 @@
 //! The command of a program on a terminal.
 
+use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 
 use kxl_backend::spawn::{self, Attributes};
@@ -10,6 +11,7 @@ use super::own::Own;
 use super::streams::{self, Streams};
 use super::{MASTER_FD, Plan, detached, pty};
 use crate::profile::{ConsoleKind, Profile};
+use crate::template::SOCKETS_FD;
 
 /// Puts the command together and opens what the program inherits.
 ///
@@ -54,6 +56,10 @@ pub(super) fn command(
     let standard = streams::open(spec, &profile.console, slave)?;
     for (fd, number) in standard.fds {
         command.fd(fd, number);
+    }
+    if profile.templates().any(|template| template.contains("{sockets}")) {
+        let directory = File::open(&spec.rundir).map_err(failed)?;
+        command.fd(directory.into(), SOCKETS_FD);
     }
     let copy = master.try_clone().map_err(failed)?;
     command.fd(copy, MASTER_FD);

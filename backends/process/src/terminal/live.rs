@@ -1,6 +1,7 @@
 //! One living emulator on a terminal.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -43,6 +44,12 @@ pub(crate) struct Terminal {
     /// Kind of emulator, by its program's name.
     pub(crate) emulator: String,
     pub(crate) rundir: PathBuf,
+    /// The program itself.
+    pub(crate) program: PathBuf,
+    /// Where it is remembered what programs are.
+    pub(crate) cachedir: PathBuf,
+    /// What a state of it depends on.
+    pub(crate) shape: BTreeMap<String, String>,
     /// What it says it is, once it was asked.
     pub(crate) nature: Option<Nature>,
     /// How the machine stood before we brought it to its prompt.

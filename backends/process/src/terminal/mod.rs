@@ -7,6 +7,7 @@
 mod adopt;
 mod before;
 mod buffers;
+mod bundle;
 mod channel;
 mod command;
 mod detached;
@@ -36,6 +37,7 @@ mod rights;
 mod room;
 mod said;
 mod save;
+mod snapshot;
 mod streams;
 mod tail;
 mod talk;
@@ -51,7 +53,6 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kxl_backend::process::Identity;
@@ -67,7 +68,7 @@ use tokio::sync::{mpsc, watch};
 use crate::charon::offload;
 use crate::kill::Doomed;
 use crate::ports;
-use crate::profile::{ConsoleKind, ControlKind, Detach, Profile, ReadyKind, ShutdownWay};
+use crate::profile::{ConsoleKind, ControlKind, Detach, Profile, ReadyKind, ShutdownWay, StateWay};
 use crate::template::Values;
 
 use buffers::Buffers;
@@ -134,13 +135,9 @@ impl Driver {
             Some(port) => Some(published(port).await?),
             None => None,
         };
-        for (path, text) in &plan.files {
-            write(path, text).map_err(|error| {
-                BackendError::io(format!("cannot write {}", path.display()), error)
-            })?;
-        }
+        plan.prepare()?;
         place.prepare()?;
-        forget_earlier(&spec.rundir);
+        self.forget_earlier(spec, &own)?;
         let (master, slave) = match self.profile.console.kind {
             ConsoleKind::Stdio => inherited::pair().map_err(failed)?,
             _ => pty::open().map_err(failed)?,
@@ -165,7 +162,8 @@ impl Driver {
         own.note(&mut attachments, gated.identity());
         record(recorder, gated.identity(), &attachments, &program)?;
         let image = spec.image.as_ref();
-        let stopped = spec.paused && image.is_none();
+        let by_itself = snapshot::begins_with_a_state(&self.profile, spec);
+        let stopped = by_itself || spec.paused && image.is_none();
         let process = if stopped { gated.open_stopped() } else { gated.open() };
         let mut process = Doomed::new(process.map_err(failed)?);
         if let Some(reaper) = reaper {
@@ -176,16 +174,14 @@ impl Driver {
         }
         let shared = self.shared(spec, master, streams, Phase::Starting, &own)?;
         shared.tell_warnings(before.warnings);
-        if image.is_some() {
+        if image.is_some() && !by_itself {
             shared.hold.take(Note::Empty);
         }
         let (keep, path) = (process.keep(), &plan.program);
         let mut terminal = self.assemble(spec, keep, shared, wires, place, path);
         let mut guard = Guard(Some(Rc::clone(&terminal.process)));
-        match image {
-            Some(image) => terminal.load(Arc::clone(&image.device), &program).await?,
-            None if stopped => {}
-            None => terminal.ready(&program, ready_at).await?,
+        if image.is_some() || !stopped {
+            terminal.begin(image, &program, ready_at).await?;
         }
         guard.disarm();
         group.keep();
@@ -194,6 +190,20 @@ impl Driver {
         }
         terminal.listener = listener;
         Ok(Box::new(terminal))
+    }
+
+    /// Removes what the program before has left: notes of it, and the socket of its channel.
+    fn forget_earlier(&self, spec: &LaunchSpec, own: &Own) -> Result<()> {
+        for note in [ENDED, PROMPT, BUFFERS, lifeline::HOLDER] {
+            save::remove(&spec.rundir.join(note));
+        }
+        let values = own.values(&self.profile, spec);
+        let socket = self.profile.control.socket.as_deref();
+        if let Some(path) = socket.map(|template| values.argument(template)).transpose()?.flatten()
+        {
+            save::remove(Path::new(&path));
+        }
+        Ok(())
     }
 
     /// How long a start may take.
@@ -214,11 +224,13 @@ impl Driver {
         own.tell(&events);
         let values = own.values(&self.profile, spec);
         // What is left there is of a save or restore whose monitor has died.
-        let place = |template: &Option<String>| {
+        let place = |template: &Option<String>, keep: bool| {
             let path = template.as_ref().map(|text| values.argument(text)).transpose()?.flatten();
             let path = path.map(PathBuf::from).unwrap_or_default();
             if path.parent() == Some(spec.rundir.as_path()) {
-                save::remove(&path);
+                if !keep {
+                    bundle::remove(&path);
+                }
             } else if template.is_some() {
                 let name = &self.profile.name;
                 let why = format!("profile {name}: {} is not in {{rundir}}", path.display());
@@ -227,8 +239,12 @@ impl Driver {
             Ok(path)
         };
         let state_files = StateFiles {
-            save: place(&self.profile.save.file)?,
-            restore: place(&self.profile.restore.file)?,
+            save: place(&self.profile.save.file, false)?,
+            // One that has not begun yet reads it when it does.
+            restore: place(
+                &self.profile.restore.file,
+                phase == Phase::Running && self.profile.restore.kind == StateWay::Qmp,
+            )?,
         };
         let sign = self.profile.save.buffered.as_deref();
         let socket = self.profile.control.socket.as_deref();
@@ -310,6 +326,9 @@ impl Driver {
             pace: pace.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into())),
             emulator: restore::emulator(program),
             rundir: spec.rundir.clone(),
+            program: program.to_owned(),
+            cachedir: spec.cachedir.clone(),
+            shape: snapshot::shape(&spec.config),
             nature: None,
             before: None,
             interrupted: false,
@@ -389,13 +408,6 @@ impl std::ops::Deref for Received {
 
     fn deref(&self) -> &Shared {
         &self.shared
-    }
-}
-
-/// Removes what was noted of the program before.
-fn forget_earlier(rundir: &Path) {
-    for note in [ENDED, PROMPT, BUFFERS, lifeline::HOLDER] {
-        save::remove(&rundir.join(note));
     }
 }
 

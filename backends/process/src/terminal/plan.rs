@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use kxl_backend::{BackendError, LaunchSpec, Result};
 use kxl_domain::DomainConfig;
 
-use super::{Driver, RESTORE_INI, restore};
+use super::{Driver, RESTORE_INI, restore, snapshot, write};
 use crate::files::{self, Kind};
+use crate::profile::StateWay;
 use crate::program;
 use crate::template::Values;
 
@@ -19,6 +20,27 @@ pub(super) struct Plan {
     pub(super) files: Vec<(PathBuf, Vec<u8>)>,
     /// Where it is started, unless the domain says another place.
     pub(super) directory: Option<PathBuf>,
+}
+
+/// Whether an argument is an option that goes with the value behind it: without the value it is left
+/// out as well.
+fn is_option_alone(before: Option<&String>) -> bool {
+    before.is_some_and(|text| text.starts_with('-') && !text.contains(['{', '=']))
+}
+
+impl Plan {
+    /// Writes the files that the program reads.
+    ///
+    /// # Errors
+    /// [`BackendError::Io`].
+    pub(super) fn prepare(&self) -> Result<()> {
+        for (path, text) in &self.files {
+            write(path, text).map_err(|error| {
+                BackendError::io(format!("cannot write {}", path.display()), error)
+            })?;
+        }
+        Ok(())
+    }
 }
 
 impl Driver {
@@ -37,8 +59,17 @@ impl Driver {
             files::check("kernel", kernel, Kind::Regular, false)?;
         }
         let mut args = Vec::new();
-        for template in &start.argv {
-            args.extend(values.argument(template)?);
+        for (index, template) in start.argv.iter().enumerate() {
+            match values.argument(template)? {
+                Some(arg) => args.push(arg),
+                None if is_option_alone(start.argv.get(index.wrapping_sub(1))) => {
+                    args.pop();
+                }
+                None => {}
+            }
+        }
+        if snapshot::begins_with_a_state(&self.profile, spec) {
+            args.extend(snapshot::arguments(&self.profile, &values)?);
         }
         args.extend(config.emulator_args.iter().map(OsString::from));
         let mut env = Vec::new();
@@ -54,7 +85,8 @@ impl Driver {
             files.push((ours.clone(), restore::ini(&self.profile, path)?));
             values = values.with("ini", ours);
         }
-        let texts = if restores { &self.profile.restore.start } else { &start.file };
+        let scripted = restores && self.profile.restore.kind == StateWay::Script;
+        let texts = if scripted { &self.profile.restore.start } else { &start.file };
         for file in texts {
             let path = values.argument(&file.path)?.map(PathBuf::from).unwrap_or_default();
             if path.parent() != Some(spec.rundir.as_path()) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kxl_backend::{BackendError, LaunchSpec, Result};
+use kxl_backend::{BackendError, LaunchSpec, Result, StateSource};
 use kxl_domain::Capability;
 
 use super::hold::Note;
@@ -17,6 +17,7 @@ use super::identify::Nature;
 use super::keeper::Phase;
 use super::live::{Restarts, Terminal};
 use super::save::remove;
+use super::snapshot;
 use crate::profile::{Meaning, Profile, StateWay};
 
 /// Refuses a state that does not belong to the simulator of this path.
@@ -25,7 +26,7 @@ use crate::profile::{Meaning, Profile, StateWay};
 /// [`BackendError::Foreign`], [`BackendError::Unsupported`].
 pub(super) fn fits(profile: &Profile, spec: &LaunchSpec, program: &Path) -> Result<()> {
     let Some(source) = &spec.image else { return Ok(()) };
-    if profile.restore.kind != StateWay::Script {
+    if profile.restore.kind == StateWay::None {
         let (backend, capability) = (profile.name.clone(), Capability::SaveState);
         return Err(BackendError::Unsupported { backend, capability });
     }
@@ -42,6 +43,9 @@ pub(super) fn fits(profile: &Profile, spec: &LaunchSpec, program: &Path) -> Resu
     }
     if source.memory.is_some() {
         return foreign("it has a memory block of its own".to_owned());
+    }
+    if let Some(why) = snapshot::misshapen(then, &spec.config) {
+        return foreign(why);
     }
     let nature = Nature::of(program, profile, &spec.cachedir)?;
     nature.and_then(|nature| nature.misfit(then)).map_or(Ok(()), foreign)
@@ -96,6 +100,25 @@ fn begins(line: &str, table: &BTreeMap<String, usize>) -> bool {
 }
 
 impl Terminal {
+    /// Waits until the guest has started, or until it is ready to go on from its state.
+    ///
+    /// # Errors
+    /// [`BackendError::Launch`] with what the emulator said, [`BackendError::TimedOut`].
+    pub(super) async fn begin(
+        &mut self,
+        image: Option<&StateSource>,
+        program: &str,
+        port: Option<u16>,
+    ) -> Result<()> {
+        let Some(image) = image else { return self.ready(program, port).await };
+        let device = Arc::clone(&image.device);
+        if self.shared.profile.restore.kind == StateWay::Qmp {
+            let path = self.shared.state_files.restore.clone();
+            return snapshot::lay_out(device, path).await;
+        }
+        self.load(device, program).await
+    }
+
     /// Loads the state into an emulator that comes to its prompt, and leaves it there.
     ///
     /// # Errors

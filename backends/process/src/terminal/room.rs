@@ -19,6 +19,16 @@ pub(super) fn bound(process: &Process, growth: u64) -> Option<u64> {
     Some(written(&status)? + own * growth.saturating_sub(1))
 }
 
+/// Bytes of memory that the process has at most written, shared memory included.
+pub(super) fn resident(process: &Process) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.identity().pid)).ok()?;
+    let kib = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some((kib("VmRSS:")? + kib("VmSwap:").unwrap_or(0)) * 1024)
+}
+
 /// Bytes of memory that the process has written, by its status.
 fn written(status: &str) -> Option<u64> {
     let kib = |key: &str| {

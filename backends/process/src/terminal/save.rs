@@ -34,14 +34,17 @@ impl Terminal {
     /// [`kxl_backend::Live::state_size`].
     pub(super) fn size(&self) -> Result<StateSize> {
         self.can_save()?;
+        if self.shared.profile.save.kind == StateWay::Qmp {
+            return self.snapshot_size();
+        }
         let growth = self.shared.profile.save.growth;
         let device = room::bound(&self.process, growth).ok_or_else(|| self.gone())?;
         Ok(StateSize { memory: None, touched: 0, device })
     }
 
     fn can_save(&self) -> Result<()> {
-        let scripted = self.shared.profile.save.kind == StateWay::Script;
-        if scripted { Ok(()) } else { Err(self.lacks(Capability::SaveState)) }
+        let none = self.shared.profile.save.kind == StateWay::None;
+        if none { Err(self.lacks(Capability::SaveState)) } else { Ok(()) }
     }
 
     /// [`kxl_backend::Live::save_state`]. There is no saving while the guest runs.
@@ -51,6 +54,9 @@ impl Terminal {
         sink: Box<dyn StateSink>,
     ) -> Result<SavedState> {
         self.can_save()?;
+        if self.shared.profile.save.kind == StateWay::Qmp {
+            return self.snapshot(&order.watch, sink).await;
+        }
         let saved = match self.bring_to_prompt().await {
             Ok(()) => self.put(&order.watch, sink).await,
             Err(error) => Err(error),
@@ -242,7 +248,7 @@ impl Terminal {
 }
 
 /// Ends the thread's work where the save is dropped.
-struct Tether(Arc<AtomicBool>);
+pub(super) struct Tether(pub(super) Arc<AtomicBool>);
 
 impl Drop for Tether {
     fn drop(&mut self) {
@@ -281,7 +287,7 @@ fn open_whole(path: &Path, end: &[u8]) -> io::Result<File> {
 }
 
 /// The files that a simulator has open for its guest: it attaches them by its own commands.
-fn files(pid: i32, rundir: &Path) -> Vec<OpenFile> {
+pub(super) fn files(pid: i32, rundir: &Path) -> Vec<OpenFile> {
     let open = |fd: fs::DirEntry| {
         let number = fd.file_name();
         let meta = fs::metadata(fd.path()).ok().filter(fs::Metadata::is_file)?;
@@ -310,7 +316,7 @@ fn same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
 }
 
 /// Milliseconds since 1970.
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use kxl_backend::{Event, SaveOrder, SavedState, StateSink, StateSource, Watch};
 use kxl_domain::State;

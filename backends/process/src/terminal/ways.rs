@@ -9,6 +9,7 @@ use kxl_domain::Capability;
 use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 
+use super::bundle;
 use super::freezer::{self, Freezer};
 use super::live::Terminal;
 use crate::ending;
@@ -55,9 +56,27 @@ impl Terminal {
         }
         if !channel.is_connected() {
             let patience = Duration::from_millis(self.shared.profile.ready.timeout_ms);
-            channel.connect(&self.process, patience).await?;
+            let connected = channel.connect(&self.process, patience).await;
+            if matches!(connected, Err(BackendError::Exited { .. })) {
+                return Err(self.last_words().await);
+            }
+            connected?;
         }
-        channel.command(if stop { "stop" } else { "cont" }).await
+        let done = channel.command(if stop { "stop" } else { "cont" }).await;
+        channel.quiet.set(false);
+        if done.is_ok() && !stop {
+            // What it began with was read.
+            bundle::remove(&self.shared.state_files.restore);
+        }
+        done
+    }
+
+    /// Why it has ended, as soon as that is known.
+    async fn last_words(&self) -> BackendError {
+        let mut exit = self.exit.clone();
+        let told = exit.wait_for(Option::is_some);
+        let _not_told = tokio::time::timeout(freezer::PATIENCE, told).await;
+        self.gone()
     }
 
     /// [`Live::powerdown`].

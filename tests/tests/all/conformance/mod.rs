@@ -142,6 +142,19 @@ fn a_pc_on_bochs_conforms() {
 }
 
 #[test]
+fn a_microvm_on_the_stand_in_for_stratovirt_conforms() {
+    suite("stratovirt (stand-in)", Ok(guest::stratovirt("it", "")), |config| Subject {
+        config,
+        // Eight hexadecimal digits as well.
+        counter: Some(Counter::Vax),
+        greeting: Some("READY"),
+        echo: ("z", "z"),
+        offers: SIMH,
+        other: ("memory = 128", "memory = 160"),
+    });
+}
+
+#[test]
 fn any_program_conforms() {
     suite("any", guest::any("it"), |config| Subject {
         config,

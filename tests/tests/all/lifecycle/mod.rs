@@ -7,5 +7,6 @@ mod kvm;
 mod last_words;
 mod policy;
 mod race;
+mod snapshot;
 mod supervision;
 mod verbs;

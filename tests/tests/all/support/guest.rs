@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
 
+use super::host::programs;
 use super::{Console, wait};
 
 /// How many guests are emulated at a time; more would only time each other out.
@@ -75,6 +76,16 @@ pub(crate) fn simh(machine: &str, name: &str) -> Result<String, String> {
 pub(crate) fn any(name: &str) -> Result<String, String> {
     let cat = program("cat")?;
     Ok(format!("name = \"{name}\"\nbackend = \"any\"\nexec = \"{}\"\nmemory = 8\n", cat.display()))
+}
+
+/// A microVM on the stand-in for StratoVirt, whose guest counts; `cmdline` goes to it.
+pub(crate) fn stratovirt(name: &str, cmdline: &str) -> String {
+    let standin = programs().join("stratovirt-standin").display().to_string();
+    // It looks whether its kernel is there, and no further.
+    format!(
+        "name = \"{name}\"\nbackend = \"stratovirt\"\nexec = \"{standin}\"\nmemory = 128\n\
+         vcpus = 1\nkernel = \"{standin}\"\ncmdline = \"{cmdline}\"\n"
+    )
 }
 
 /// How a guest shows that it runs.
