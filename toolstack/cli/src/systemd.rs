@@ -43,9 +43,10 @@ impl Manager {
             return;
         }
         self.told = Some(Instant::now());
-        let micros = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
+        // Spelt out: the crate's own word for it ends at 71 minutes.
+        let longer = format!("EXTEND_TIMEOUT_USEC={}", more.as_micros());
         let status = format!("{} domains done", self.over);
-        let states = [NotifyState::ExtendTimeoutUsec(micros), NotifyState::Status(&status)];
+        let states = [NotifyState::Custom(&longer), NotifyState::Status(&status)];
         if let Err(error) = sd_notify::notify(&states) {
             tracing::debug!(%error, "the service manager was not told");
         }

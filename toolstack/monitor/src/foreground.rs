@@ -3,16 +3,22 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use kxl_domain::supervision::{LastExit, Word, word};
 use kxl_domain::{Failure, Kind, Reason};
 use kxl_engine::Host;
-use kxl_store::LiveRow;
+use kxl_store::{ListRow, LiveRow};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::driver::{self, End};
 use crate::ready::ReadyPipe;
 use crate::{PATIENCE, logging};
+
+/// What a stop may take beyond `stopwaitsecs`: the end of an emulator that does not hear, and turns
+/// at the databases.
+const MARGIN: Duration = Duration::from_secs(60);
 
 /// What is over although the domain did not end as it should, where no status of a program tells.
 const FAILED: u8 = 1;
@@ -155,6 +161,7 @@ async fn stop_when_told(uuid: String) -> Result<(), Failure> {
         std::thread::spawn(move || {
             let stopped = Host::open().and_then(|mut host| {
                 let row = host.find(&who)?;
+                tell_how_long(&host, &row);
                 host.stop(&row)
             });
             match stopped {
@@ -162,6 +169,19 @@ async fn stop_when_told(uuid: String) -> Result<(), Failure> {
                 Err(failure) => tracing::error!(%failure, "the domain is not stopped"),
             }
         });
+    }
+}
+
+/// Tells a service manager how long it is to wait for the domain: a monitor that it kills before has
+/// stopped nothing.
+fn tell_how_long(host: &Host, row: &ListRow) {
+    let Ok(Some(live)) = host.store.live(row.uuid) else { return };
+    let time = Duration::from_secs(u64::from(live.config.stop.wait_secs)) + MARGIN;
+    // Spelt out: the crate's own word for it ends at 71 minutes.
+    let longer = format!("EXTEND_TIMEOUT_USEC={}", time.as_micros());
+    let states = [NotifyState::Stopping, NotifyState::Custom(&longer)];
+    if let Err(error) = sd_notify::notify(&states) {
+        tracing::debug!(%error, "no service manager was told");
     }
 }
 

@@ -1,5 +1,6 @@
 //! `kxl-monitor --foreground`: a monitor that a service manager starts.
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use kxl_domain::State;
@@ -96,4 +97,28 @@ fn its_status_tells_what_became_of_the_domain() {
     assert!(output.stderr.contains("not up"), "{output}");
     monitor(&host, &["nobody"]).end(COMMAND).expect(3);
     monitor(&host, &[]).end(COMMAND).expect(2);
+}
+
+#[test]
+fn a_service_manager_hears_when_the_domain_is_up_and_how_long_its_stop_may_take() {
+    let host = Host::new();
+    host.define("vax", &guest::mock_with("vax", "", "stopwaitsecs = 8000"));
+    let path = host.scratch().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(wait::BOOT)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut command = Command::new(programs().join("kxl-monitor"));
+    command.args(["--foreground", "--stop", "vax"]);
+    host.settle_env(&mut command);
+    let running = run::start(command.env("NOTIFY_SOCKET", &path));
+    assert_eq!(heard().trim(), "READY=1");
+    running.signal(Signal::SIGTERM);
+    let stopping = heard();
+    assert!(stopping.contains("STOPPING=1"), "{stopping}");
+    assert!(stopping.contains("EXTEND_TIMEOUT_USEC=8060000000"), "{stopping}");
+    running.end(COMMAND).expect(0);
 }
