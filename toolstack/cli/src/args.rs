@@ -303,6 +303,9 @@ pub(crate) struct Console {
     /// Take over from the console that is writing
     #[arg(long, conflicts_with = "log")]
     pub(crate) steal: bool,
+    /// Show only what is said from now on
+    #[arg(long, conflicts_with = "log")]
+    pub(crate) no_replay: bool,
 }
 
 /// `domid`.

@@ -1,8 +1,9 @@
-//! Charon's way of working, on the stand-in for its emulator (`tests/src/bin/charon-standin.rs`):
+//! Charon's way of working, on the stand-in for its emulator (`tests/src/bin/charon-standin`):
 //! the product itself is not at hand.
 
 mod crash;
 mod launch;
+mod stop_scripts;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,6 @@
 //! What the tests share: a host of their own, the commands, consoles, processes, guests.
 
+pub(crate) mod apart;
 pub(crate) mod console;
 pub(crate) mod event;
 pub(crate) mod guest;

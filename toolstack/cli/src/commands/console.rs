@@ -23,7 +23,12 @@ pub(crate) fn console(args: &Console) -> Exit {
         return Ok(0);
     }
     let row = found?;
-    let view = View { escape: args.escape, write: !args.read_only, steal: args.steal };
+    let view = View {
+        escape: args.escape,
+        write: !args.read_only,
+        steal: args.steal,
+        replay: !args.no_replay,
+    };
     show(&mut host, &row, view)
 }
 
@@ -43,7 +48,7 @@ fn log_of(host: &Host, found: Result<ListRow, Failure>, who: &str) -> Result<Pat
 /// # Errors
 /// As [`viewer::show`]; a domain that has ended already has no console and that is no failure.
 pub(crate) fn after_start(host: &mut Host, started: &Started) -> Result<(), Failure> {
-    let view = View { escape: escape::DEFAULT, write: true, steal: false };
+    let view = View { escape: escape::DEFAULT, write: true, steal: false, replay: true };
     let shown = host.find(&started.uuid.to_string()).and_then(|row| show(host, &row, view));
     match shown {
         Err(failure) if matches!(failure.kind, Kind::NoSuchDomain | Kind::Denied) => {

@@ -42,7 +42,10 @@ const ALLOWED: &[Verb] = &[
     acts(&["unpause"], &["names"]),
     acts(&["suspend"], &["names", "quiet", "json", "still"]),
     acts(&["resume"], &["names", "paused", "quiet", "json", "eager"]),
-    acts(&["console"], &["name", "escape", "log", "since", "follow", "read_only", "steal"]),
+    acts(
+        &["console"],
+        &["name", "escape", "log", "since", "follow", "read_only", "steal", "no_replay"],
+    ),
 ];
 
 const EVENTS: &[&str] = &["name", "follow", "since", "until", "severity", "what", "limit", "json"];

@@ -35,7 +35,8 @@ impl Raw {
             restore();
             default_hook(info);
         }));
-        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &raw)?;
+        // What was typed ahead, by a script for one, is for the console.
+        tcsetattr(stdin.as_fd(), SetArg::TCSADRAIN, &raw)?;
         Ok(Some(Self(())))
     }
 }

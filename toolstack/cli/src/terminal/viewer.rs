@@ -44,6 +44,8 @@ pub(crate) struct View {
     pub(crate) write: bool,
     /// Whether to take the writer's place.
     pub(crate) steal: bool,
+    /// Whether to show first what was said before.
+    pub(crate) replay: bool,
 }
 
 /// Why the loop ended.
@@ -75,7 +77,7 @@ pub(crate) fn show(
     tell: impl Fn(&str),
 ) -> Result<Left, Failure> {
     let caught = Caught::new().map_err(|e| broken("cannot catch signals", &e))?;
-    let mut replay = true;
+    let mut replay = view.replay;
     let mut retries = 0;
     loop {
         let (stream, buffer, writer) = match attach(host, row, view, replay) {
@@ -350,7 +352,7 @@ mod tests {
     fn wire() -> (Wire, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let view = View { escape: 0x1d, write: true, steal: false };
+        let view = View { escape: 0x1d, write: true, steal: false, replay: true };
         (Wire::new(ours, Vec::new(), view, false), theirs)
     }
 

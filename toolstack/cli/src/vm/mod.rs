@@ -132,6 +132,7 @@ fn console(args: args::VmConsole) -> Exit {
         follow: false,
         read_only: false,
         steal,
+        no_replay: false,
     })
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn show(
     row: &kxl_store::ListRow,
     escape: u8,
 ) -> Result<(), kxl_domain::Failure> {
-    let view = View { escape, write: true, steal: false };
+    let view = View { escape, write: true, steal: false, replay: true };
     viewer::show(host, row, view, |text| out::complain(&format!("xl: {text}\n")))?;
     if std::io::stdout().is_terminal() {
         out::complain("\n");

@@ -2,10 +2,11 @@
 //! Charon in its manuals and kxl relies on, it does: it reads a configuration of that kind, goes
 //! into the background with `-d`, listens for its console at the port of OPA0 and speaks telnet
 //! there, writes its log into a file or, for a directory, into a file of each start with a symbolic
-//! link to it, and obeys F6 where `stop_on` says so. Its guest is a prompt like that of SRM, which
-//! echoes, and knows `power off`, `crash` and `hang`.
+//! link to it, and obeys F6 where `stop_on` says so. Its machine is in `guest.rs`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program by itself")]
+
+mod guest;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use guest::{Exit, Guest};
+
 /// The argument of the second start, in the background.
 const BACKGROUND: &str = "--in-the-background";
 
@@ -23,7 +26,6 @@ const BACKGROUND: &str = "--in-the-background";
 const NEGOTIATION: &[u8] = b"\xff\xfb\x01\xff\xfb\x03\xff\xfd\x00\xff\xfb\x00\xff\xfd\x18";
 
 const F6: &[u8] = b"\x1b[17~";
-const PROMPT: &str = "P00>>>";
 
 /// What is read of a configuration; the last word counts.
 #[derive(Debug, Default)]
@@ -160,19 +162,20 @@ fn serve(settings: &Settings) -> io::Result<u8> {
         }
     };
     say(&format!("Console at port {port}"))?;
+    let mut guest = Guest::default();
     loop {
         let (line, _) = listener.accept()?;
-        match console(line, settings.stop_on_f6) {
-            Ok(status) => return Ok(status),
+        match console(line, &mut guest, settings.stop_on_f6) {
+            Ok(Exit(status)) => return Ok(status),
             Err(error) => say(&format!("the console was disconnected: {error}"))?,
         }
     }
 }
 
-/// Serves one client until the machine is switched off; gives the exit status.
-fn console(mut line: TcpStream, stop_on_f6: bool) -> io::Result<u8> {
+/// Serves one client until the machine is switched off.
+fn console(mut line: TcpStream, guest: &mut Guest, stop_on_f6: bool) -> io::Result<Exit> {
     line.write_all(NEGOTIATION)?;
-    write!(line, "\r\nSTAND-IN console\r\n{PROMPT}")?;
+    line.write_all(guest.greeting().as_bytes())?;
     let (mut typed, mut keys) = (Vec::new(), Vec::new());
     let mut byte = [0];
     loop {
@@ -181,8 +184,9 @@ fn console(mut line: TcpStream, stop_on_f6: bool) -> io::Result<u8> {
             255 => command(&mut line, &mut typed)?,
             b'\r' => {
                 let words = String::from_utf8_lossy(&std::mem::take(&mut typed)).into_owned();
-                if let Some(status) = answer(&mut line, &words)? {
-                    return Ok(status);
+                match guest.line(&words) {
+                    Ok(shown) => line.write_all(shown.as_bytes())?,
+                    Err(exit) => return Ok(exit),
                 }
             }
             0 | b'\n' => {}
@@ -190,7 +194,7 @@ fn console(mut line: TcpStream, stop_on_f6: bool) -> io::Result<u8> {
                 keys.push(other);
                 if keys.ends_with(F6) {
                     if stop_on_f6 {
-                        return Ok(0);
+                        return Ok(Exit(0));
                     }
                     keys.clear();
                 }
@@ -198,7 +202,9 @@ fn console(mut line: TcpStream, stop_on_f6: bool) -> io::Result<u8> {
                     keys.drain(..32);
                 }
                 typed.push(other);
-                line.write_all(&byte)?;
+                if guest.echoes() {
+                    line.write_all(&byte)?;
+                }
             }
         }
     }
@@ -214,19 +220,4 @@ fn command(line: &mut TcpStream, typed: &mut Vec<u8>) -> io::Result<()> {
         _ => {}
     }
     Ok(())
-}
-
-/// What the prompt knows; gives the exit status of what ends the emulator.
-fn answer(line: &mut TcpStream, typed: &str) -> io::Result<Option<u8>> {
-    match typed.trim() {
-        "" => {}
-        "power off" => return Ok(Some(0)),
-        "crash" => return Ok(Some(3)),
-        "hang" => loop {
-            std::thread::park();
-        },
-        other => write!(line, "\r\n?{other}: not a command")?,
-    }
-    write!(line, "\r\n{PROMPT}")?;
-    Ok(None)
 }
