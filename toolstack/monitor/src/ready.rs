@@ -6,6 +6,7 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use kxl_control::{Moved, Ready, Word};
 use kxl_domain::{Failure, Kind};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 /// Where the first word goes: to the command that waits at the other end of a pipe, or, in the
 /// foreground, to the log and the service manager. Dropped without a word, the pipe tells the
@@ -71,7 +72,14 @@ pub(crate) fn inherited(lock: RawFd, ready: RawFd) -> Result<(OwnedFd, OwnedFd),
     if !open(lock) || !open(ready) {
         return Err(Failure::new(Kind::Usage, "kxl-monitor is started by kxl, not by hand"));
     }
-    Ok((own(lock), own(ready)))
+    let (lock, ready) = (own(lock), own(ready));
+    for fd in [&lock, &ready] {
+        // A script that took the lock along would keep every next monitor out for as long as it runs.
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|errno| {
+            Failure::because(Kind::Internal, "cannot keep descriptors to ourselves", &errno)
+        })?;
+    }
+    Ok((lock, ready))
 }
 
 #[allow(unsafe_code, reason = "the two numbers are the contract of the hand-over")]

@@ -109,6 +109,12 @@ pub(crate) struct StateFiles {
 }
 
 impl Shared {
+    /// Gives back what the emulator had of the host. Once more is harmless.
+    pub(super) fn give_back(&self) {
+        self.own.give_back();
+        offload::restore(&self.rundir);
+    }
+
     /// Whether a disk is kept in the emulator's memory.
     pub(crate) fn buffers(&self) -> bool {
         self.buffers.any()
@@ -323,8 +329,7 @@ impl Keeper {
         told.send_replace(Some(exit.clone()));
         // The end of the console before the end of the process: what it said counts until then.
         drop(monitor);
-        shared.own.give_back();
-        offload::restore(&shared.rundir);
+        shared.give_back();
         shared.tell(Event::Exited(exit));
     }
 

@@ -161,7 +161,11 @@ impl Terminal {
                 Err(_) => tracing::debug!(?step, "a step of the end took its time"),
             }
         }
-        ending::destroy(&self.process, self.exit.clone()).await
+        let exit = ending::destroy(&self.process, self.exit.clone()).await?;
+        // The keeper of an emulator that another process reaps may still wait for its status, and
+        // the monitor does not wait for the keeper.
+        self.shared.give_back();
+        Ok(exit)
     }
 
     /// An emulator that stands still obeys nothing.

@@ -15,7 +15,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use guest::{Exit, Guest};
 
@@ -35,6 +35,10 @@ struct Settings {
     log: Option<PathBuf>,
     port: Option<u16>,
     stop_on_f6: bool,
+    /// A test's: made before the port is opened.
+    at_gate: Option<PathBuf>,
+    /// A test's: waited for then.
+    gate: Option<PathBuf>,
 }
 
 impl Settings {
@@ -52,6 +56,8 @@ impl Settings {
                 match key.as_str() {
                     "hw_model" => settings.model = value,
                     "configuration_name" => settings.name = value,
+                    "at_gate" => settings.at_gate = Some(value.into()),
+                    "gate" => settings.gate = Some(value.into()),
                     "log" if !console => settings.log = Some(value.into()),
                     "port" if console => settings.port = value.parse().ok(),
                     "stop_on" if console => settings.stop_on_f6 = value == "F6",
@@ -154,6 +160,12 @@ fn serve(settings: &Settings) -> io::Result<u8> {
         say("the console has no port")?;
         return Err(io::Error::other("the console has no port"));
     };
+    if let (Some(at_gate), Some(gate)) = (&settings.at_gate, &settings.gate) {
+        File::create(at_gate)?;
+        while !gate.exists() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
     let listener = match TcpListener::bind(("127.0.0.1", port)) {
         Ok(listener) => listener,
         Err(error) => {

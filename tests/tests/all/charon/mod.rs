@@ -3,6 +3,9 @@
 
 mod crash;
 mod launch;
+mod nics;
+mod reboot;
+mod steps;
 mod stop_scripts;
 
 use std::io::{Read, Write};
@@ -30,6 +33,15 @@ fn standin() -> String {
     programs().join("charon-standin").display().to_string()
 }
 
+/// A configuration for the emulator.
+fn configuration(host: &Host, name: &str, port: u16, more: &str) -> PathBuf {
+    let text = format!(
+        "set session hw_model = AlphaServer_DS20\nset session configuration_name = \"{name}\"\n\
+         set COM1 alias=OPA0\nset OPA0 port={port} stop_on=\"F6\"\n{more}"
+    );
+    host.file(&format!("{name}.charon"), &text)
+}
+
 impl Guest {
     /// `more` are lines of the emulator's configuration, `keys` of the domain's.
     fn new(host: &Host, name: &'static str, more: &str, keys: &str) -> Self {
@@ -38,18 +50,24 @@ impl Guest {
     }
 
     fn at(host: &Host, name: &'static str, port: u16, more: &str, keys: &str) -> Self {
-        let text = format!(
-            "set session hw_model = AlphaServer_DS20\nset session configuration_name = \"{name}\"\n\
-             set COM1 alias=OPA0\nset OPA0 port={port} stop_on=\"F6\"\n{more}"
-        );
-        let file = host.file(&format!("{name}.charon"), &text);
-        Self::of(host, name, port, file, keys)
+        Self::of(host, name, port, configuration(host, name, port, more), keys)
     }
 
     fn of(host: &Host, name: &'static str, port: u16, file: PathBuf, keys: &str) -> Self {
+        Self::with_program(host, name, port, file, &standin(), keys)
+    }
+
+    fn with_program(
+        host: &Host,
+        name: &'static str,
+        port: u16,
+        file: PathBuf,
+        program: &str,
+        keys: &str,
+    ) -> Self {
         let config = format!(
-            "name = \"{name}\"\nbackend = \"charon\"\nexec = \"{}\"\nemulator_config = \"{}\"\n{keys}",
-            standin(),
+            "name = \"{name}\"\nbackend = \"charon\"\nexec = \"{program}\"\n\
+             emulator_config = \"{}\"\n{keys}",
             file.display()
         );
         host.define(name, &config);

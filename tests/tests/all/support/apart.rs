@@ -27,6 +27,9 @@ fn leave() -> Result<(), String> {
         .map_err(|errno| format!("no network of our own: {errno}"))?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .map_err(|errno| format!("no mounts of our own: {errno}"))?;
+    // The one of before shows the interfaces of the network of before.
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)
+        .map_err(|errno| format!("no /sys of our own: {errno}"))?;
     ip(&["link", "set", "lo", "up"])
 }
 
