@@ -2,16 +2,17 @@
 //! a child's child, is the emulator.
 //!
 //! It comes to us when its parent ends, because the monitor is the reaper of what it starts for
-//! that time: a child that we have not made. Its environment has an entry that only this start
-//! has, by which a later monitor finds it until it is recorded; an emulator may have lost it.
+//! that time: a child that we have not made. Until it is recorded a later monitor finds it by what
+//! only this start has: a control group, an entry of the environment, the terminal that is inherited.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kxl_backend::process::Identity;
 use kxl_backend::{Attachments, BackendError, LaunchSpec, Process, Result, children};
 
-use super::left::{self, Orphan, marked};
+use super::left::{self, Orphan, Traces, marked};
 use super::transcript::Transcript;
 use crate::kill;
 
@@ -52,7 +53,7 @@ pub(super) async fn settled(
     attachments: &Attachments,
     patience: Duration,
 ) -> Result<Process> {
-    let (Some(mark), Some(first)) = (attachments.notes.get(NOTE), attachments.notes.get(FIRST))
+    let (Some(traces), Some(first)) = (Traces::of(attachments), attachments.notes.get(FIRST))
     else {
         return Ok(process);
     };
@@ -64,7 +65,7 @@ pub(super) async fn settled(
         return Err(BackendError::TimedOut { waited_for, after: patience });
     }
     let gone = || BackendError::Exited { text: "it left no emulator running".to_owned() };
-    Process::open(eldest(marked(mark)).ok_or_else(gone)?).map_err(|_| gone())
+    Process::open(eldest(traces.living()).ok_or_else(gone)?).map_err(|_| gone())
 }
 
 /// A value that no other start on this host has.
@@ -82,13 +83,14 @@ pub(super) fn entry(mark: &str) -> String {
 /// recorded, whatever else has its mark.
 pub(super) fn successor(attachments: &Attachments) -> Option<Identity> {
     attachments.notes.get(FIRST)?;
-    eldest(marked(attachments.notes.get(NOTE)?))
+    eldest(Traces::of(attachments)?.living())
 }
 
 /// Ends what an emulator that is gone has left running: nothing of it shall hold the disks of the
 /// next one.
-pub(super) fn end_what_is_left(mark: &str) {
-    for process in marked(mark).into_iter().filter_map(|identity| Process::open(identity).ok()) {
+pub(super) fn end_what_is_left(mark: &str, group: Option<&Path>) {
+    let left = Traces::of_ended(mark, group).living();
+    for process in left.into_iter().filter_map(|identity| Process::open(identity).ok()) {
         tracing::info!(pid = process.identity().pid, "the emulator has left it running: killed");
         if let Err(error) = kill::kill(&process) {
             tracing::warn!(%error, pid = process.identity().pid, "cannot kill");

@@ -60,6 +60,7 @@ fn an_emulator_whose_monitor_died_before_it_was_recorded_is_found_again() {
         assert_eq!(program.driver().successor(&as_before), Some(running.identity.clone()));
         let mut of_another = as_before.clone();
         of_another.notes.insert(detached::NOTE.into(), "another".into());
+        of_another.notes.retain(|key, _| key != freezer::NOTE && key != inherited::TERMINAL);
         assert_eq!(program.driver().successor(&of_another), None);
         let mut running = program.adopted(running).await;
         running.live.destroy().await.unwrap();
@@ -79,12 +80,12 @@ fn a_program_that_does_not_go_into_the_background_is_a_start_that_failed() {
     ] {
         let program = Program::new("/bin/sh", script, "detach = \"self\"", &keys);
         alone(async {
-            let error = program.launch(&program.scratch.spec()).await.err().unwrap().to_string();
+            let error = program.launch(&program.spec()).await.err().unwrap().to_string();
             assert!(error.contains(said), "{script}: {error}");
         });
     }
     let program = Program::new("/bin/sh", "exit 0", "detach = \"self\"", &keys);
-    let spec = LaunchSpec { paused: true, ..program.scratch.spec() };
+    let spec = LaunchSpec { paused: true, ..program.spec() };
     let error = program.driver().check(&spec).unwrap_err().to_string();
     assert!(error.contains("cannot be launched paused"), "{error}");
 }
@@ -130,12 +131,37 @@ fn an_emulator_that_loses_its_environment_is_found_steered_and_reaped() {
 }
 
 #[test]
+fn one_without_its_environment_is_found_again_by_its_group_or_its_terminal() {
+    let script = forgetful_script("os._exit(0)");
+    let Some(program) = Program::python(&script, "detach = \"self\"", UNIX) else { return };
+    alone(async {
+        let mut running = program.launched().await;
+        let mut as_before = running.attachments.clone();
+        as_before.notes.insert(detached::FIRST.into(), "1 1".into());
+        let traces = [freezer::NOTE, inherited::TERMINAL];
+        let there = traces.into_iter().filter(|key| as_before.notes.contains_key(*key));
+        for key in there {
+            let mut only = as_before.clone();
+            only.notes.retain(|other, _| *other == key || !traces.contains(&other.as_str()));
+            let found = program.driver().successor(&only);
+            assert_eq!(found.as_ref(), Some(&running.identity), "by its {key}");
+        }
+        assert!(as_before.notes.contains_key(inherited::TERMINAL));
+        let mut neither = as_before.clone();
+        neither.notes.retain(|key, _| !traces.contains(&key.as_str()));
+        assert_eq!(program.driver().successor(&neither), None, "it has lost its environment");
+        running.live.destroy().await.unwrap();
+        assert_eq!(program.driver().successor(&as_before), None);
+    });
+}
+
+#[test]
 fn a_start_that_fails_leaves_nothing_whatever_its_environment() {
     let wait = "\n        while not os.path.exists(rundir + \"/pid\"): pass\n        os._exit(3)";
     let script = forgetful_script(wait);
     let Some(program) = Program::python(&script, "detach = \"self\"", UNIX) else { return };
     alone(async {
-        let error = program.launch(&program.scratch.spec()).await.err().unwrap().to_string();
+        let error = program.launch(&program.spec()).await.err().unwrap().to_string();
         assert!(error.contains("exit status 3"), "{error}");
         let pid = fs::read_to_string(program.path("pid")).unwrap().parse().unwrap();
         let left = kxl_backend::process::Stat::read(pid);
@@ -166,7 +192,7 @@ fn a_helper_that_a_dead_emulator_has_left_is_not_the_emulator_and_is_ended() {
                 emulator.gone().await.unwrap();
                 assert!(helper.alive());
                 assert_eq!(program.driver().successor(&running.attachments), None);
-                program.driver().sweep(&program.scratch.spec(), &running.attachments);
+                program.driver().sweep(&program.spec(), &running.attachments);
             }
             while helper.alive() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

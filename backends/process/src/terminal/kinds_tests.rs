@@ -1,5 +1,6 @@
 //! Each kind of a profile's sections, carried out on a small real program.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 use kxl_backend::{ConsoleEnd, Event};
@@ -44,12 +45,21 @@ impl Program {
         Driver::new(profile.unwrap_or_else(|mistake| panic!("{}", mistake.shown())))
     }
 
+    /// With a uuid of its own: what the host keeps for a domain goes by its first part.
+    pub(super) fn spec(&self) -> LaunchSpec {
+        let mut hasher = DefaultHasher::new();
+        self.scratch.0.hash(&mut hasher);
+        let first = hasher.finish() >> 32;
+        let uuid = format!("{first:08x}-0c7b-4c3e-8f5e-2d1f6c3b9a01");
+        LaunchSpec { uuid: uuid.parse().unwrap(), ..self.scratch.spec() }
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.scratch.0.join(name)
     }
 
     pub(super) async fn launched(&self) -> Running {
-        self.launch(&self.scratch.spec()).await.unwrap()
+        self.launch(&self.spec()).await.unwrap()
     }
 
     pub(super) async fn launch(&self, spec: &LaunchSpec) -> Result<Running> {
@@ -63,7 +73,7 @@ impl Program {
     pub(super) async fn adopted(&self, running: Running) -> Running {
         let Running { live, events, identity, attachments } = running;
         drop((live, events));
-        let spec = self.scratch.spec();
+        let spec = self.spec();
         let mut live = self.driver().adopt(&spec, identity, &attachments).await.unwrap();
         let events = live.events().unwrap();
         let identity = live.process().identity().clone();
@@ -183,7 +193,7 @@ fn a_stranger_at_the_port_of_a_console_is_not_called() {
     let program = Program::new("/bin/sh", "exec sleep 1000", "", &keys);
     stranger.set_nonblocking(true).unwrap();
     monitor(async {
-        let error = program.launch(&program.scratch.spec()).await.err().unwrap();
+        let error = program.launch(&program.spec()).await.err().unwrap();
         assert!(error.is_timeout(), "{error}");
         assert_eq!(stranger.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     });
@@ -227,7 +237,7 @@ fn a_program_without_a_console_has_none_and_what_it_prints_is_in_its_log() {
     monitor(async {
         let mut running = program.launched().await;
         assert!(running.live.console().is_none());
-        let capabilities = program.driver().capabilities(&program.scratch.spec().config);
+        let capabilities = program.driver().capabilities(&program.spec().config);
         assert!(!capabilities.has(kxl_domain::Capability::Console));
         let exit = running.ended().await;
         assert_eq!((exit.code, exit.text.as_str()), (Some(3), "exit status 3: last words"));
@@ -241,7 +251,7 @@ fn a_start_counts_when_the_program_has_lived_for_a_while() {
     let keys = format!("{SIGNAL}[ready]\nkind = \"alive\"\nafter_ms = 300000\n");
     let program = Program::new("/bin/sh", "echo no disk; exit 4", "", &keys);
     monitor(async {
-        let error = program.launch(&program.scratch.spec()).await.err().unwrap().to_string();
+        let error = program.launch(&program.spec()).await.err().unwrap().to_string();
         assert!(error.ends_with("exit status 4: no disk"), "{error}");
     });
 }
@@ -253,7 +263,7 @@ fn a_text_that_does_not_come_is_a_start_that_failed() {
     );
     let program = Program::new("/bin/sh", "echo halt; exec sleep 1000", "", &keys);
     monitor(async {
-        let error = program.launch(&program.scratch.spec()).await.err().unwrap();
+        let error = program.launch(&program.spec()).await.err().unwrap();
         assert!(error.is_timeout() && error.to_string().contains("login:"), "{error}");
         assert!(error.to_string().contains("halt"), "it says what came instead: {error}");
     });
@@ -277,7 +287,7 @@ fn a_port_that_is_listened_at_is_a_start() {
 fn a_frozen_program_rests_with_its_children_and_can_be_ended() {
     let keys = format!("{SIGNAL}[pause]\nkind = \"freezer\"\n");
     let program = Program::new("/bin/sh", "while :; do :; done & echo $!; wait", "", &keys);
-    if let Err(error) = freezer::Freezer::make(&program.scratch.spec()) {
+    if let Err(error) = freezer::Freezer::make(&program.spec()) {
         println!("skipped: no freezer for us on this host: {error}");
         return;
     }
@@ -466,7 +476,7 @@ fn a_console_is_offered_at_a_port_and_one_that_is_taken_is_refused_with_its_owne
         assert_eq!(listener.local_addr().unwrap().to_string(), format!("127.0.0.1:{port}"));
         running.live.destroy().await.unwrap();
         // Our own listener goes with its emulator; one that stays is somebody's.
-        let error = program.launch(&program.scratch.spec()).await.err().unwrap().to_string();
+        let error = program.launch(&program.spec()).await.err().unwrap().to_string();
         let us = format!("(pid {})", std::process::id());
         assert!(error.contains(&format!("port {port}")) && error.contains(&us), "{error}");
     });

@@ -1,13 +1,15 @@
 //! What a program that has ended left running.
 
 use std::fs;
+use std::path::Path;
 
+use kxl_backend::Attachments;
 use kxl_backend::children;
 use kxl_backend::process::{Identity, RunState, Stat, boot_id};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getsid};
 
-use super::detached;
+use super::{MASTER_FD, detached, freezer, inherited};
 
 /// All processes of the host.
 fn pids() -> impl Iterator<Item = i32> {
@@ -28,6 +30,60 @@ pub(super) fn marked(mark: &str) -> Vec<Identity> {
     let has = |pid: &i32| marks(*pid).iter().any(|own| own == mark.as_bytes());
     let living = |pid| Identity::of(pid).ok().filter(Identity::alive);
     pids().filter(has).filter_map(living).collect()
+}
+
+/// Everything alive in this control group.
+fn members(group: &Path) -> Vec<Identity> {
+    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let pids = list.lines().filter_map(|line| line.trim().parse().ok());
+    pids.filter_map(|pid| Identity::of(pid).ok().filter(Identity::alive)).collect()
+}
+
+/// Everything alive that has inherited the master of this terminal, as far as we may look at it.
+fn heirs(terminal: &str) -> Vec<Identity> {
+    let has = |pid: &i32| {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{MASTER_FD}"));
+        let index = |line: &str| Some(line.strip_prefix("tty-index:")?.trim() == terminal);
+        info.is_ok_and(|info| info.lines().filter_map(index).any(|same| same))
+    };
+    let living = |pid| Identity::of(pid).ok().filter(Identity::alive);
+    pids().filter(has).filter_map(living).collect()
+}
+
+/// What the processes of a start are known by. None of it is lost with their parents; a program may
+/// lose its environment and close what it inherits, and can hardly leave its group.
+#[derive(Debug)]
+pub(super) struct Traces<'a> {
+    mark: &'a str,
+    group: Option<&'a Path>,
+    terminal: Option<&'a str>,
+    /// What is older is of an earlier start.
+    since: u64,
+}
+
+impl<'a> Traces<'a> {
+    /// By what was written down; `None` for a program that stays its monitor's child.
+    pub(super) fn of(attachments: &'a Attachments) -> Option<Self> {
+        let note = |key: &str| attachments.notes.get(key).map(String::as_str);
+        let (mark, group) = (note(detached::NOTE)?, note(freezer::NOTE).map(Path::new));
+        let since = note(detached::FIRST).and_then(|first| first.split_once(' ')?.1.parse().ok());
+        let since = since.unwrap_or_default();
+        Some(Self { mark, group, terminal: note(inherited::TERMINAL), since })
+    }
+
+    /// What lives of it.
+    pub(super) fn living(&self) -> Vec<Identity> {
+        let mut found = marked(self.mark);
+        found.extend(self.group.map(members).unwrap_or_default());
+        found.extend(self.terminal.map(heirs).unwrap_or_default());
+        found.retain(|identity| identity.start_time >= self.since);
+        found
+    }
+
+    /// What lives of it when its emulator has ended.
+    pub(super) fn of_ended(mark: &'a str, group: Option<&'a Path>) -> Self {
+        Self { mark, group, terminal: None, since: 0 }
+    }
 }
 
 /// A child that came to us when its parent ended.

@@ -71,10 +71,13 @@ impl Own {
             mark: (profile.start.detach == Detach::Itself).then(|| detached::mark(spec)),
             ..Self::default()
         };
-        if profile.pause.kind == PauseWay::Freezer {
+        let freezes = profile.pause.kind == PauseWay::Freezer;
+        // What goes into the background is found again by its group.
+        if freezes || own.mark.is_some() {
             match Freezer::make(spec) {
                 Ok(freezer) => own.freezer = Some(freezer),
-                Err(error) => own.unfrozen = Some(error.to_string()),
+                Err(error) if freezes => own.unfrozen = Some(error.to_string()),
+                Err(error) => tracing::debug!(%error, "no group of its own"),
             }
         }
         Ok(own)
@@ -112,7 +115,8 @@ impl Own {
 
     /// Gives back what an emulator that has ended had, and ends what it left running.
     pub(super) fn give_back(&self) {
-        self.mark.iter().for_each(|mark| detached::end_what_is_left(mark));
+        let group = self.freezer.as_ref().map(Freezer::dir);
+        self.mark.iter().for_each(|mark| detached::end_what_is_left(mark, group));
         self.freezer.iter().for_each(Freezer::remove);
     }
 

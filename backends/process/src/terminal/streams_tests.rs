@@ -439,7 +439,7 @@ fn a_program_whose_streams_lead_nowhere_has_its_terminal_all_the_same() {
         console.until("got one").await;
         running.live.destroy().await.unwrap();
         // What the domain puts elsewhere is not left to have it by.
-        let mut spec = program.scratch.spec();
+        let mut spec = program.spec();
         spec.config.process.stderr.to = Some(OutputTo::Nothing);
         let error = program.driver().check(&spec).unwrap_err().to_string();
         assert!(error.starts_with("stderr: "), "{error}");

@@ -72,7 +72,7 @@ fn background(host: &Host, env: &str, helped: bool) {
             "case \"$1\" in\nemulator) {helper}\nwhile :; do sleep 0.1; done;;\n\
              helper) while :; do sleep 0.1; done;;\n\
              *) setsid {env} /bin/sh \"$0\" emulator \"$1\" < /dev/null > /dev/null 2>&1 &\n\
-             exit 0;;\nesac\n"
+             while test -e \"$0.wait\"; do sleep 0.05; done\nexit 0;;\nesac\n"
         ),
     );
     let profiles = host.root.join("etc/kxl/profiles");
@@ -94,6 +94,31 @@ fn an_emulator_in_the_background_is_the_domains_also_without_its_environment() {
     host.ok(["start", "det"]);
     let emulator = host.emulator_of(&host.domain("det"));
     assert!(emulator.args.iter().any(|arg| arg == "emulator"), "{emulator:?}");
+    host.ok(["destroy", "det"]);
+    host.rests("det", State::Halted);
+    assert!(!emulator.alive());
+}
+
+#[test]
+fn one_without_its_environment_is_the_domains_also_when_its_monitor_dies_in_the_middle_of_the_start()
+ {
+    let host = Host::new();
+    background(&host, "env -i", false);
+    // What is executed stays for a while.
+    let stays = host.file("background.sh.wait", "");
+    let start = host.begin(&["start", "det"]);
+    let emulator = wait::until("it is in the background", wait::SOON, || {
+        let mut all = host.emulators().into_iter();
+        all.find(|process| process.args.iter().any(|arg| arg == "emulator"))
+    });
+    host.monitor_of_name("det").kill();
+    fs::remove_file(stays).unwrap();
+    drop(start);
+    host.ok(["recover"]);
+    let domain = wait::until("it has its emulator", wait::SOON, || {
+        host.find("det").filter(|domain| domain.rests() == Some(State::Running))
+    });
+    assert_eq!(domain.pid(), Some(emulator.pid()));
     host.ok(["destroy", "det"]);
     host.rests("det", State::Halted);
     assert!(!emulator.alive());
