@@ -19,25 +19,56 @@ const RECORD: &str = "offload";
 /// Request for ethtool(8)'s commands, from linux/sockios.h.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
-/// A word of the record, and the commands of linux/ethtool.h that get and set it.
+/// Commands of linux/ethtool.h for all features that a kernel has names for.
+const GET_STRINGS: u32 = 0x1b;
+const GET_SET_INFO: u32 = 0x37;
+const GET_FEATURES: u32 = 0x3a;
+const SET_FEATURES: u32 = 0x3b;
+
+/// The set of strings that features are, and the words that one takes.
+const FEATURE_NAMES: u32 = 4;
+const NAME_WORDS: usize = 8;
+
+/// More features than any kernel has.
+const MOST_FEATURES: u32 = 1024;
+
+/// Of something that an interface can do, the word of the record and the way to switch it.
 struct Feature {
     word: &'static str,
-    get: u32,
-    set: u32,
-    /// The bit of it, where the command has several.
-    bit: Option<u32>,
+    way: Way,
+}
+
+enum Way {
+    /// Commands that get and set it.
+    Plain { get: u32, set: u32 },
+    /// A bit of those that one pair of commands gets and sets.
+    Flag(u32),
+    /// Newer than such commands: the kernel's name for it.
+    Named(&'static str),
 }
 
 const fn plain(word: &'static str, get: u32, set: u32) -> Feature {
-    Feature { word, get, set, bit: None }
+    Feature { word, way: Way::Plain { get, set } }
 }
 
 const fn flag(word: &'static str, bit: u32) -> Feature {
-    Feature { word, get: 0x25, set: 0x26, bit: Some(1 << bit) }
+    Feature { word, way: Way::Flag(1 << bit) }
 }
 
+const fn named(word: &'static str, name: &'static str) -> Feature {
+    Feature { word, way: Way::Named(name) }
+}
+
+const GET_FLAGS: u32 = 0x25;
+const SET_FLAGS: u32 = 0x26;
+
 /// In the order in which they are switched off: what needs another one comes before it.
-const FEATURES: [Feature; 9] = [
+const FEATURES: [Feature; 14] = [
+    named("accecn", "tx-tcp-accecn-segmentation"),
+    named("uso", "tx-udp-segmentation"),
+    named("gro-forward", "rx-udp-gro-forwarding"),
+    named("gro-list", "rx-gro-list"),
+    named("gro-hw", "rx-gro-hw"),
     plain("tso", 0x1e, 0x1f),
     plain("gso", 0x23, 0x24),
     plain("gro", 0x2b, 0x2c),
@@ -49,11 +80,18 @@ const FEATURES: [Feature; 9] = [
     plain("rx", 0x14, 0x15),
 ];
 
-/// `struct ethtool_value`.
-#[repr(C)]
-struct EthtoolValue {
-    cmd: u32,
-    data: u32,
+/// The place of a feature among all.
+struct Place {
+    number: usize,
+    /// Words of 32 that all of them take.
+    blocks: usize,
+}
+
+impl Place {
+    /// The word that it is in, and its bit there.
+    fn bit(&self) -> (usize, u32) {
+        (self.number / 32, 1 << (self.number % 32))
+    }
 }
 
 /// The way to the kernel.
@@ -65,8 +103,8 @@ impl Switch {
         Ok(Self(socket(AddressFamily::Inet, SockType::Datagram, flags, None)?))
     }
 
-    fn call(&self, interface: &str, cmd: u32, data: u32) -> io::Result<u32> {
-        let mut value = EthtoolValue { cmd, data };
+    /// One request; the words begin with the command, and have room for what it gives.
+    fn request(&self, interface: &str, words: &mut [u32]) -> io::Result<()> {
         let mut name: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
         if interface.is_empty() || interface.len() >= name.len() {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -74,27 +112,87 @@ impl Switch {
         for (to, from) in name.iter_mut().zip(interface.bytes()) {
             *to = from.cast_signed();
         }
-        let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut value).cast() };
+        let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_data: words.as_mut_ptr().cast() };
         let request = libc::ifreq { ifr_name: name, ifr_ifru };
-        // SAFETY: the request reads the name and reads and writes the value, both alive here.
+        // SAFETY: the request reads the name, and reads and writes the words, as many as they say
+        // themselves; both are alive here.
         let rc = unsafe { libc::ioctl(self.0.as_raw_fd(), SIOCETHTOOL, &raw const request) };
-        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// A command that gets or sets one word.
+    fn call(&self, interface: &str, cmd: u32, data: u32) -> io::Result<u32> {
+        let mut words = [cmd, data];
+        self.request(interface, &mut words)?;
+        Ok(words[1])
+    }
+
+    fn place(&self, interface: &str, name: &str) -> io::Result<Place> {
+        let mask = (1_u64 << FEATURE_NAMES).to_ne_bytes();
+        let [a, b, c, d, e, f, g, h] = mask;
+        let (first, second) = ([a, b, c, d], [e, f, g, h]);
+        let (first, second) = (u32::from_ne_bytes(first), u32::from_ne_bytes(second));
+        let mut info = [GET_SET_INFO, 0, first, second, 0];
+        self.request(interface, &mut info)?;
+        let count = info[4];
+        if count == 0 || count > MOST_FEATURES {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let all = count as usize;
+        let mut words = vec![0; 3 + all * NAME_WORDS];
+        words[..3].copy_from_slice(&[GET_STRINGS, FEATURE_NAMES, count]);
+        self.request(interface, &mut words)?;
+        let is_it = |words: &[u32]| {
+            let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
+            bytes.take_while(|byte| *byte != 0).eq(name.bytes())
+        };
+        let number = words[3..].chunks_exact(NAME_WORDS).position(is_it);
+        let number = number.ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Place { number, blocks: all.div_ceil(32) })
     }
 
     fn is_on(&self, interface: &str, feature: &Feature) -> io::Result<bool> {
-        let data = self.call(interface, feature.get, 0)?;
-        Ok(feature.bit.map_or(data != 0, |bit| data & bit != 0))
+        match feature.way {
+            Way::Plain { get, .. } => Ok(self.call(interface, get, 0)? != 0),
+            Way::Flag(bit) => Ok(self.call(interface, GET_FLAGS, 0)? & bit != 0),
+            Way::Named(name) => {
+                let place = self.place(interface, name)?;
+                // For each block: what there is, what is wished, what is on, what never changes.
+                let mut words = vec![0; 2 + place.blocks * 4];
+                words[0] = GET_FEATURES;
+                words[1] = u32::try_from(place.blocks).unwrap_or_default();
+                self.request(interface, &mut words)?;
+                let (block, bit) = place.bit();
+                Ok(words[2 + block * 4 + 2] & bit != 0)
+            }
+        }
     }
 
     fn set(&self, interface: &str, feature: &Feature, on: bool) -> io::Result<()> {
-        let data = match feature.bit {
-            None => u32::from(on),
-            Some(bit) => {
-                let now = self.call(interface, feature.get, 0)?;
-                if on { now | bit } else { now & !bit }
+        match feature.way {
+            Way::Plain { set, .. } => self.call(interface, set, u32::from(on)).map(drop),
+            Way::Flag(bit) => {
+                let now = self.call(interface, GET_FLAGS, 0)?;
+                let then = if on { now | bit } else { now & !bit };
+                self.call(interface, SET_FLAGS, then).map(drop)
             }
-        };
-        self.call(interface, feature.set, data).map(drop)
+            Way::Named(name) => {
+                let place = self.place(interface, name)?;
+                // For each block: what is to be changed, and to what.
+                let mut words = vec![0; 2 + place.blocks * 2];
+                words[0] = SET_FEATURES;
+                words[1] = u32::try_from(place.blocks).unwrap_or_default();
+                let (block, bit) = place.bit();
+                words[2 + block * 2] = bit;
+                words[2 + block * 2 + 1] = if on { bit } else { 0 };
+                self.request(interface, &mut words)?;
+                // The kernel notes a wish that it does not grant, and calls that no error.
+                match !on && self.is_on(interface, feature)? {
+                    true => Err(io::ErrorKind::Unsupported.into()),
+                    false => Ok(()),
+                }
+            }
+        }
     }
 
     /// Words of what is on; what an interface does not know is not on.
@@ -197,12 +295,12 @@ mod tests {
     fn with_veth(test: impl FnOnce(&Path) + Send + 'static) {
         let thread = std::thread::spawn(move || {
             if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-                println!("skipped: no network of our own: {error}");
+                crate::testing::skip(&format!("no network of our own: {error}"));
                 return;
             }
             let words = ["link", "add", "v0", "type", "veth", "peer", "name", "v1"];
             if !Command::new("ip").args(words).status().is_ok_and(|status| status.success()) {
-                println!("skipped: no interfaces can be made; install iproute2");
+                crate::testing::skip("no interfaces can be made; install iproute2");
                 return;
             }
             let scratch = Scratch::new("offload");

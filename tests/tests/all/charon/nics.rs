@@ -12,12 +12,15 @@ use crate::support::skip::skipped;
 use crate::support::{Host, wait};
 
 /// Words of ethtool(8) for what is switched off.
-const OFFLOADS: [&str; 10] = [
+const OFFLOADS: [&str; 13] = [
     "rx-checksumming",
     "tx-checksumming",
     "scatter-gather",
-    "tx-tcp-segmentation",
-    "tx-tcp6-segmentation",
+    "tcp-segmentation-offload",
+    "tx-udp-segmentation",
+    "rx-udp-gro-forwarding",
+    "rx-gro-list",
+    "rx-gro-hw",
     "generic-segmentation-offload",
     "generic-receive-offload",
     "large-receive-offload",
