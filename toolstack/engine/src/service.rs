@@ -312,7 +312,7 @@ impl Host {
 }
 
 /// The ends after which an unsupervised domain is kept as it is, for somebody to look at.
-fn kept(config: &DomainConfig) -> Vec<Reason> {
+pub(crate) fn kept(config: &DomainConfig) -> Vec<Reason> {
     let preserved = |event: &&GuestEvent| config.action(**event) == Action::Preserve;
     match config.supervision {
         Some(_) => Vec::new(),
@@ -321,7 +321,7 @@ fn kept(config: &DomainConfig) -> Vec<Reason> {
 }
 
 /// Whether a guest has ended for one of these reasons, and stands still since.
-fn rests_as(row: &ListRow, kept: &[Reason]) -> bool {
+pub(crate) fn rests_as(row: &ListRow, kept: &[Reason]) -> bool {
     let ended = row.state == State::Shutdown && row.op.is_none();
     ended && row.reason.is_some_and(|reason| kept.contains(&reason))
 }

@@ -188,3 +188,23 @@ fn without_room_for_images_guests_are_shut_down_and_that_can_be_undone() {
     let ended = kxl(&["host", "shutdown", "--json"]);
     assert_eq!(outcome(&ended, "web")["outcome"], "shut-down", "{ended}");
 }
+
+#[test]
+fn a_guest_that_crashes_while_its_host_is_shut_down_is_kept_and_waited_for_no_longer() {
+    let host = Host::new();
+    let lines = "on_crash = \"preserve\"";
+    host.define("web", &guest::mock_with("web", "ignore=powerdown", lines));
+    host.ok(["start", "web"]);
+    let mut console = crate::support::Console::attach(&host, "web");
+    console.expect("READY");
+    let stopping = host.begin(&["host", "shutdown", "--json"]);
+    wait::eventually("it is asked", || {
+        host.events("web").iter().any(|event| event["what"] == "asked")
+    });
+    console.send("k");
+    let ended = stopping.end(crate::support::host::COMMAND).expect(0);
+    assert_eq!(outcome(&ended, "web")["outcome"], "shut-down", "{ended}");
+    assert_eq!(host.domain("web").rests(), Some(State::Shutdown));
+    host.ok(["destroy", "web"]);
+    host.quiet();
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kxl_control::client::{Client, Step};
 use kxl_control::{After, Answer, Call, Moved, Save, Until};
 use kxl_domain::image::{ImagePlace, Purpose};
-use kxl_domain::{Action, DomainConfig, DomainName, Failure, Kind, State, Verb, Wanted};
+use kxl_domain::{DomainConfig, DomainName, Failure, Kind, Reason, State, Verb, Wanted};
 use kxl_store::ListRow;
 use kxl_store::image::Image;
 
@@ -18,6 +18,7 @@ use super::journal::{Entry, Journal, Left};
 use super::plan::{Member, Plan, Way};
 use super::run::{Course, Desk, Done, Errand, Hands, News, Outcome, Pace, run};
 use crate::host::{Host, stored};
+use crate::service::{kept, rests_as};
 
 /// How many images of one domain may wait in a directory.
 const MOST_FILES: u32 = 99;
@@ -292,14 +293,14 @@ impl Emptying<'_> {
         let late = self.how.until.map(|until| until.saturating_duration_since(Instant::now()));
         let patience = late.unwrap_or(self.how.patience).min(self.how.patience);
         let until = Instant::now() + patience;
-        let kept = host.config_of(row)?.is_some_and(|c| c.on_poweroff == Action::Preserve);
+        let kept = host.config_of(row)?.as_ref().map(kept).unwrap_or_default();
         let mut command = if member.stop_command.is_empty() {
             host.verb(row, Verb::Shutdown, patience.min(DESTROY), |_| ())?;
             None
         } else {
             Some(stop_command(member)?)
         };
-        let ended = self.wait(host, row, kept, until);
+        let ended = self.wait(host, row, &kept, until);
         if let Some(child) = &mut command {
             end_command(child, until);
         }
@@ -318,14 +319,16 @@ impl Emptying<'_> {
         }
     }
 
-    /// Waits until the run is over. A domain that is kept after its end counts as ended.
+    /// Waits until the run is over. A domain that is kept after an end for one of these reasons
+    /// counts as ended.
     fn wait(
         &self,
         host: &mut Host,
         row: &ListRow,
-        kept: bool,
+        kept: &[Reason],
         until: Instant,
     ) -> Result<(), Failure> {
+        let what = if kept.is_empty() { Until::Gone } else { Until::Shutdown };
         loop {
             let mut client = match self.client(host, row) {
                 Ok(client) => client,
@@ -335,25 +338,25 @@ impl Emptying<'_> {
                 }
                 Err(failure) => return Err(failure),
             };
-            let what = if kept { Until::Shutdown } else { Until::Gone };
             let left = until.saturating_duration_since(Instant::now());
             match client.call(Call::Wait(what), Some(left), |_| ()) {
-                Ok(_) => return Ok(()),
+                Ok(_) if kept.is_empty() => return Ok(()),
+                // What becomes of it now is its policy's; a look tells.
+                Ok(_) => {}
                 // The monitor went, with its domain or without: a look tells.
-                Err(failure) if failure.kind == Kind::Failed && !self.stopper.is_pulled() => {
-                    match host.find(&row.uuid.to_string()) {
-                        Ok(now) if now.domid == row.domid && now.state != State::Shutdown => {}
-                        Ok(_) => return Ok(()),
-                        Err(gone) if gone.kind == Kind::NoSuchDomain => return Ok(()),
-                        Err(other) => return Err(other),
-                    }
-                    if Instant::now() >= until {
-                        return Err(Failure::new(Kind::TimedOut, "the time is up"));
-                    }
-                    std::thread::sleep(LOOK);
-                }
+                Err(failure) if failure.kind == Kind::Failed && !self.stopper.is_pulled() => {}
                 Err(failure) => return Err(failure),
             }
+            match host.find(&row.uuid.to_string()) {
+                Ok(now) if now.domid != row.domid || rests_as(&now, kept) => return Ok(()),
+                Ok(_) => {}
+                Err(gone) if gone.kind == Kind::NoSuchDomain => return Ok(()),
+                Err(other) => return Err(other),
+            }
+            if Instant::now() >= until {
+                return Err(Failure::new(Kind::TimedOut, "the time is up"));
+            }
+            std::thread::sleep(LOOK);
         }
     }
 }
