@@ -107,9 +107,9 @@ impl<'a> Prepared<'a> {
         // SAFETY: system calls on prepared memory; the name is copied.
         unsafe {
             libc::prctl(libc::PR_SET_NAME, self.command.program.as_ptr(), 0, 0, 0);
-            // To the maker this is exec.
-            libc::close(self.errors);
             libc::close(self.gate);
+            // To the maker this is exec: nothing of his is open any more.
+            libc::close(self.errors);
             let mut end = libc::pollfd { fd: until, events: libc::POLLIN, revents: 0 };
             while libc::poll(&raw mut end, 1, -1) < 0 && *libc::__errno_location() == libc::EINTR {}
             libc::_exit(0)
