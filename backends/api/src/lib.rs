@@ -98,6 +98,8 @@ pub struct HostFacts {
     pub nics_file: PathBuf,
     /// Names of the other living domains whose emulator has a configuration file, and the file.
     pub other_charons: std::collections::BTreeMap<String, PathBuf>,
+    /// Such files of domains that rest: the ports that they name are for their next start.
+    pub resting_charons: Vec<PathBuf>,
 }
 
 /// A user to run as.

@@ -8,12 +8,21 @@ use std::path::Path;
 /// State `LISTEN` in `/proc/net/tcp` (proc(5)).
 const LISTEN: &str = "0A";
 
-/// A port of 127.0.0.1 that nobody uses at the moment.
+/// A port of 127.0.0.1 that nobody uses at the moment, and that is none of these.
 ///
 /// # Errors
 /// When the host has none.
-pub(crate) fn free() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+pub(crate) fn free(but: &[u16]) -> io::Result<u16> {
+    // Those that are not wanted stay open until there is another one, so that each is offered once.
+    let mut passed_over = Vec::new();
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        if !but.contains(&port) {
+            return Ok(port);
+        }
+        passed_over.push(listener);
+    }
 }
 
 /// Listens on this port of 127.0.0.1, non-blocking. An address on which connections of an earlier
@@ -118,8 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_meant_for_somebody_is_not_given_away() {
+        let half: Vec<u16> = (1..=u16::MAX).filter(|port| port / 2 % 2 == 0).collect();
+        for _ in 0..32 {
+            assert!(!half.contains(&free(&half).unwrap()));
+        }
+    }
+
+    #[test]
     fn the_holder_of_a_port_is_named_and_a_free_one_has_none() {
-        let port = free().unwrap();
+        let port = free(&[]).unwrap();
         let us = i32::try_from(std::process::id()).unwrap();
         assert!(!listens(us, port));
         let listener = listen(port).unwrap();

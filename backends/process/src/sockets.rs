@@ -51,6 +51,13 @@ impl Dir {
     }
 }
 
+/// A connection to the socket of this name.
+pub(crate) fn dial(path: &Path) -> io::Result<tokio::net::UnixStream> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stream = Dir::open(path.parent().unwrap_or(path))?.connect(&name)?;
+    tokio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(stream))
+}
+
 fn stream(flags: SockFlag) -> io::Result<OwnedFd> {
     let flags = flags | SockFlag::SOCK_CLOEXEC;
     Ok(socket(AddressFamily::Unix, SockType::Stream, flags, None)?)

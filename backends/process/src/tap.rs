@@ -149,7 +149,7 @@ pub(crate) mod testing {
     fn bridge(name: &str) -> bool {
         // SAFETY: affects this thread only.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
-            println!("skipped: no network namespace: {}", io::Error::last_os_error());
+            crate::testing::skip(&format!("no network namespace: {}", io::Error::last_os_error()));
             return false;
         }
         let control = control().unwrap();
@@ -158,7 +158,7 @@ pub(crate) mod testing {
         // SAFETY: SIOCBRADDBR of linux/sockios.h takes a name of IFNAMSIZ bytes.
         let rc = unsafe { libc::ioctl(control.as_raw_fd(), 0x89a0 as _, bytes.as_ptr()) };
         if rc < 0 || !Path::new("/dev/net/tun").exists() {
-            println!("skipped: no bridge or no tun: {}", io::Error::last_os_error());
+            crate::testing::skip(&format!("no bridge or no tun: {}", io::Error::last_os_error()));
             return false;
         }
         true

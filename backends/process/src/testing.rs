@@ -20,6 +20,19 @@ use tokio::sync::mpsc;
 /// Far above what anything here takes: only a hang runs into it.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
+/// Says that the test of this thread was not run, and why: on standard output and in the file that
+/// `KXL_SKIPS` names, which the suite's caller prints.
+pub(crate) fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("SKIP process {}: {reason}\n", thread.name().unwrap_or("a thread"));
+    print!("{line}");
+    if let Some(path) = std::env::var_os("KXL_SKIPS").filter(|path| !path.is_empty()) {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| io::Write::write_all(&mut file, line.as_bytes()))
+            .unwrap_or_else(|error| panic!("cannot record a skip in {path:?}: {error}"));
+    }
+}
+
 /// A directory that is gone with this.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 

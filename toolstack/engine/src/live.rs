@@ -297,6 +297,7 @@ impl LiveDomain {
         if self.row.config.emulator_config.is_some() {
             spec.host.other_charons = self.other_charons();
         }
+        spec.host.resting_charons = self.resting_charons();
         Ok(LaunchSpec { image, ..spec })
     }
 
@@ -310,6 +311,15 @@ impl LiveDomain {
         let file =
             |row: kxl_store::LiveRow| Some((row.name.to_string(), row.config.emulator_config?));
         others.filter_map(file).collect()
+    }
+
+    /// The configuration files of emulators that do not run. What cannot be read is left out.
+    fn resting_charons(&self) -> Vec<PathBuf> {
+        let rows = self.store.list().unwrap_or_default();
+        let resting = rows.into_iter().filter(|row| row.managed && row.domid.is_none());
+        let file =
+            |row: kxl_store::ListRow| self.store.managed(row.uuid).ok()??.config.emulator_config;
+        resting.filter_map(file).collect()
     }
 
     /// Makes the emulator process and takes it up.

@@ -23,6 +23,15 @@ pub(crate) fn copy_of(file: &Path, spec: &LaunchSpec) -> PathBuf {
     spec.rundir.join(file.file_name().unwrap_or(OsStr::new("emulator.cfg")))
 }
 
+/// The ports that configurations name for their consoles; none where one cannot be read.
+pub(crate) fn configured_ports(files: &[PathBuf]) -> Vec<u16> {
+    let port = |file: &PathBuf| match facts(&kxl_backend::charon::read(file).ok()?).console {
+        ConsoleLine::Port(port) => Some(port),
+        ConsoleLine::Physical(_) | ConsoleLine::None => None,
+    };
+    files.iter().filter_map(port).collect()
+}
+
 /// A configuration that can be launched.
 #[derive(Clone, Debug)]
 pub(crate) struct Charon {

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn qemu_knows_all_features_by_these_names() {
         let Ok(output) = Command::new("qemu-system-x86_64").args(["-cpu", "help"]).output() else {
-            println!("skipped: qemu-system-x86_64 is not installed");
+            crate::testing::skip("qemu-system-x86_64 is not installed");
             return;
         };
         let help = String::from_utf8_lossy(&output.stdout);

@@ -38,7 +38,7 @@ fn installed() -> Vec<Arch> {
     let found = Arch::ALL.iter().filter(|arch| {
         let there = crate::program::find(Path::new(&format!("qemu-system-{arch}"))).is_some();
         if !there {
-            println!("skipped: qemu-system-{arch} is not installed");
+            crate::testing::skip(&format!("qemu-system-{arch} is not installed"));
         }
         there
     });
@@ -50,7 +50,7 @@ fn guest(spec: &mut LaunchSpec) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
     let (kernel, ramdisk) = (root.join("vmlinuz"), root.join("initramfs.cpio.gz"));
     if installed().first() != Some(&Arch::X86_64) || !kernel.is_file() || !ramdisk.is_file() {
-        println!("skipped: no test guest; run `make guest`");
+        crate::testing::skip("no test guest; run `make guest`");
         return false;
     }
     spec.config.arch = Some(Arch::X86_64);

@@ -2,19 +2,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use kxl_backend::{BackendError, Event, Process, Result};
 use kxl_domain::{GuestEvent, State};
 use kxl_qmp::{Client, QmpError};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use crate::profile::Meaning;
 use crate::qemu::translated;
-use crate::sockets::Dir;
+use crate::sockets;
 
 /// How long a command may take.
 const COMMAND: Duration = Duration::from_secs(5);
@@ -65,7 +64,7 @@ impl Channel {
     pub(super) async fn connect(&self, process: &Rc<Process>, patience: Duration) -> Result<()> {
         let connected = async {
             loop {
-                if let Ok(stream) = dial(&self.path) {
+                if let Ok(stream) = sockets::dial(&self.path) {
                     match Client::connect(stream, patience).await {
                         Ok(connected) => return Ok(connected),
                         Err(QmpError::Closed { .. } | QmpError::Io(_)) => {}
@@ -156,12 +155,6 @@ impl Channel {
             _ => State::Paused,
         })
     }
-}
-
-fn dial(path: &Path) -> std::io::Result<UnixStream> {
-    let dir = Dir::open(path.parent().unwrap_or(path))?;
-    let stream = dir.connect(&path.file_name().unwrap_or_default().to_string_lossy())?;
-    UnixStream::from_std(std::os::unix::net::UnixStream::from(stream))
 }
 
 /// What turns the emulator's events into ours.

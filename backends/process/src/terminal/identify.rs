@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn an_installed_simulator_is_asked_once() {
         let Some(path) = program::find(Path::new("pdp11")) else {
-            println!("skipped: pdp11 is missing; install simh");
+            crate::testing::skip("pdp11 is missing; install simh");
             return;
         };
         let scratch = crate::testing::Scratch::new("nature");

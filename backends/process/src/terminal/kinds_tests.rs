@@ -33,7 +33,7 @@ impl Program {
 
     pub(super) fn python(script: &str, start: &str, keys: &str) -> Option<Self> {
         if !Path::new(PYTHON).exists() {
-            println!("skipped: {PYTHON} is missing; install python3");
+            crate::testing::skip(&format!("{PYTHON} is missing; install python3"));
             return None;
         }
         Some(Self::new(PYTHON, script, start, keys))
@@ -288,7 +288,7 @@ fn a_frozen_program_rests_with_its_children_and_can_be_ended() {
     let keys = format!("{SIGNAL}[pause]\nkind = \"freezer\"\n");
     let program = Program::new("/bin/sh", "while :; do :; done & echo $!; wait", "", &keys);
     if let Err(error) = freezer::Freezer::make(&program.spec()) {
-        println!("skipped: no freezer for us on this host: {error}");
+        crate::testing::skip(&format!("no freezer for us on this host: {error}"));
         return;
     }
     monitor(async {
@@ -439,7 +439,7 @@ code = { "*" = "crash" }
 #[test]
 fn an_emulator_that_listens_for_qmp_is_steered_by_a_profile_of_ones_own() {
     if crate::program::find(Path::new("qemu-system-x86_64")).is_none() {
-        println!("skipped: qemu-system-x86_64 is missing; install qemu-system-x86");
+        crate::testing::skip("qemu-system-x86_64 is missing; install qemu-system-x86");
         return;
     }
     let program = Program { scratch: Scratch::new("kinds"), profile: QEMU.into() };
@@ -467,7 +467,7 @@ fn an_emulator_that_listens_for_qmp_is_steered_by_a_profile_of_ones_own() {
 
 #[test]
 fn a_console_is_offered_at_a_port_and_one_that_is_taken_is_refused_with_its_owner() {
-    let port = ports::free().unwrap();
+    let port = ports::free(&[]).unwrap();
     let keys = format!("{SIGNAL}[console]\nkind = \"pty\"\npublish = \"{port}\"\n");
     let program = Program::new("/bin/sh", "exec cat", "", &keys);
     monitor(async {

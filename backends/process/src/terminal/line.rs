@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 
 use super::ear::Ear;
 use super::outgoing::Outgoing;
-use crate::ports;
 use crate::telnet::Telnet;
+use crate::{ports, sockets};
 
 /// Output kept for a monitor that does not read; the oldest goes first, the emulator never waits.
 const BACKLOG: usize = 1 << 20;
@@ -196,7 +196,7 @@ impl Wire {
 
     async fn dial(&self) -> io::Result<Box<dyn Stream>> {
         Ok(match &self.place {
-            Place::Unix(path) => Box::new(unix(path)?),
+            Place::Unix(path) => Box::new(sockets::dial(path)?),
             Place::Telnet(port) => {
                 // Somebody else may have been given the port in between.
                 if !ports::listens(self.process.identity().pid, *port) {
@@ -287,13 +287,6 @@ impl Wire {
             tracing::debug!("the end of the console was not taken");
         }
     }
-}
-
-fn unix(path: &std::path::Path) -> io::Result<UnixStream> {
-    let dir = path.parent().unwrap_or(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stream = crate::sockets::Dir::open(dir)?.connect(&name)?;
-    UnixStream::from_std(std::os::unix::net::UnixStream::from(stream))
 }
 
 async fn read(

@@ -64,7 +64,10 @@ impl Own {
         charon: Option<&Charon>,
     ) -> Result<Self> {
         let port = profile.templates().any(|template| template.contains("{port}"));
-        let free = || ports::free().map_err(|error| BackendError::io("no port is free", error));
+        let free = || {
+            ports::free(&charon::configured_ports(&spec.host.resting_charons))
+                .map_err(|error| BackendError::io("no port is free", error))
+        };
         let mut own = Self {
             port: port.then(free).transpose()?,
             console_port: charon.map(|charon| charon.console_port),

@@ -155,7 +155,7 @@ pub(super) mod tests {
             Ok(rights) => rights,
             Err(error) => {
                 assert!(!nix::unistd::geteuid().is_root(), "{error}");
-                println!("skipped: {error}");
+                crate::testing::skip(&error.to_string());
                 return None;
             }
         };

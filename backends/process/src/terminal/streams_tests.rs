@@ -203,7 +203,7 @@ fn a_directory_that_is_not_there_fails_the_start_by_its_key() {
 /// A directory of nobody's, as `DIR/theirs`; false for others than root, who cannot make one.
 fn theirs(scratch: &Scratch) -> bool {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can run a program as another user");
+        crate::testing::skip("only root can run a program as another user");
         return false;
     }
     let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();

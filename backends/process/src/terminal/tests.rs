@@ -20,7 +20,9 @@ pub(super) fn counter(spec: &mut LaunchSpec, machine: &str, start: &str) -> bool
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
     let ini = root.canonicalize().unwrap_or(root).join(format!("{machine}-counter.ini"));
     if program::find(Path::new(machine)).is_none() || !ini.is_file() {
-        println!("skipped: {machine} or its counter is missing; install simh and run `make guest`");
+        crate::testing::skip(&format!(
+            "{machine} or its counter is missing; install simh and run `make guest`"
+        ));
         return false;
     }
     spec.config.machine = Some(machine.into());

@@ -150,7 +150,7 @@ fn an_emulator_that_dies_while_it_is_saved_is_told_as_ended() {
 /// A qcow2 disk; says when there is nothing to make it with.
 fn qcow2(path: &Path) -> bool {
     let Some(program) = crate::program::find(Path::new("qemu-img")) else {
-        println!("skipped: no qemu-img");
+        crate::testing::skip("no qemu-img");
         return false;
     };
     let name = path.display().to_string();
