@@ -4,6 +4,7 @@ mod fault;
 mod qemu;
 mod save;
 mod start;
+mod systemd;
 mod xendomains;
 
 use serde_json::Value;
