@@ -1,14 +1,15 @@
 //! Shutting a guest down by a script of its operator's: the domain's own, or the common one of the
 //! host. It runs beside the monitor's work; how it ends decides what becomes of a stop.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kxl_backend::{plain, trusted};
 use kxl_domain::charon::stop_script::{StopScript, common_status, own_status};
-use kxl_domain::{DomainConfig, Failure, Kind};
+use kxl_domain::{DomId, DomainConfig, DomainName, DomainUuid, Failure, Kind};
 use kxl_store::{Paths, Severity};
 use tokio::sync::oneshot;
 
@@ -18,9 +19,12 @@ use crate::script::{self, Ended, Script};
 /// How long a script may take to say goodbye after its guest has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How often one is looked at that says goodbye.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What a script has to say, in the domain's runtime directory: a pipe would break with the
 /// monitor, and the script with it.
-const OUTPUT: &str = "stop-script.out";
+pub(crate) const OUTPUT: &str = "stop-script.out";
 
 /// How far the stop script of a domain has got, and the program that it is.
 #[must_use]
@@ -65,6 +69,18 @@ pub(crate) fn command(paths: &Paths, config: &DomainConfig) -> Vec<String> {
     std::iter::once(program.display().to_string()).chain(file).collect()
 }
 
+/// What it finds in its environment.
+pub(crate) fn environment(
+    name: &DomainName,
+    domid: Option<DomId>,
+    uuid: DomainUuid,
+) -> Vec<(OsString, OsString)> {
+    let domid = domid.map(|domid| domid.to_string()).unwrap_or_default();
+    let of_domain =
+        [("KXL_DOMAIN", name.to_string()), ("KXL_DOMID", domid), ("KXL_UUID", uuid.to_string())];
+    of_domain.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
 /// A script that runs. Dropped, it goes on by itself, as that of a monitor that was killed: whoever
 /// lets go of a domain without ending it leaves the script its work.
 #[derive(Debug)]
@@ -74,7 +90,7 @@ pub(crate) struct Shutting {
 }
 
 impl Shutting {
-    fn begin(script: Script) -> std::io::Result<Self> {
+    pub(crate) fn begin(script: Script) -> std::io::Result<Self> {
         let (tell, done) = oneshot::channel();
         let cancel = Arc::clone(&script.cancel);
         std::thread::Builder::new().name("stop-script".to_owned()).spawn(move || {
@@ -82,6 +98,25 @@ impl Shutting {
             let _over = tell.send(outcome(&script));
         })?;
         Ok(Self { done, cancel })
+    }
+
+    /// Why it has failed, told once; `None` while it runs and when it has not.
+    pub(crate) fn failed(&mut self) -> Option<String> {
+        self.done.try_recv().ok()?.err()
+    }
+
+    /// As [`Self::leave`], for a thread that may wait.
+    pub(crate) fn end(mut self) {
+        for cancel in [false, true] {
+            self.cancel.store(cancel, Ordering::Relaxed);
+            let until = Instant::now() + GOODBYE;
+            while matches!(self.done.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+                if Instant::now() >= until {
+                    break;
+                }
+                std::thread::sleep(LOOK);
+            }
+        }
     }
 
     /// Lets it say goodbye, for a moment, and ends it then.
@@ -131,15 +166,10 @@ impl LiveDomain {
         }
         let row = &self.row;
         let file = row.config.emulator_config.as_ref();
-        let entry = |name: &str, value: String| (name.into(), value.into());
         let script = Script {
             program,
             args: file.map(|file| file.clone().into_os_string()).into_iter().collect(),
-            env: vec![
-                entry("KXL_DOMAIN", row.name.to_string()),
-                entry("KXL_DOMID", row.domid.to_string()),
-                entry("KXL_UUID", row.uuid.to_string()),
-            ],
+            env: environment(&row.name, Some(row.domid), row.uuid),
             patience: Duration::from_secs(u64::from(row.config.stop.wait_secs)),
             output: Some(self.paths.rundir(row.uuid).join(OUTPUT)),
             cancel: Arc::default(),

@@ -57,6 +57,33 @@ fn a_host_shutdown_runs_the_stop_script_and_the_next_boot_starts_what_starts_wit
     assert_eq!(host.emulators().len(), 2, "{:?}", host.emulators());
 }
 
+/// A stop script of these lines, as a key.
+fn script(host: &Host, name: &str, lines: &str) -> String {
+    let file =
+        host.file(name, &format!("#!/bin/sh\nPATH={}:$PATH\n{lines}\n", host.bin().display()));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
+    format!("stop_script = \"{}\"\n", file.display())
+}
+
+#[test]
+fn a_host_shutdown_tells_why_a_stop_script_has_failed_and_gives_a_slow_one_its_time() {
+    let host = Host::new();
+    let fails = script(&host, "fails", "echo no route to vms >&2\nexit 3");
+    let bad = Guest::new(&host, "bad", "", &format!("{fails}stopwaitsecs = 600\n"));
+    let off = "sleep 3\n{ printf 'power off\\r'; sleep 1; } | kxl console --steal $KXL_DOMAIN";
+    let slow = script(&host, "slow", &format!("{off} > /dev/null"));
+    let slow = Guest::new(&host, "slow", "", &format!("{slow}stopwaitsecs = 600\n"));
+    for guest in [&bad, &slow] {
+        guest.start(&host);
+        guest.telnet().expect("P00>>>");
+    }
+    let ended = host.kxl(["host", "shutdown", "--patience", "1s"]).expect(1);
+    assert!(ended.stderr.contains("ended with status 3: no route to vms"), "{ended}");
+    assert_eq!(host.domain("bad").rests(), Some(State::Running));
+    assert_eq!(host.rests("slow", State::Halted).reason(), Some("poweroff"));
+    host.ok(["destroy", "bad"]);
+}
+
 #[test]
 fn a_charon_that_cannot_be_saved_is_shut_down_by_a_host_save() {
     let host = Host::new();

@@ -2,8 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kxl_control::client::{Client, Step};
@@ -18,7 +17,9 @@ use super::journal::{Entry, Journal, Left};
 use super::plan::{Member, Plan, Way};
 use super::run::{Course, Desk, Done, Errand, Hands, News, Outcome, Pace, run};
 use crate::host::{Host, stored};
+use crate::script::Script;
 use crate::service::{kept, rests_as};
+use crate::stop_script::{self, Shutting};
 
 /// How many images of one domain may wait in a directory.
 const MOST_FILES: u32 = 99;
@@ -29,8 +30,11 @@ const BUSY: Duration = Duration::from_secs(10);
 /// How long the power may take to be taken away.
 const DESTROY: Duration = Duration::from_secs(30);
 
-/// How often a stop command is looked at: it cannot be waited for together with its guest.
+/// How often it is looked what has become of a domain that changes.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often a stop script is looked at: it cannot be waited for together with its guest.
+const TURN: Duration = Duration::from_millis(250);
 
 /// How a host is emptied.
 #[derive(Clone, Debug)]
@@ -290,20 +294,29 @@ impl Emptying<'_> {
 
     /// Asks the guest to switch itself off and waits until it has.
     fn shut_down(&self, host: &mut Host, row: &ListRow, member: &Member) -> Result<Done, Failure> {
+        let config = host.config_of(row)?;
+        // Of a command only the end of its guest counts; the status of a script counts as well, and
+        // it has the time that any stop of its domain has.
+        let script = config.as_ref().filter(|config| {
+            config.maintenance.stop_command.is_empty() && !member.stop_command.is_empty()
+        });
+        let least = script.map_or(0, |config| config.stop.wait_secs);
+        let wished = self.how.patience.max(Duration::from_secs(u64::from(least)));
         let late = self.how.until.map(|until| until.saturating_duration_since(Instant::now()));
-        let patience = late.unwrap_or(self.how.patience).min(self.how.patience);
-        let until = Instant::now() + patience;
-        let kept = host.config_of(row)?.as_ref().map(kept).unwrap_or_default();
-        let mut command = if member.stop_command.is_empty() {
-            host.verb(row, Verb::Shutdown, patience.min(DESTROY), |_| ())?;
-            None
-        } else {
-            Some(stop_command(member)?)
+        let patience = late.unwrap_or(wished).min(wished);
+        let mut asking = Asking {
+            until: Instant::now() + patience,
+            counts: script.is_some(),
+            kept: config.as_ref().map(kept).unwrap_or_default(),
+            shutting: None,
         };
-        let ended = self.wait(host, row, &kept, until);
-        if let Some(child) = &mut command {
-            end_command(child, until);
+        if member.stop_command.is_empty() {
+            host.verb(row, Verb::Shutdown, patience.min(DESTROY), |_| ())?;
+        } else {
+            asking.shutting = Some(stop_command(host, member, patience)?);
         }
+        let ended = self.wait(host, row, &mut asking);
+        let why = asking.end();
         match ended {
             Ok(()) => Ok(Done::Off),
             Err(failure) if failure.kind == Kind::TimedOut => {
@@ -313,22 +326,17 @@ impl Emptying<'_> {
                     patience.as_secs()
                 );
                 let hint = format!("kxl destroy {} takes the power away", member.name);
-                Err(Failure::new(Kind::TimedOut, text).hint(hint))
+                let mut failure = Failure::new(Kind::TimedOut, text).hint(hint);
+                failure.causes.extend(why);
+                Err(failure)
             }
             Err(failure) => Err(failure),
         }
     }
 
-    /// Waits until the run is over. A domain that is kept after an end for one of these reasons
-    /// counts as ended.
-    fn wait(
-        &self,
-        host: &mut Host,
-        row: &ListRow,
-        kept: &[Reason],
-        until: Instant,
-    ) -> Result<(), Failure> {
-        let what = if kept.is_empty() { Until::Gone } else { Until::Shutdown };
+    /// Waits until the run is over. A domain that is kept after its end counts as ended.
+    fn wait(&self, host: &mut Host, row: &ListRow, asking: &mut Asking) -> Result<(), Failure> {
+        let what = if asking.kept.is_empty() { Until::Gone } else { Until::Shutdown };
         loop {
             let mut client = match self.client(host, row) {
                 Ok(client) => client,
@@ -338,22 +346,31 @@ impl Emptying<'_> {
                 }
                 Err(failure) => return Err(failure),
             };
-            let left = until.saturating_duration_since(Instant::now());
-            match client.call(Call::Wait(what), Some(left), |_| ()) {
-                Ok(_) if kept.is_empty() => return Ok(()),
+            match client.call(Call::Wait(what), Some(asking.turn()), |_| ()) {
+                Ok(_) if asking.kept.is_empty() => return Ok(()),
                 // What becomes of it now is its policy's; a look tells.
                 Ok(_) => {}
                 // The monitor went, with its domain or without: a look tells.
                 Err(failure) if failure.kind == Kind::Failed && !self.stopper.is_pulled() => {}
+                Err(failure) if failure.kind == Kind::TimedOut && !self.stopper.is_pulled() => {}
                 Err(failure) => return Err(failure),
             }
             match host.find(&row.uuid.to_string()) {
-                Ok(now) if now.domid != row.domid || rests_as(&now, kept) => return Ok(()),
+                Ok(now) if now.domid != row.domid || rests_as(&now, &asking.kept) => {
+                    return Ok(());
+                }
                 Ok(_) => {}
                 Err(gone) if gone.kind == Kind::NoSuchDomain => return Ok(()),
                 Err(other) => return Err(other),
             }
-            if Instant::now() >= until {
+            if let Some(why) = asking.failed() {
+                let text = format!("cannot shut the guest of domain \"{}\" down", row.name);
+                let mut failure = Failure::new(Kind::Failed, text)
+                    .hint("it runs on; kxl stop-script check tells about the script");
+                failure.causes.push(why);
+                return Err(failure);
+            }
+            if Instant::now() >= asking.until {
                 return Err(Failure::new(Kind::TimedOut, "the time is up"));
             }
             std::thread::sleep(LOOK);
@@ -361,40 +378,54 @@ impl Emptying<'_> {
     }
 }
 
-/// Starts the program that shuts a guest down.
-fn stop_command(member: &Member) -> Result<Child, Failure> {
-    let mut words = member.stop_command.iter();
-    let program = words.next().map(String::as_str).unwrap_or_default();
-    let domid = member.domid.map(|domid| domid.to_string()).unwrap_or_default();
-    Command::new(program)
-        .args(words)
-        .env("KXL_DOMAIN", member.name.as_str())
-        .env("KXL_DOMID", domid)
-        .env("KXL_UUID", member.uuid.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| {
-            let text = format!("cannot run {program}, the stop_command of \"{}\"", member.name);
-            Failure::because(Kind::Failed, text, &error)
-        })
+/// A guest that was asked to end.
+struct Asking {
+    until: Instant,
+    /// The ends after which it is kept.
+    kept: Vec<Reason>,
+    /// The program that asks it, where it is not the monitor.
+    shutting: Option<Shutting>,
+    /// Whether a failure of that program is the failure of the stop.
+    counts: bool,
 }
 
-/// Leaves no command behind: one that is not over when its guest is, or its time, is ended.
-fn end_command(child: &mut Child, until: Instant) {
-    // A moment for one that says goodbye; nothing depends on it.
-    let until = until.min(Instant::now() + LOOK * 20);
-    loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
-            Ok(None) => break,
-            Ok(Some(_)) | Err(_) => return,
-        }
+impl Asking {
+    /// How long to wait until the next look at the program.
+    fn turn(&self) -> Duration {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if self.counts { left.min(TURN) } else { left }
     }
-    if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
-        tracing::warn!(%error, "a stop command goes on");
+
+    fn failed(&mut self) -> Option<String> {
+        if self.counts { self.shutting.as_mut()?.failed() } else { None }
     }
+
+    /// Leaves no program behind: one that is not over when its guest is, or its time, is ended.
+    /// Gives why it had failed.
+    fn end(self) -> Option<String> {
+        let mut shutting = self.shutting?;
+        let why = shutting.failed();
+        shutting.end();
+        why
+    }
+}
+
+/// Starts the program that shuts a guest down.
+fn stop_command(host: &Host, member: &Member, patience: Duration) -> Result<Shutting, Failure> {
+    let mut words = member.stop_command.iter();
+    let program = words.next().cloned().unwrap_or_default();
+    let script = Script {
+        program: program.clone().into(),
+        args: words.map(Into::into).collect(),
+        env: stop_script::environment(&member.name, member.domid, member.uuid),
+        patience,
+        output: Some(host.paths.rundir(member.uuid).join(stop_script::OUTPUT)),
+        cancel: Arc::default(),
+    };
+    Shutting::begin(script).map_err(|error| {
+        let text = format!("cannot run {program}, the stop_command of \"{}\"", member.name);
+        Failure::because(Kind::Failed, text, &error)
+    })
 }
 
 /// Whether a domain of this wish is left standing when it comes back.
