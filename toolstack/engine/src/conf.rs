@@ -1,6 +1,7 @@
 //! `kxl.conf`: what the administrator says about the host.
 
 use std::fs;
+use std::path::Path;
 
 use kxl_domain::config::{self, Defaults, HostFileError, PlainSetting};
 use kxl_domain::{Failure, Kind};
@@ -35,8 +36,15 @@ impl Conf {
     /// # Errors
     /// When the file is there and wrong, naming file, line and key.
     pub fn read(paths: &Paths) -> Result<Self, Failure> {
-        let (source, text) = text(paths)?;
-        Self::parse(&source, &text)
+        Self::read_file(&paths.conf_file())
+    }
+
+    /// Reads a file in the place of `kxl.conf`; one that is not there says nothing.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_file(path: &Path) -> Result<Self, Failure> {
+        Self::parse(&path.display().to_string(), &text(path)?)
     }
 
     /// Reads `kxl.conf` for what has to work whatever somebody has written into it: stopping,
@@ -56,8 +64,9 @@ impl Conf {
     /// # Errors
     /// As [`read`](Self::read).
     pub(crate) fn telling(paths: &Paths) -> Result<Telling, Failure> {
-        let (source, text) = text(paths)?;
-        let file = config::host_file(&source, &text).map_err(|error| wrong(&error))?;
+        let path = paths.conf_file();
+        let file = config::host_file(&path.display().to_string(), &text(&path)?)
+            .map_err(|error| wrong(&error))?;
         let mut telling = Telling::default();
         let mut settings = file.settings.iter();
         settings.try_for_each(|setting| telling.set(setting))?;
@@ -102,18 +111,14 @@ impl Conf {
     }
 }
 
-/// Its name and what is in it.
-fn text(paths: &Paths) -> Result<(String, String), Failure> {
-    let path = paths.conf_file();
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => {
-            let attempt = format!("cannot read {}", path.display());
-            return Err(Failure::because(Kind::Failed, attempt, &error));
-        }
-    };
-    Ok((path.display().to_string(), text))
+/// What is in it.
+fn text(path: &Path) -> Result<String, Failure> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|error| {
+            Failure::because(Kind::Failed, format!("cannot read {}", path.display()), &error)
+        }),
+    }
 }
 
 fn wrong(error: &HostFileError) -> Failure {

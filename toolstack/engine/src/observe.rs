@@ -66,10 +66,18 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Its state in Supervisor's words.
+    /// Its state in Supervisor's words: what the record says, unless that is of a process that is
+    /// gone with its monitor.
     #[must_use]
     pub fn word(&self) -> Word {
-        word(self.status.state, self.status.op, self.reason, &self.row.supervision)
+        match word(self.status.state, self.status.op, self.reason, &self.row.supervision) {
+            Word::Starting | Word::Running | Word::Stopping
+                if self.answering == Answering::Lost =>
+            {
+                Word::Unknown
+            }
+            word => word,
+        }
     }
 
     /// xl's six letters.
@@ -352,6 +360,7 @@ mod tests {
     fn taken(change: impl FnOnce(&mut MonitorStatus)) -> Answering {
         let (mut seen, mut status) = paused(1);
         assert_eq!(seen.answering, Answering::Lost, "its emulator is not there");
+        assert_eq!(seen.word(), Word::Unknown, "whatever its record says");
         change(&mut status);
         take(&mut seen, &status, true);
         seen.answering

@@ -4,8 +4,8 @@ use kxl_store::{Event, Severity};
 
 use crate::live::LiveDomain;
 
-/// How many alerts wait for a full disk at most; the oldest go first.
-const MOST_UNTOLD: usize = 16;
+/// How many events wait for a full disk at most; the oldest go first, alerts last.
+const MOST_UNTOLD: usize = 64;
 
 impl LiveDomain {
     /// Writes an event; the log has it when the database does not take it.
@@ -36,26 +36,25 @@ impl LiveDomain {
         event
     }
 
-    /// Writes an event. An alert that the disk does not take is kept until it does.
+    /// Writes an event. One that the disk does not take is kept until it does.
     pub(crate) fn write_event(&mut self, event: &Event) {
         let (name, what, text) = (&self.row.name, &event.what, &event.text);
         tracing::info!(domid = self.row.domid.0, %name, what, text, "event");
         self.tell_untold();
         let Err(error) = self.store.event(event) else { return };
         tracing::warn!(%error, "event not recorded");
-        if event.severity == Severity::Alert {
-            if self.untold.len() >= MOST_UNTOLD {
-                self.untold.pop_front();
-            }
-            self.untold.push_back(event.clone());
+        if self.untold.len() >= MOST_UNTOLD {
+            let passing = self.untold.iter().position(|old| old.severity != Severity::Alert);
+            drop(self.untold.remove(passing.unwrap_or_default()));
         }
+        self.untold.push_back(event.clone());
     }
 
-    /// Writes the alerts that the disk did not take, in their order; `true` when none is left.
+    /// Writes the events that the disk did not take, in their order; `true` when none is left.
     pub fn tell_untold(&mut self) -> bool {
         while let Some(event) = self.untold.front() {
             if let Err(error) = self.store.event(event) {
-                tracing::debug!(%error, "an alert still waits");
+                tracing::debug!(%error, "an event still waits");
                 return false;
             }
             self.untold.pop_front();
@@ -63,7 +62,7 @@ impl LiveDomain {
         true
     }
 
-    /// Whether alerts wait for room on the disk.
+    /// Whether events wait for room on the disk.
     #[must_use]
     pub fn has_untold(&self) -> bool {
         !self.untold.is_empty()

@@ -25,6 +25,9 @@ const LATE: Duration = Duration::from_secs(5);
 /// How much longer than its guest a monitor may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// After how long the record of an end is not waited for that a monitor tells of.
+const UNWRITTEN: Duration = Duration::from_secs(1);
+
 /// How often a domain is looked at whose monitor cannot be asked to tell of its end.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -232,6 +235,7 @@ impl Host {
         kept: &[Reason],
         until: Instant,
     ) -> Option<Option<Reason>> {
+        let mut said = None;
         loop {
             let mut asked = Err(());
             match self.find(&row.uuid.to_string()) {
@@ -258,6 +262,13 @@ impl Host {
                     if self.row(row.uuid).is_ok_and(|now| now.is_none()) {
                         return Some(reason);
                     }
+                }
+                // Where it cannot be written down the monitor alone knows of the end.
+                Ok(Answer::Ended { reason, .. }) if kept.is_empty() => {
+                    if said.get_or_insert_with(Instant::now).elapsed() > UNWRITTEN {
+                        return Some(reason);
+                    }
+                    std::thread::sleep(GOODBYE);
                 }
                 Ok(_) => std::thread::sleep(GOODBYE),
                 // Late, or gone, with its domain or without: the next look tells.

@@ -15,7 +15,9 @@ use super::outlet::Where;
 use super::own::Own;
 use super::streams::Streams;
 use super::wires::Wires;
-use super::{Driver, ENDED, MASTER_FD, PROMPT, detached, inherited, outlet, pty, published, save};
+use super::{
+    Driver, ENDED, MASTER_FD, PROMPT, detached, inherited, left, outlet, pty, published, save,
+};
 use crate::profile::Meaning;
 
 /// How long an emulator may take to answer at its control channel.
@@ -36,7 +38,13 @@ impl Driver {
         let values = own.values(&self.profile, spec);
         let lifeline = Lifeline::take_back(&process, attachments, &spec.rundir)
             .map_err(|error| BackendError::io("cannot take the console back", error))?;
-        let holders: Vec<_> = [&process].into_iter().chain(lifeline.holder()).collect();
+        // A child of it may have what the program itself has closed.
+        let fellows = match lifeline {
+            Lifeline::Cut => left::fellows(process.identity().pid),
+            _ => Vec::new(),
+        };
+        let holders: Vec<_> =
+            [&process].into_iter().chain(lifeline.holder()).chain(&fellows).collect();
         let (master, lost) = self.master_of(&holders, attachments)?;
         pty::unblock(&master).map_err(|error| BackendError::io("the console", error))?;
         let stopped = process

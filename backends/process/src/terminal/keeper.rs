@@ -335,6 +335,12 @@ impl Keeper {
 
     /// Has another process hold what the program does not hold any longer.
     fn keep_what_was_closed(&mut self) {
+        // Its end is told in a moment; nothing is to be kept for it.
+        if !self.process.identity().alive() {
+            self.lifeline.end(&self.shared.rundir);
+            self.lifeline = Lifeline::None;
+            return;
+        }
         let held = self
             .shared
             .held()

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use kxl_backend::Attachments;
-use kxl_backend::children;
 use kxl_backend::process::{Identity, RunState, Stat, boot_id};
+use kxl_backend::{Attachments, Process, children};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getsid};
 
@@ -15,6 +14,13 @@ use super::{MASTER_FD, detached, freezer, inherited};
 fn pids() -> impl Iterator<Item = i32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|dir| dir.file_name().to_str()?.parse().ok())
+}
+
+/// The others of the session that a program leads.
+pub(super) fn fellows(leader: i32) -> Vec<Process> {
+    let session = |pid: i32| getsid(Some(Pid::from_raw(pid))).ok().map(Pid::as_raw);
+    let of = |pid: &i32| *pid != leader && session(*pid) == Some(leader);
+    pids().filter(of).filter_map(|pid| Identity::of(pid).and_then(Process::open).ok()).collect()
 }
 
 /// The values of the mark in the environment of a process, as far as we may look at it.

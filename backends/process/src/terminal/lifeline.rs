@@ -95,12 +95,13 @@ impl Lifeline {
         }
     }
 
-    /// Waits until the program has closed its end. Cancel-safe.
+    /// Waits until the program has closed its end, or its holder has ended. Cancel-safe.
     pub(super) async fn cut(&self) {
         match self {
             // Also where the program writes to it: whatever it does with our number, we hold.
             Self::Program(read) => drop(read.readable().await),
             Self::Cut => {}
+            Self::Holder(holder) if holder.gone().await.is_ok() => {}
             Self::None | Self::Holder(_) => std::future::pending().await,
         }
     }
@@ -115,7 +116,9 @@ impl Lifeline {
         fds: Vec<(OwnedFd, RawFd)>,
         rundir: &Path,
     ) -> io::Result<()> {
-        *self = Self::None;
+        if let Self::Holder(gone) = std::mem::replace(self, Self::None) {
+            kill_and_reap(&gone);
+        }
         let mut command = Command::holder(process)?;
         for (fd, number) in fds {
             command.fd(fd, number);

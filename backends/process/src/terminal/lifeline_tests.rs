@@ -57,6 +57,53 @@ fn a_program_that_closes_all_it_does_not_know_keeps_its_terminal_and_its_output_
 }
 
 #[test]
+fn a_holder_that_is_killed_is_replaced() {
+    monitor(async {
+        let scratch = Scratch::new("lifeline");
+        let spec = shell(&scratch, "", ECHO);
+        let (mut live, identity, attachments) = launched(&spec, "any").await;
+        let first = holder(&spec).await;
+        first.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+        while holder(&spec).await.identity() == first.identity() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(live);
+        live = driver("any").adopt(&spec, identity.clone(), &attachments).await.unwrap();
+        let mut console = Typist::new(live.console().unwrap());
+        console.send("one\r").await;
+        console.until("heard one").await;
+        live.destroy().await.unwrap();
+    });
+}
+
+#[test]
+fn what_only_a_child_of_the_program_has_is_taken_from_it_and_held() {
+    monitor(async {
+        let scratch = Scratch::new("lifeline");
+        let script = format!("(while [ ! -e go ]; do sleep 0.01; done) & {ECHO}");
+        let spec = shell(&scratch, "stderr='DIR/err'\n", &script);
+        let (mut live, identity, attachments) = launched(&spec, "any").await;
+        let mut console = Typist::new(live.console().unwrap());
+        console.send("one\r").await;
+        console.until("heard one").await;
+        assert!(!spec.rundir.join(lifeline::HOLDER).exists(), "its child holds them");
+        drop((live, console));
+        live = driver("any").adopt(&spec, identity.clone(), &attachments).await.unwrap();
+        assert_eq!(warnings(&mut live), [""; 0]);
+        let kept = holder(&spec).await;
+        fs::write(scratch.0.join("go"), "").unwrap();
+        drop(live);
+        live = driver("any").adopt(&spec, identity.clone(), &attachments).await.unwrap();
+        console = Typist::new(live.console().unwrap());
+        console.send("two\r").await;
+        console.until("heard two").await;
+        until(&scratch, "err", "note two\n").await;
+        live.destroy().await.unwrap();
+        kept.gone().await.unwrap();
+    });
+}
+
+#[test]
 fn what_was_closed_while_no_monitor_was_there_is_told_and_what_is_left_is_held() {
     monitor(async {
         let scratch = Scratch::new("lifeline");

@@ -239,4 +239,38 @@ fn an_alert_that_a_full_disk_did_not_take_is_told_when_there_is_room() {
     small.run(&host, &["rm", &format!("{}/fill", host.root.display())]).expect(0);
     wait::eventually("the alert is there", || kxl(&["alerts"]).stdout.contains("fatal"));
     wait::eventually("its end is recorded", || kxl(&["status", "web"]).stdout.contains("FATAL"));
+    // Not only the alert: what led to it as well, in its order.
+    wait::eventually("the other events are there", || {
+        let told = kxl(&["events", "web"]).stdout;
+        let at = |what: &str| told.find(what);
+        at("start-failed").is_some_and(|first| at("fatal").is_some_and(|last| first < last))
+    });
+}
+
+#[test]
+fn a_stop_of_what_waits_for_its_next_try_on_a_full_disk_is_over_at_once() {
+    let host = Host::new();
+    let small = match Small::make(&host.root) {
+        Ok(small) => small,
+        Err(reason) => return skip("a full disk", &reason),
+    };
+    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
+    let sign = host.scratch().join("end");
+    let lines = "startsecs = 0\nautorestart = \"always\"\nstartretries = 1000\nstopwaitsecs = 600";
+    let file = host.file("web.cfg", &until_told("web", &sign, lines));
+    kxl(&["new", &file.display().to_string()]).expect(0);
+    kxl(&["start", "web"]).expect(0);
+    let fill = format!("cat /dev/zero > {}/fill; sync", host.root.display());
+    drop(small.run(&host, &["sh", "-c", &fill]));
+    std::fs::write(&sign, "").unwrap();
+    wait::eventually("it waits", || kxl(&["status", "web"]).stdout.contains("BACKOFF"));
+    // Were its end waited for, the test would be at its own before.
+    let stopped = kxl(&["stop", "web"]).expect(0);
+    assert!(!stopped.stdout.contains("had not ended"), "{stopped}");
+    assert!(kxl(&["status", "web"]).stdout.contains("STOPPED"));
+    small.run(&host, &["rm", &format!("{}/fill", host.root.display())]).expect(0);
+    wait::eventually("its stop is told", || {
+        kxl(&["events", "web"]).stdout.contains("destroyed")
+            || kxl(&["events", "web"]).stdout.contains("stopped")
+    });
 }

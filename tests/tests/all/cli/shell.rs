@@ -8,6 +8,7 @@ use kxl_domain::State;
 use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
+use super::gate::{PASSWORD, hash};
 use crate::support::host::COMMAND;
 use crate::support::process::Role;
 use crate::support::run::Output;
@@ -235,6 +236,28 @@ fn one_action_on_the_command_line_is_carried_out_with_its_status() {
     assert!(host.ok(["shell", "help"]).contains("  pause "));
     assert!(host.ok(["shell", "help", "tail"]).contains("console --log"));
     assert!(host.ok(["shell", "help", "image", "clone"]).contains("Usage: kxl image clone"));
+}
+
+#[test]
+fn a_file_of_settings_and_its_password_go_together_and_a_shutdown_leaves_the_domains() {
+    let host = Host::new();
+    two(&host);
+    let conf = host.file("with.conf", &hash());
+    let conf = conf.to_str().unwrap();
+    let wrong = host.refused(4, &["shell", "-c", conf, "-p", "wrong", "list"]);
+    assert!(wrong.stderr.contains("with.conf"), "{wrong}");
+    let file = host.file("password", &format!("{PASSWORD}\n"));
+    let file = file.to_str().unwrap();
+    assert!(host.ok(["shell", "-c", conf, "--password-file", file, "list"]).contains("web"));
+    let pid = host.domain("web").pid();
+    let told = host.ok(["shell", "-c", conf, "-p", PASSWORD, "shutdown"]);
+    assert!(told.contains("web: monitor ended, the domain goes on"), "{told}");
+    assert!(host.monitors().is_empty());
+    host.ok(["recover"]);
+    assert_eq!(host.domain("web").pid(), pid);
+    let open = host.file("open.conf", "");
+    let noted = host.kxl(["shell", "-c", open.to_str().unwrap(), "-p", "any", "list"]).expect(0);
+    assert!(noted.stderr.contains("wants no password"), "{noted}");
 }
 
 #[test]

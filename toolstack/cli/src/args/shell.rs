@@ -10,11 +10,12 @@ pub(crate) struct ShellArgs {
     /// Read the host's settings from this file instead of kxl.conf
     #[arg(short = 'c', long = "configuration", value_name = "FILE")]
     pub(crate) conf: Option<PathBuf>,
-    /// Go through the host's gate with this password; others on the host can see it
-    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "conf")]
+    /// Go through the host's gate with this password, or with -c have it compared with that file's;
+    /// others on the host can see it
+    #[arg(short, long, value_name = "PASSWORD")]
     pub(crate) password: Option<String>,
     /// The same with the first line of a file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["conf", "password"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
     pub(crate) password_file: Option<PathBuf>,
     /// Go through the host's gate; asks for a password if one is wanted
     #[arg(long = "gate", conflicts_with = "conf")]

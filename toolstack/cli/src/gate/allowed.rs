@@ -42,6 +42,9 @@ const ALLOWED: &[Verb] = &[
     acts(&["unpause"], &["names"]),
     acts(&["suspend"], &["names", "quiet", "json", "still"]),
     acts(&["resume"], &["names", "paused", "quiet", "json", "eager"]),
+    // Their domains go on; the next command finds them again.
+    acts(&["release"], &["names", "all"]),
+    acts(&["recover"], &["quiet"]),
     acts(
         &["console"],
         &["name", "escape", "log", "since", "follow", "read_only", "steal", "no_replay"],

@@ -11,7 +11,7 @@ use crate::server::Desk;
 /// How long the last answers may take to leave before the monitor ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// After how long alerts are tried again that a full disk did not take.
+/// After how long events are tried again that a full disk did not take.
 pub(super) const UNTOLD: Duration = Duration::from_secs(10);
 
 /// How often they are tried by a monitor whose domain is at rest.

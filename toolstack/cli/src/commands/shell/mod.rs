@@ -11,7 +11,7 @@ use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::Path;
 
 use kxl_domain::{Failure, Kind};
-use kxl_engine::Host;
+use kxl_engine::{Conf, Host};
 use kxl_store::Paths;
 use nix::sys::signal::Signal;
 use rustyline::error::ReadlineError;
@@ -39,9 +39,13 @@ const GREETING: &str = "status";
 pub(crate) fn shell(args: &ShellArgs) -> Exit {
     let mut env = Vec::new();
     if let Some(conf) = &args.conf {
-        env.push(("KXL_CONF", settings(conf)?.into_os_string()));
+        let file = settings(conf)?;
+        if let Some(password) = given(args)? {
+            compare(&password, &file)?;
+        }
+        env.push(("KXL_CONF", file.into_os_string()));
     }
-    let gate = through_the_gate(args);
+    let gate = args.conf.is_none() && through_the_gate(args);
     if gate {
         if !client::is_asked_for() {
             env.push((client::VARIABLE, "1".into()));
@@ -81,17 +85,46 @@ fn through_the_gate(args: &ShellArgs) -> bool {
 /// # Errors
 /// When the gate refuses, the password that was given among the reasons.
 fn password_for(args: &ShellArgs) -> Result<Option<String>, Failure> {
-    let given = match (&args.password, &args.password_file) {
-        (Some(password), _) => Some(password.clone()),
-        (None, Some(file)) => Some(password::from_file(file)?),
-        (None, None) => std::env::var(password::VARIABLE).ok(),
-    };
+    let given = given(args)?.or_else(|| std::env::var(password::VARIABLE).ok());
     if !client::knock(given.clone())? {
         return Ok(given);
     }
     let asked = password::ask("Password: ")?;
     client::knock(Some(asked.clone()))?;
     Ok(Some(asked))
+}
+
+/// The password of the command line.
+///
+/// # Errors
+/// When its file cannot be read.
+fn given(args: &ShellArgs) -> Result<Option<String>, Failure> {
+    match (&args.password, &args.password_file) {
+        (Some(password), _) => Ok(Some(password.clone())),
+        (None, Some(file)) => password::from_file(file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Compares a password with that of a file of settings. Where the commands are carried out here, by
+/// one's own rights, it protects nothing; a script that has a wrong one has the wrong file.
+///
+/// # Errors
+/// [`Kind::Denied`] where it is another one, and when the file cannot be read.
+fn compare(password: &str, file: &Path) -> Result<(), Failure> {
+    let conf = Conf::read_file(file)?;
+    let shown = file.display();
+    match &conf.control_password_hash {
+        Some(hash) if password::is_right(password, hash) => Ok(()),
+        Some(_) => {
+            let text = format!("the password is not the one of {shown}");
+            Err(Failure::new(Kind::Denied, text))
+        }
+        None => {
+            report::note(&format!("{shown} wants no password (control_password_hash)"));
+            Ok(())
+        }
+    }
 }
 
 /// The file of settings that `-c` names, looked at once so that a slip is noticed here.
