@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kxl_backend::{BackendError, Identity, Live, Process, Report};
 use kxl_domain::{Failure, Op, State, Verb, Wanted};
-use kxl_store::{LiveChange, Severity};
+use kxl_store::{ListRow, LiveChange, Severity};
 
 use crate::live::{LiveDomain, Next, error_kind};
 use crate::recorder::{identity_of, to_row};
@@ -27,7 +27,7 @@ impl LiveDomain {
     pub async fn adopt(&mut self) -> Result<Next, Failure> {
         let identity = self.row.process.clone().map(|row| identity_of(&row));
         let recorded = identity.filter(Identity::alive);
-        let identity = recorded.or_else(|| self.backend.successor(&self.attachments));
+        let identity = recorded.or_else(|| self.successor());
         let Some(identity) = identity else {
             return self.emulator_was_lost().await;
         };
@@ -57,6 +57,18 @@ impl LiveDomain {
             )
             .hint(format!("kxl destroy {}", self.row.name))),
         }
+    }
+
+    /// The process that has come to the place of the recorded one; never one of another domain.
+    fn successor(&self) -> Option<Identity> {
+        let found = self.backend.successor(&self.attachments)?;
+        let others = self.store.list().inspect_err(|error| {
+            tracing::warn!(%error, "whose a process is cannot be read");
+        });
+        let row = to_row(&found);
+        let theirs =
+            |other: &ListRow| other.uuid != self.row.uuid && other.process.as_ref() == Some(&row);
+        (!others.ok()?.iter().any(theirs)).then_some(found)
     }
 
     /// Asks the adopted emulator where it stands and writes that down.

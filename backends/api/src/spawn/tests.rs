@@ -100,7 +100,7 @@ fn the_child_holds_the_descriptors_it_was_given_and_no_others() {
 
 #[test]
 fn a_holder_keeps_what_it_was_given_and_ends_with_its_process() {
-    let (command, _said) = out("exec sleep 1000");
+    let (command, _said) = out("exec sleep 60");
     let until = spawn(command).unwrap().open().unwrap();
     let (read, write) = pipe().unwrap();
     let mut command = Command::holder(&until).unwrap();

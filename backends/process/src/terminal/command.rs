@@ -63,9 +63,10 @@ pub(super) fn command(
     }
     let copy = master.try_clone().map_err(failed)?;
     command.fd(copy, MASTER_FD);
-    let ours = profile.console.kind.is_own() || standard.streams.any();
+    // What goes into the background is known by it.
+    let known = own.mark.is_some() || profile.console.kind.is_own() || standard.streams.any();
     let lifeline =
-        if ours { Lifeline::make(&mut command).map_err(failed)? } else { Lifeline::None };
+        if known { Lifeline::make(&mut command).map_err(failed)? } else { Lifeline::None };
     // A program that leaves for the background would take a hang-up with it: the end of whoever
     // leads a terminal's session is one for all in it.
     let leads = profile.console.kind != ConsoleKind::Stdio && own.mark.is_none();

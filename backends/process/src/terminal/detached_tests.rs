@@ -60,7 +60,9 @@ fn an_emulator_whose_monitor_died_before_it_was_recorded_is_found_again() {
         assert_eq!(program.driver().successor(&as_before), Some(running.identity.clone()));
         let mut of_another = as_before.clone();
         of_another.notes.insert(detached::NOTE.into(), "another".into());
-        of_another.notes.retain(|key, _| key != freezer::NOTE && key != inherited::TERMINAL);
+        // A terminal's number is used again at once, and says nothing.
+        of_another.notes.retain(|key, _| key != freezer::NOTE && key != lifeline::NOTE);
+        assert!(of_another.notes.contains_key("terminal"));
         assert_eq!(program.driver().successor(&of_another), None);
         let mut running = program.adopted(running).await;
         running.live.destroy().await.unwrap();
@@ -131,14 +133,14 @@ fn an_emulator_that_loses_its_environment_is_found_steered_and_reaped() {
 }
 
 #[test]
-fn one_without_its_environment_is_found_again_by_its_group_or_its_terminal() {
+fn one_without_its_environment_is_found_again_by_its_group_or_what_it_inherits() {
     let script = forgetful_script("os._exit(0)");
     let Some(program) = Program::python(&script, "detach = \"self\"", UNIX) else { return };
     alone(async {
         let mut running = program.launched().await;
         let mut as_before = running.attachments.clone();
         as_before.notes.insert(detached::FIRST.into(), "1 1".into());
-        let traces = [freezer::NOTE, inherited::TERMINAL];
+        let traces = [freezer::NOTE, lifeline::NOTE];
         let there = traces.into_iter().filter(|key| as_before.notes.contains_key(*key));
         for key in there {
             let mut only = as_before.clone();
@@ -146,7 +148,7 @@ fn one_without_its_environment_is_found_again_by_its_group_or_its_terminal() {
             let found = program.driver().successor(&only);
             assert_eq!(found.as_ref(), Some(&running.identity), "by its {key}");
         }
-        assert!(as_before.notes.contains_key(inherited::TERMINAL));
+        assert!(as_before.notes.contains_key(lifeline::NOTE));
         let mut neither = as_before.clone();
         neither.notes.retain(|key, _| !traces.contains(&key.as_str()));
         assert_eq!(program.driver().successor(&neither), None, "it has lost its environment");

@@ -16,7 +16,7 @@ use nix::sys::stat::{SFlag, fstat};
 use super::pty;
 
 /// Key of the terminal's number among [`Attachments::notes`]; a pipe's is that of its stream.
-pub(super) const TERMINAL: &str = "terminal";
+const TERMINAL: &str = "terminal";
 
 /// Writes down which terminal it is.
 pub(super) fn note_terminal(attachments: &mut Attachments, master: &OwnedFd) -> io::Result<()> {

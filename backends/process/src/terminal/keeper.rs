@@ -335,8 +335,9 @@ impl Keeper {
 
     /// Has another process hold what the program does not hold any longer.
     fn keep_what_was_closed(&mut self) {
-        // Its end is told in a moment; nothing is to be kept for it.
-        if !self.process.identity().alive() {
+        // Its end is told in a moment; nothing is to be kept for it, or there is nothing of use.
+        let of_use = self.shared.profile.console.kind.is_own() || self.shared.streams.any();
+        if !of_use || !self.process.identity().alive() {
             self.lifeline.end(&self.shared.rundir);
             self.lifeline = Lifeline::None;
             return;

@@ -8,7 +8,8 @@ use kxl_backend::{Attachments, Process, children};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getsid};
 
-use super::{MASTER_FD, detached, freezer, inherited};
+use super::lifeline::{self, LIFELINE_FD};
+use super::{detached, freezer};
 
 /// All processes of the host.
 fn pids() -> impl Iterator<Item = i32> {
@@ -45,12 +46,13 @@ fn members(group: &Path) -> Vec<Identity> {
     pids.filter_map(|pid| Identity::of(pid).ok().filter(Identity::alive)).collect()
 }
 
-/// Everything alive that has inherited the master of this terminal, as far as we may look at it.
-fn heirs(terminal: &str) -> Vec<Identity> {
+/// Everything alive that has inherited this pipe, as far as we may look at it. The number of a pipe
+/// is not used again, as that of a terminal is within a moment.
+fn heirs(pipe: &str) -> Vec<Identity> {
+    let pipe = format!("pipe:[{pipe}]");
     let has = |pid: &i32| {
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{MASTER_FD}"));
-        let index = |line: &str| Some(line.strip_prefix("tty-index:")?.trim() == terminal);
-        info.is_ok_and(|info| info.lines().filter_map(index).any(|same| same))
+        let inherited = fs::read_link(format!("/proc/{pid}/fd/{LIFELINE_FD}"));
+        inherited.is_ok_and(|found| found.as_os_str() == pipe.as_str())
     };
     let living = |pid| Identity::of(pid).ok().filter(Identity::alive);
     pids().filter(has).filter_map(living).collect()
@@ -62,7 +64,7 @@ fn heirs(terminal: &str) -> Vec<Identity> {
 pub(super) struct Traces<'a> {
     mark: &'a str,
     group: Option<&'a Path>,
-    terminal: Option<&'a str>,
+    pipe: Option<&'a str>,
     /// What is older is of an earlier start.
     since: u64,
 }
@@ -74,21 +76,21 @@ impl<'a> Traces<'a> {
         let (mark, group) = (note(detached::NOTE)?, note(freezer::NOTE).map(Path::new));
         let since = note(detached::FIRST).and_then(|first| first.split_once(' ')?.1.parse().ok());
         let since = since.unwrap_or_default();
-        Some(Self { mark, group, terminal: note(inherited::TERMINAL), since })
+        Some(Self { mark, group, pipe: note(lifeline::NOTE), since })
     }
 
     /// What lives of it.
     pub(super) fn living(&self) -> Vec<Identity> {
         let mut found = marked(self.mark);
         found.extend(self.group.map(members).unwrap_or_default());
-        found.extend(self.terminal.map(heirs).unwrap_or_default());
+        found.extend(self.pipe.map(heirs).unwrap_or_default());
         found.retain(|identity| identity.start_time >= self.since);
         found
     }
 
     /// What lives of it when its emulator has ended.
     pub(super) fn of_ended(mark: &'a str, group: Option<&'a Path>) -> Self {
-        Self { mark, group, terminal: None, since: 0 }
+        Self { mark, group, pipe: None, since: 0 }
     }
 }
 

@@ -5,6 +5,8 @@
 //! writing end of a pipe that nobody writes to, the lifeline: when that is closed the monitor learns
 //! of it at once, and makes a process, the holder, that keeps them in its place and ends with the
 //! program. The many that close nothing cost no process.
+//!
+//! An emulator that puts itself into the background is also known by the pipe.
 
 use std::fs;
 use std::io;
@@ -20,10 +22,10 @@ use super::{inherited, save};
 use crate::kill::kill_and_reap;
 
 /// Number of its writing end among the program's own descriptors.
-const LIFELINE_FD: RawFd = 103;
+pub(super) const LIFELINE_FD: RawFd = 103;
 
 /// Key of the pipe among [`Attachments::notes`].
-const NOTE: &str = "lifeline";
+pub(super) const NOTE: &str = "lifeline";
 
 /// Bytes that it can hold; the least there is.
 const SIZE: i32 = 4096;

@@ -11,13 +11,17 @@ use crate::testing::{Scratch, Typist, monitor};
 const ECHO: &str = "exec bash -c 'exec 100>&- 101>&- 102>&- 103>&-; \
                     while read -r line; do echo \"heard $line\"; echo note $line >&2; done'";
 
+fn is_holder(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "kxl-holder\n")
+}
+
 /// Waits until there is a holder.
 async fn holder(spec: &LaunchSpec) -> Process {
     loop {
         let text = fs::read(spec.rundir.join(lifeline::HOLDER)).unwrap_or_default();
         if let Ok(identity) = serde_json::from_slice::<Identity>(&text)
             // Until then it may be waiting to be let go.
-            && fs::read_to_string(format!("/proc/{}/comm", identity.pid)).is_ok_and(|comm| comm == "kxl-holder\n")
+            && is_holder(identity.pid)
         {
             return Process::open(identity).unwrap();
         }

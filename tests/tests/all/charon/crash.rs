@@ -96,3 +96,19 @@ fn a_death_at_any_step_of_a_stop_ends_in_a_domain_that_is_off() {
         host.ok(["destroy", "ds20"]);
     }
 }
+
+#[test]
+fn an_emulator_that_was_never_made_is_not_found_in_the_place_of_another_domain() {
+    let host = Host::new();
+    let _guest = Guest::new(&host, "ds20", "", "");
+    let killed = host.kxl_with("KXL_FAULT", "kill@recorded", &["start", "ds20"]);
+    assert_ne!(killed.code(), Some(0), "{killed}");
+    // It gets the number of the terminal that has just become free.
+    let sleeper = "name='other'\nbackend='any'\nexec='/bin/sleep'\ndevice_model_args=['1000']\n";
+    let other = host.create("other", sleeper);
+    host.kxl(["recover"]);
+    assert_ne!(host.domain("ds20").pid(), other.pid());
+    host.kxl(["destroy", "ds20"]);
+    assert!(host.emulator_of(&host.domain("other")).alive());
+    host.ok(["destroy", "other"]);
+}

@@ -121,7 +121,9 @@ fn told(domain: &Seen, now: Now) -> String {
         Word::Stopped => stopped(domain),
         Word::Exited => exited(domain),
         // What is recorded tells of an end before this one.
-        Word::Unknown if domain.answering == Answering::Lost => "nobody saw how it ended".to_owned(),
+        Word::Unknown if domain.answering == Answering::Lost => {
+            "nobody saw how it ended".to_owned()
+        }
         Word::Fatal | Word::Unknown if !why.is_empty() => why,
         Word::Fatal => "it did not start".to_owned(),
         Word::Unknown => "nobody saw how it ended".to_owned(),
