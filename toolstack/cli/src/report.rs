@@ -4,6 +4,7 @@ use kxl_domain::Failure;
 
 use crate::out;
 use crate::text::add;
+use crate::view::tame;
 
 /// Tells a failure in kxl's own manner.
 pub(crate) fn failure(failure: &Failure) {
@@ -13,12 +14,12 @@ pub(crate) fn failure(failure: &Failure) {
 
 /// Tells a warning.
 pub(crate) fn warning(text: &str) {
-    out::complain(&format!("kxl: warning: {text}\n"));
+    out::complain(&format!("kxl: warning: {}\n", tame::lines(text)));
 }
 
 /// Tells something that is neither.
 pub(crate) fn note(text: &str) {
-    out::complain(&format!("kxl: {text}\n"));
+    out::complain(&format!("kxl: {}\n", tame::lines(text)));
 }
 
 /// The failure as `program` says it: what was attempted, why not, what to do next.
@@ -27,9 +28,10 @@ pub(crate) fn note(text: &str) {
 /// caret under the line stays where it belongs.
 pub(crate) fn text(program: &str, failure: &Failure) -> String {
     let mut out = String::new();
-    add(&mut out, format_args!("{program}: {}\n", failure.text));
+    // Programs and files have a say in it; line ends are the layout of a configuration error.
+    add(&mut out, format_args!("{program}: {}\n", tame::lines(&failure.text)));
     for cause in &failure.causes {
-        add(&mut out, format_args!("  because: {cause}\n"));
+        add(&mut out, format_args!("  because: {}\n", tame::lines(cause)));
     }
     if let Some(hint) = &failure.hint {
         add(&mut out, format_args!("  hint: {hint}\n"));

@@ -7,6 +7,7 @@
 //! turned into a shutdown.
 
 use kxl_domain::GuestEvent;
+use kxl_domain::guest::clean;
 use serde_json::Value;
 
 /// What a shutdown's cause means, by the name in the event.
@@ -50,6 +51,9 @@ pub(crate) fn of_log(log: &str) -> Option<GuestEvent> {
     shut
 }
 
+/// Bytes of what is told of the log at most.
+const WORDS_MAX: usize = 1024;
+
 /// The log without those lines: what a person wants to read.
 pub(crate) fn words(log: &str) -> String {
     let ours = |line: &&str| {
@@ -57,7 +61,7 @@ pub(crate) fn words(log: &str) -> String {
     };
     let lines: Vec<&str> =
         log.lines().filter(ours).filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(5)..].join("; ")
+    clean(&lines[lines.len().saturating_sub(5)..].join("; "), WORDS_MAX)
 }
 
 #[cfg(test)]

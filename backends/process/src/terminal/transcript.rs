@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
-use kxl_domain::guest::MARKER;
+use kxl_domain::guest::{MARKER, clean};
 
 use crate::profile::{Meaning, Rule};
 
 /// Lines that are kept; SIMH says how it stopped in the one before its prompt.
 const LINES: usize = 12;
+
+/// Bytes of what is told of them at most.
+const WORDS_MAX: usize = 1024;
 
 /// Bytes of a line that are kept: a guest may print without ever ending a line.
 const WIDTH: usize = 256;
@@ -82,7 +85,8 @@ impl Transcript {
             // What is said to the host by a marked line is heard elsewhere.
             .filter(|line| !line.starts_with(MARKER.trim_end()))
             .collect();
-        lines[lines.len().saturating_sub(5)..].join("; ")
+        // Mostly a guest's: it goes into records and onto terminals.
+        clean(&lines[lines.len().saturating_sub(5)..].join("; "), WORDS_MAX)
     }
 }
 

@@ -52,3 +52,39 @@ fn the_last_lines_of_a_program_are_in_the_log_of_its_console_and_among_the_event
     let last = LINES.to_string();
     assert!(log.lines().any(|line| line.trim_end().ends_with(&last)), "{log}");
 }
+
+#[test]
+fn last_words_do_not_act_on_the_terminal_of_whoever_is_told_them() {
+    let host = Host::new();
+    let words = r"ok \\342\\200\\256evil \\302\\233 31m \\033[31mred \\033]0;title\\007 end\\n";
+    host.define("web", &program("web", &format!("printf '{words}'; exit 1")));
+    let start = host.kxl(["start", "web"]).expect(1);
+    let told = [
+        start.stderr,
+        host.ok(["why", "web"]),
+        host.kxl(["status", "web"]).stdout,
+        host.ok(["events", "web"]),
+        host.ok(["list", "-l", "web"]),
+        event(&host, "web", "fatal")["text"].as_str().unwrap().to_owned(),
+    ];
+    for text in told {
+        assert!(text.contains("evil") || text.contains("\"name\""), "{text}");
+        let acts =
+            |c: char| (c.is_control() && c != '\n') || ('\u{200e}'..='\u{202e}').contains(&c);
+        assert!(!text.contains(acts), "{text:?}");
+    }
+}
+
+#[test]
+fn a_console_whose_output_nobody_reads_ends_without_a_word_of_its_guest() {
+    let host = Host::new();
+    host.create("web", &program("web", "echo '@@kxl-event id=started'; exec sleep 1000"));
+    let mut command = host.command("kxl", ["console", "web"]);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    let mut console = command.spawn().unwrap();
+    drop(console.stdout.take());
+    let ended = wait::until("the console ends", wait::SOON, || console.try_wait().unwrap());
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(ended.signal(), Some(nix::sys::signal::Signal::SIGPIPE as i32));
+    host.ok(["destroy", "web"]);
+}

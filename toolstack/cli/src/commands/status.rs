@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, LOOK_BUDGET, service};
 use crate::args::Status;
-use crate::view::when;
+use crate::view::{tame, when};
 use crate::{facts, out, report};
 
 /// Of more live domains than so many none is asked that is not named: what their records, their locks
@@ -134,6 +134,8 @@ fn told(domain: &Seen, now: Now) -> String {
         Answering::Lost => Some("it has neither monitor nor process"),
         Answering::Resting | Answering::Yes => None,
     };
+    // Programs have a say in it.
+    let text = tame::line(&text);
     silent.map_or_else(|| text.clone(), |silent| format!("{text} ({silent})"))
 }
 

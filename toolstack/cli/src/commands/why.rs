@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Exit, LOOK_BUDGET, events};
 use crate::args::Why;
-use crate::view::{size, when};
+use crate::view::{size, tame, when};
 use crate::{facts, out};
 
 /// How many of the last events are told.
@@ -88,7 +88,8 @@ pub(crate) fn why(args: &Why) -> Exit {
         text.push_str(&format!("The last lines of {}:\n", path.display()));
         lines.iter().for_each(|line| text.push_str(&format!("  | {line}\n")));
     }
-    out::print(&text)?;
+    // Programs and guests have a say in it.
+    out::print(&tame::lines(&text))?;
     Ok(0)
 }
 

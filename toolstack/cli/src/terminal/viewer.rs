@@ -183,6 +183,16 @@ impl Drop for Caught {
     }
 }
 
+/// What there is to be done.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    monitor: bool,
+    stdin: bool,
+    signals: bool,
+    /// Nobody reads our standard output any more.
+    unread: bool,
+}
+
 /// One connection to a console.
 #[derive(Debug)]
 struct Wire {
@@ -207,19 +217,23 @@ impl Wire {
             if let Some(left) = self.frames()? {
                 return Ok(left);
             }
-            let (from_monitor, from_stdin, from_signals) = self.wait(caught)?;
-            if from_signals {
+            let Ready { monitor, stdin, signals, unread } = self.wait(caught)?;
+            if unread {
+                // As a write would end: the guest may not say anything for days.
+                return Ok(Left::Signalled(Signal::SIGPIPE));
+            }
+            if signals {
                 match caught.next() {
                     Some(Signal::SIGWINCH) => self.window(),
                     Some(signal) => return Ok(Left::Signalled(signal)),
                     None => {}
                 }
             }
-            if from_monitor && !self.fill() {
+            if monitor && !self.fill() {
                 // What came before the end still counts.
                 return Ok(self.frames()?.unwrap_or(Left::Lost));
             }
-            if from_stdin && self.typed() {
+            if stdin && self.typed() {
                 self.flush();
                 // What has come by now was there to be seen.
                 self.frames()?;
@@ -231,8 +245,8 @@ impl Wire {
         }
     }
 
-    fn wait(&self, caught: &Caught) -> Result<(bool, bool, bool), Failure> {
-        let stdin = io::stdin();
+    fn wait(&self, caught: &Caught) -> Result<Ready, Failure> {
+        let (stdin, stdout) = (io::stdin(), io::stdout());
         let mut wanted = PollFlags::POLLIN;
         if !self.outgoing.is_empty() {
             wanted |= PollFlags::POLLOUT;
@@ -241,6 +255,7 @@ impl Wire {
         let mut fds = vec![
             PollFd::new(self.stream.as_fd(), wanted),
             PollFd::new(caught.fd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stdout.as_fd(), PollFlags::empty()),
         ];
         if listen {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
@@ -249,17 +264,13 @@ impl Wire {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(broken("cannot wait for the console", &error.into())),
         }
-        let up = |at: usize| {
-            fds.get(at).and_then(PollFd::revents).is_some_and(|flags| {
-                flags.intersects(
-                    PollFlags::POLLIN
-                        | PollFlags::POLLHUP
-                        | PollFlags::POLLERR
-                        | PollFlags::POLLNVAL,
-                )
-            })
+        let has = |at: usize, any: PollFlags| {
+            fds.get(at).and_then(PollFd::revents).is_some_and(|flags| flags.intersects(any))
         };
-        Ok((up(0), up(2), up(1)))
+        let end = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        let up = |at: usize| has(at, PollFlags::POLLIN | end);
+        let unread = has(2, PollFlags::POLLERR);
+        Ok(Ready { monitor: up(0), signals: up(1), unread, stdin: up(3) })
     }
 
     /// Reads what the monitor sent; false at the end of the connection.

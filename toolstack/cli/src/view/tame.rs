@@ -18,6 +18,11 @@ pub(crate) fn is_tame(c: char) -> bool {
     !turns && !c.is_control()
 }
 
+/// The same text in its lines, with blanks for what is not tame.
+pub(crate) fn lines(text: &str) -> String {
+    text.chars().map(|c| if is_tame(c) || c == '\n' { c } else { ' ' }).collect()
+}
+
 /// The text in one line, with blanks for what is not tame.
 pub(crate) fn line(text: &str) -> String {
     text.chars().map(|c| if is_tame(c) { c } else { ' ' }).collect()

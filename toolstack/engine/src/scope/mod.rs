@@ -14,11 +14,13 @@ mod wire;
 mod tests;
 
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kxl_domain::DomainName;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
@@ -97,7 +99,7 @@ impl Manager {
         let until = Instant::now() + DEADLINE;
         let unit = unit(name, pid);
         let unreached = |source| Unplaced::Unreached { path: self.socket.clone(), source };
-        let mut stream = UnixStream::connect(&self.socket).map_err(unreached)?;
+        let mut stream = connect(&self.socket).map_err(unreached)?;
         stream.set_write_timeout(Some(DEADLINE)).map_err(unreached)?;
         stream.write_all(&self.request(&unit, pid, name)).map_err(unreached)?;
         let line = read_line(&mut stream, until).map_err(Unplaced::Answer)?;
@@ -159,6 +161,16 @@ impl Manager {
         bytes.extend(wire::call(SERIAL, path, MANAGER, "StartTransientUnit", signature, &body));
         bytes
     }
+}
+
+/// A connection, at once or not at all: a manager that hangs takes none, and is not waited for.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// The unit and the result in the word that a job is over.
