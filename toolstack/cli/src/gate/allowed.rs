@@ -175,6 +175,8 @@ mod tests {
             "alerts ack 3",
             "why 00000001-0000-4000-8000-000000000000",
             "unp -- web",
+            "release --all",
+            "recover",
         ] {
             checked(line).unwrap_or_else(|failure| panic!("{line}: {failure}"));
         }
@@ -202,8 +204,6 @@ mod tests {
             "image export web /tmp/x",
             "host save",
             "info",
-            "recover",
-            "release web",
             "shell list",
             "gate serve",
             "gate password",
