@@ -174,9 +174,6 @@ fn ready(profile: &Profile) -> Result<(), Wrong> {
     if ready.text.as_ref().is_some_and(String::is_empty) {
         return wrong("ready.match", "an empty text is shown by everything");
     }
-    if ready.after_ms > 0 && ready.kind != ReadyKind::Alive {
-        return wrong("ready.after_ms", "after_ms goes with ready.kind = \"alive\"");
-    }
     let by_console = profile.console.kind == ConsoleKind::Telnet;
     if ready.kind == ReadyKind::Tcp && ready.port.is_none() && !by_console {
         return wrong("ready.kind", "\"tcp\" needs the key \"port\", or a console by telnet");

@@ -106,7 +106,7 @@ pub struct Ready {
     /// How long to wait for it, in milliseconds.
     #[serde(default = "ten_seconds")]
     pub timeout_ms: u64,
-    /// How long it must have lived, in milliseconds, for `alive`.
+    /// How long it must have lived since that sign, in milliseconds.
     #[serde(default)]
     pub after_ms: u64,
     /// The text that the console or the program's terminal shows, for `console-match`.

@@ -25,11 +25,7 @@ impl Terminal {
         let mut exit = self.exit.clone();
         let sign = async {
             match ready.kind {
-                ReadyKind::Alive if ready.after_ms == 0 => Ok(()),
-                ReadyKind::Alive => {
-                    tokio::time::sleep(Duration::from_millis(ready.after_ms)).await;
-                    Ok(())
-                }
+                ReadyKind::Alive => Ok(()),
                 ReadyKind::GuestRuns => self.guest_runs(program).await,
                 ReadyKind::ConsoleMatch => {
                     let text = ready.text.unwrap_or_default();
@@ -46,7 +42,12 @@ impl Terminal {
                     Some(channel) => channel.connect(&self.process, patience).await,
                     None => Ok(()),
                 },
+            }?;
+            // One that is refused something after its sign has not started.
+            if ready.after_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(ready.after_ms)).await;
             }
+            Ok(())
         };
         // Some signs are a while's work themselves.
         let whole = patience + Duration::from_millis(ready.after_ms);
