@@ -214,34 +214,64 @@ fn what_ends_while_the_runtime_directory_is_full_is_started_when_there_is_room()
     kxl(&["stop", "web"]).expect(0);
 }
 
+/// A host whose disk was filled while its program ran, which then was told to end.
+struct Full {
+    host: Host,
+    small: Small,
+}
+
+impl Full {
+    /// `None`, with its reason printed, where there is no small disk to be had.
+    fn with_program(lines: &str) -> Option<Self> {
+        let host = Host::new();
+        let small = match Small::make(&host.root) {
+            Ok(small) => small,
+            Err(reason) => {
+                skip("a full disk", &reason);
+                return None;
+            }
+        };
+        let full = Self { host, small };
+        let sign = full.host.scratch().join("end");
+        let file = full.host.file("web.cfg", &until_told("web", &sign, lines));
+        full.kxl(&["new", &file.display().to_string()]).expect(0);
+        full.kxl(&["start", "web"]).expect(0);
+        drop(full.sh(&format!("cat /dev/zero > {}/fill; sync", full.host.root.display())));
+        std::fs::write(&sign, "").unwrap();
+        Some(full)
+    }
+
+    fn kxl(&self, args: &[&str]) -> Output {
+        self.small.run(&self.host, &[&["kxl"], args].concat())
+    }
+
+    fn sh(&self, line: &str) -> Output {
+        self.small.run(&self.host, &["sh", "-c", line])
+    }
+
+    fn make_room(&self) {
+        self.sh(&format!("rm {}/fill", self.host.root.display())).expect(0);
+    }
+}
+
 #[test]
 fn an_alert_that_a_full_disk_did_not_take_is_told_when_there_is_room() {
-    let host = Host::new();
-    let small = match Small::make(&host.root) {
-        Ok(small) => small,
-        Err(reason) => return skip("a full disk", &reason),
-    };
-    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
-    let sign = host.scratch().join("end");
     let lines = "startsecs = 0\nautorestart = \"always\"\nstartretries = 1";
-    let file = host.file("web.cfg", &until_told("web", &sign, lines));
-    kxl(&["new", &file.display().to_string()]).expect(0);
-    kxl(&["start", "web"]).expect(0);
-    let fill = format!("cat /dev/zero > {}/fill; sync", host.root.display());
-    drop(small.run(&host, &["sh", "-c", &fill]));
-    std::fs::write(&sign, "").unwrap();
-    let log = format!("{}/var/log/kxl/web.monitor.log", host.root.display());
+    let Some(full) = Full::with_program(lines) else { return };
+    let log = format!("{}/var/log/kxl/web.monitor.log", full.host.root.display());
     wait::eventually("every try has failed", || {
-        let over = kxl(&["status", "web"]).stdout.contains("FATAL");
+        let over = full.kxl(&["status", "web"]).stdout.contains("FATAL");
         // The log is on the full disk as well; what it has is enough where it has it.
-        over || small.run(&host, &["cat", &log]).stdout.contains("what=\"fatal\"")
+        over || full.sh(&format!("cat {log}")).stdout.contains("what=\"fatal\"")
     });
-    small.run(&host, &["rm", &format!("{}/fill", host.root.display())]).expect(0);
-    wait::eventually("the alert is there", || kxl(&["alerts"]).stdout.contains("fatal"));
-    wait::eventually("its end is recorded", || kxl(&["status", "web"]).stdout.contains("FATAL"));
+    full.make_room();
+    wait::eventually("the alert is there", || full.kxl(&["alerts"]).stdout.contains("fatal"));
+    wait::eventually("its end is recorded", || {
+        full.kxl(&["status", "web"]).stdout.contains("FATAL")
+    });
     // Not only the alert: what led to it as well, in its order.
     wait::eventually("the other events are there", || {
-        let told = kxl(&["events", "web"]).stdout;
+        let told = full.kxl(&["events", "web"]).stdout;
         let at = |what: &str| told.find(what);
         at("start-failed").is_some_and(|first| at("fatal").is_some_and(|last| first < last))
     });
@@ -249,28 +279,16 @@ fn an_alert_that_a_full_disk_did_not_take_is_told_when_there_is_room() {
 
 #[test]
 fn a_stop_of_what_waits_for_its_next_try_on_a_full_disk_is_over_at_once() {
-    let host = Host::new();
-    let small = match Small::make(&host.root) {
-        Ok(small) => small,
-        Err(reason) => return skip("a full disk", &reason),
-    };
-    let kxl = |args: &[&str]| small.run(&host, &[&["kxl"], args].concat());
-    let sign = host.scratch().join("end");
     let lines = "startsecs = 0\nautorestart = \"always\"\nstartretries = 1000\nstopwaitsecs = 600";
-    let file = host.file("web.cfg", &until_told("web", &sign, lines));
-    kxl(&["new", &file.display().to_string()]).expect(0);
-    kxl(&["start", "web"]).expect(0);
-    let fill = format!("cat /dev/zero > {}/fill; sync", host.root.display());
-    drop(small.run(&host, &["sh", "-c", &fill]));
-    std::fs::write(&sign, "").unwrap();
-    wait::eventually("it waits", || kxl(&["status", "web"]).stdout.contains("BACKOFF"));
+    let Some(full) = Full::with_program(lines) else { return };
+    wait::eventually("it waits", || full.kxl(&["status", "web"]).stdout.contains("BACKOFF"));
     // Were its end waited for, the test would be at its own before.
-    let stopped = kxl(&["stop", "web"]).expect(0);
+    let stopped = full.kxl(&["stop", "web"]).expect(0);
     assert!(!stopped.stdout.contains("had not ended"), "{stopped}");
-    assert!(kxl(&["status", "web"]).stdout.contains("STOPPED"));
-    small.run(&host, &["rm", &format!("{}/fill", host.root.display())]).expect(0);
+    assert!(full.kxl(&["status", "web"]).stdout.contains("STOPPED"));
+    full.make_room();
     wait::eventually("its stop is told", || {
-        kxl(&["events", "web"]).stdout.contains("destroyed")
-            || kxl(&["events", "web"]).stdout.contains("stopped")
+        let told = full.kxl(&["events", "web"]).stdout;
+        told.contains("destroyed") || told.contains("stopped")
     });
 }
