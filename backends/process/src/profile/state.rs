@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::mistake::Wrong;
-use super::{ControlKind, PauseWay, Profile, StartFile, signal};
+use super::{ControlKind, Detach, PauseWay, Profile, StartFile, signal};
 
 /// How the running state is saved.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -119,6 +119,8 @@ pub enum StateWay {
     Qmp,
     /// By lines typed at the prompt.
     Script,
+    /// A signal has the program write its state and end.
+    SignalThenExit,
 }
 
 const fn one() -> u64 {
@@ -143,13 +145,22 @@ pub(super) fn consistent(profile: &Profile) -> Result<(), Wrong> {
     let own = save.kind == StateWay::Qmp && !built;
     if own {
         by_channel(profile)?;
-    } else if save.uri.is_some() || !restore.argv.is_empty() {
-        return wrong("save.kind", "uri and restore.argv go with \"qmp\" of your own");
+    } else if save.uri.is_some() {
+        return wrong("save.uri", "uri goes with kind = \"qmp\" of your own");
+    }
+    let by_itself = own || save.kind == StateWay::SignalThenExit;
+    if !by_itself && !restore.argv.is_empty() {
+        let why = "argv goes with kind = \"qmp\" of your own, or \"signal-then-exit\"";
+        return wrong("restore.argv", why);
     }
     if !matches!(profile.save_live.kind, StateWay::None | StateWay::Qmp)
         || profile.save_live.kind == StateWay::Qmp && (own || save.kind != StateWay::Qmp)
     {
         return wrong("save_live.kind", "it takes \"none\", or \"qmp\" where save.kind does");
+    }
+    let ends = save.kind == StateWay::SignalThenExit;
+    if ends {
+        by_end(profile)?;
     }
     let scripted = save.kind == StateWay::Script;
     if scripted && (profile.control.prompt.is_none() || profile.control.go_on.is_none()) {
@@ -165,14 +176,39 @@ pub(super) fn consistent(profile: &Profile) -> Result<(), Wrong> {
         let why = "\"script\" needs [identify]: a state fits one kind of machine only";
         return wrong("save.kind", why);
     }
-    if !scripted && !own && (save.file.is_some() || restore.file.is_some()) {
-        return wrong("save.file", "file goes with kind = \"script\", or \"qmp\" of your own");
+    if !scripted && !by_itself && (save.file.is_some() || restore.file.is_some()) {
+        return wrong(
+            "save.file",
+            "file goes with \"script\", \"signal-then-exit\" and \"qmp\" of your own",
+        );
     }
     if save.signal.as_deref().is_some_and(|name| signal(name).is_none()) {
         return wrong("save.signal", "no such signal; say INT, USR1, ...");
     }
     if save.buffered.is_some() == save.flush.is_empty() {
         return wrong("save", "buffered and flush go together");
+    }
+    Ok(())
+}
+
+/// What a program needs that writes its state and ends when a signal comes.
+fn by_end(profile: &Profile) -> Result<(), Wrong> {
+    let wrong = |path: &str, why: &str| Err(Wrong::at(path, why));
+    let (save, restore) = (&profile.save, &profile.restore);
+    if profile.control.kind != ControlKind::Signal || profile.start.detach != Detach::Monitor {
+        let why = "\"signal-then-exit\" needs control.kind = \"signal\" and a program that stays";
+        return wrong("save.kind", why);
+    }
+    if profile.pause.kind == PauseWay::None {
+        return wrong("save.kind", "\"signal-then-exit\" needs [pause]: a guest comes back paused");
+    }
+    if save.file.is_none() || save.signal.is_none() {
+        return wrong("save.kind", "\"signal-then-exit\" needs signal and file");
+    }
+    let mut texts = restore.argv.iter().chain(restore.start.iter().map(|file| &file.text));
+    if restore.file.is_none() || !texts.any(|text| text.contains("{file}")) {
+        let why = "\"signal-then-exit\" needs file, and argv or start with {file} in it";
+        return wrong("restore.kind", why);
     }
     Ok(())
 }

@@ -205,6 +205,63 @@ fn a_script_for_states_must_be_whole() {
     assert!(error(&format!("{head}[save]{tail}")).contains("needs [identify]"));
 }
 
+const ENDS: &str = r#"schema = 1
+name = "own"
+[start]
+exec = "/usr/bin/own"
+[control]
+kind = "signal"
+[pause]
+kind = "signal"
+[save]
+kind = "signal-then-exit"
+signal = "USR1"
+file = "{rundir}/state"
+[restore]
+kind = "signal-then-exit"
+file = "{rundir}/state.in"
+argv = ["--from", "{file}"]
+"#;
+
+#[test]
+fn a_state_that_a_signal_brings_about_must_be_whole() {
+    let profile = Profile::parse(ENDS, "own", Path::new("own.toml")).unwrap();
+    assert!(profile.capabilities().has(Capability::SaveState));
+    for (part, other, said) in [
+        ("signal = \"USR1\"\n", "", "needs signal and file"),
+        ("\"USR1\"", "\"HALLO\"", "no such signal"),
+        ("[pause]\nkind = \"signal\"\n", "", "needs [pause]"),
+        ("argv = [\"--from\", \"{file}\"]", "", "argv or start with {file} in it"),
+        ("[restore]\nkind = \"signal-then-exit\"", "[restore]\nkind = \"none\"", "that of save"),
+        ("[save]\n", "[save]\nuri = \"file:{file}\"\n", "uri goes with"),
+    ] {
+        let text = ENDS.replacen(part, other, 1);
+        assert_ne!(text, ENDS);
+        let error = error(&text);
+        assert!(error.contains(said), "{other:?}: {error}");
+    }
+}
+
+#[test]
+fn a_state_by_qmp_of_ones_own_must_be_whole() {
+    let stratovirt = BUILT_IN.iter().find(|(name, _)| *name == "stratovirt").unwrap().1;
+    let own = stratovirt.replace("name = \"stratovirt\"", "name = \"own\"");
+    Profile::parse(&own, "own", Path::new("own.toml")).unwrap();
+    for (part, other, said) in [
+        ("uri = \"file:{file}\"\n", "", "needs file, and uri"),
+        ("argv = [\"-incoming\", \"file:{file}\"]", "", "needs file, and argv"),
+        ("[pause]\nkind = \"qmp\"", "[pause]\nkind = \"none\"", "pause.kind = \"qmp\""),
+    ] {
+        let text = own.replacen(part, other, 1);
+        assert_ne!(text, own);
+        let error = error(&text);
+        assert!(error.contains(said), "{other:?}: {error}");
+    }
+    let (head, rest) = own.split_once("[identify]").unwrap();
+    let (_, tail) = rest.split_once("[[destroy.step]]").unwrap();
+    assert!(error(&format!("{head}[[destroy.step]]{tail}")).contains("needs [identify]"));
+}
+
 #[test]
 fn names_that_could_leave_the_directory_are_no_profile_names() {
     for name in ["../x", "", ".hidden", "a/b"] {

@@ -32,8 +32,10 @@ impl Driver {
         attachments: &Attachments,
     ) -> Result<Box<dyn Live>> {
         let gone = |error: std::io::Error| BackendError::Exited { text: error.to_string() };
-        let process = Process::open(identity).map_err(gone)?;
-        let process = detached::settled(process, attachments, self.patience()).await?;
+        let process = match detached::executed(&identity, attachments) {
+            true => detached::settled(&identity, attachments, self.patience()).await?,
+            false => Process::open(identity).map_err(gone)?,
+        };
         let own = Own::of(attachments);
         let values = own.values(&self.profile, spec);
         let lifeline = Lifeline::take_back(&process, attachments, &spec.rundir)

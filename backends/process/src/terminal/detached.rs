@@ -43,29 +43,39 @@ pub(super) fn name_of(identity: &Identity) -> String {
     format!("{} {}", identity.pid, identity.start_time)
 }
 
-/// The emulator behind a process that an earlier monitor has recorded: it may still be the one that
-/// was executed and is about to end.
+/// Whether a process that an earlier monitor has recorded is the one that was executed, which leaves
+/// the emulator behind.
+pub(super) fn executed(identity: &Identity, attachments: &Attachments) -> bool {
+    attachments.notes.get(FIRST).is_some_and(|first| *first == name_of(identity))
+}
+
+/// The emulator behind the process that was executed, which may have ended by now or be about to.
 ///
 /// # Errors
 /// [`BackendError::Exited`] when there is none, [`BackendError::TimedOut`].
 pub(super) async fn settled(
-    process: Process,
+    first: &Identity,
     attachments: &Attachments,
     patience: Duration,
 ) -> Result<Process> {
-    let (Some(traces), Some(first)) = (Traces::of(attachments), attachments.notes.get(FIRST))
-    else {
-        return Ok(process);
-    };
-    if *first != name_of(process.identity()) {
-        return Ok(process);
-    }
-    if tokio::time::timeout(patience, process.gone()).await.is_err() {
+    if let Ok(process) = Process::open(first.clone())
+        && tokio::time::timeout(patience, process.gone()).await.is_err()
+    {
         let waited_for = "the program to put itself into the background".to_owned();
         return Err(BackendError::TimedOut { waited_for, after: patience });
     }
     let gone = || BackendError::Exited { text: "it left no emulator running".to_owned() };
-    Process::open(eldest(traces.living()).ok_or_else(gone)?).map_err(|_| gone())
+    let traces = Traces::of(attachments).ok_or_else(gone)?;
+    // Whoever is there twice, some time apart, is not passing by.
+    let mut before = eldest(traces.living());
+    loop {
+        tokio::time::sleep(SETTLED).await;
+        let found = eldest(traces.living()).ok_or_else(gone)?;
+        if before.as_ref() == Some(&found) {
+            return Process::open(found).map_err(|_| gone());
+        }
+        before = Some(found);
+    }
 }
 
 /// A value that no other start on this host has.

@@ -68,7 +68,7 @@ use tokio::sync::{mpsc, watch};
 use crate::charon::offload;
 use crate::kill::Doomed;
 use crate::ports;
-use crate::profile::{ConsoleKind, ControlKind, Detach, Profile, ReadyKind, ShutdownWay, StateWay};
+use crate::profile::{ConsoleKind, ControlKind, Detach, Profile, ReadyKind, ShutdownWay};
 use crate::template::Values;
 
 use buffers::Buffers;
@@ -243,7 +243,7 @@ impl Driver {
             // One that has not begun yet reads it when it does.
             restore: place(
                 &self.profile.restore.file,
-                phase == Phase::Running && self.profile.restore.kind == StateWay::Qmp,
+                phase == Phase::Running && snapshot::reads_by_itself(&self.profile),
             )?,
         };
         let sign = self.profile.save.buffered.as_deref();
@@ -470,6 +470,8 @@ mod kinds_tests;
 mod lifeline_tests;
 #[cfg(test)]
 mod refusal_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

@@ -69,7 +69,10 @@ impl Driver {
             }
         }
         if snapshot::begins_with_a_state(&self.profile, spec) {
-            args.extend(snapshot::arguments(&self.profile, &values)?);
+            values = snapshot::with_file(&self.profile, values)?;
+            for template in &self.profile.restore.argv {
+                args.extend(values.argument(template)?);
+            }
         }
         args.extend(config.emulator_args.iter().map(OsString::from));
         let mut env = Vec::new();
@@ -85,8 +88,10 @@ impl Driver {
             files.push((ours.clone(), restore::ini(&self.profile, path)?));
             values = values.with("ini", ours);
         }
-        let scripted = restores && self.profile.restore.kind == StateWay::Script;
-        let texts = if scripted { &self.profile.restore.start } else { &start.file };
+        let others = &self.profile.restore.start;
+        let instead =
+            restores && (self.profile.restore.kind == StateWay::Script || !others.is_empty());
+        let texts = if instead { others } else { &start.file };
         for file in texts {
             let path = values.argument(&file.path)?.map(PathBuf::from).unwrap_or_default();
             if path.parent() != Some(spec.rundir.as_path()) {

@@ -112,7 +112,7 @@ impl Terminal {
     ) -> Result<()> {
         let Some(image) = image else { return self.ready(program, port).await };
         let device = Arc::clone(&image.device);
-        if self.shared.profile.restore.kind == StateWay::Qmp {
+        if snapshot::reads_by_itself(&self.shared.profile) {
             let path = self.shared.state_files.restore.clone();
             return snapshot::lay_out(device, path).await;
         }

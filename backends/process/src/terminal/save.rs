@@ -57,6 +57,9 @@ impl Terminal {
         if self.shared.profile.save.kind == StateWay::Qmp {
             return self.snapshot(&order.watch, sink).await;
         }
+        if self.shared.profile.save.kind == StateWay::SignalThenExit {
+            return self.save_by_end(&order, sink).await;
+        }
         let saved = match self.bring_to_prompt().await {
             Ok(()) => self.put(&order.watch, sink).await,
             Err(error) => Err(error),
@@ -267,7 +270,7 @@ pub(super) fn remove(path: &Path) {
 }
 
 /// Opens a file that was written to its end.
-fn open_whole(path: &Path, end: &[u8]) -> io::Result<File> {
+pub(super) fn open_whole(path: &Path, end: &[u8]) -> io::Result<File> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let from = length.checked_sub(end.len() as u64);

@@ -8,25 +8,26 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kxl_backend::process::RunState;
 use kxl_backend::{
-    BackendError, LaunchSpec, Live, Result, SavedState, StateSink, StateSize, Watch,
+    BackendError, LaunchSpec, Live, Result, SaveOrder, SavedState, StateSink, StateSize, Watch,
 };
 use kxl_domain::image::{Machine, Moment};
 use kxl_domain::{Capability, DomainConfig, State};
 use serde_json::{Value, json};
 
 use super::channel::Channel;
+use super::freezer::Freezer;
 use super::identify::Nature;
 use super::live::Terminal;
-use super::save::{Tether, files, now_ms};
+use super::save::{Tether, files, now_ms, open_whole};
 use super::{bundle, room};
-use crate::profile::{Profile, StateWay};
+use crate::profile::{self, Meaning, Profile, StateWay};
 use crate::template::Values;
 
 /// Pause between two questions for how far it is; nothing wakes us.
@@ -54,19 +55,14 @@ pub(super) fn misshapen(then: &Machine, config: &DomainConfig) -> Option<String>
     then.notes.iter().find_map(differs)
 }
 
-/// Arguments of the program beside those of a start.
+/// The values with the place where the program finds its state.
 ///
 /// # Errors
 /// [`BackendError::Config`].
-pub(super) fn arguments(profile: &Profile, values: &Values) -> Result<Vec<std::ffi::OsString>> {
-    let mut args = Vec::new();
-    let Some(file) = &profile.restore.file else { return Ok(args) };
-    let file = values.argument(file)?.unwrap_or_default();
-    let values = values.clone().with("file", file);
-    for template in &profile.restore.argv {
-        args.extend(values.argument(template)?);
-    }
-    Ok(args)
+pub(super) fn with_file(profile: &Profile, values: Values) -> Result<Values> {
+    let Some(template) = &profile.restore.file else { return Ok(values) };
+    let file = values.argument(template)?.unwrap_or_default();
+    Ok(values.with("file", file))
 }
 
 /// Puts the files of a state to where the program finds them.
@@ -102,7 +98,23 @@ impl io::Read for ByOffset {
 
 /// Whether the domain of this specification is brought back by a program that reads its state.
 pub(super) fn begins_with_a_state(profile: &Profile, spec: &LaunchSpec) -> bool {
-    spec.image.is_some() && profile.restore.kind == StateWay::Qmp
+    spec.image.is_some() && reads_by_itself(profile)
+}
+
+/// Whether its program reads a state when it begins.
+pub(super) fn reads_by_itself(profile: &Profile) -> bool {
+    matches!(profile.restore.kind, StateWay::Qmp | StateWay::SignalThenExit)
+}
+
+/// Its program has ended: what it wrote is all that there is of the guest, and is kept.
+fn kept(path: &Path, error: &BackendError) -> BackendError {
+    let (mut place, mut text) = (path.to_owned(), format!("{error}; its program has ended"));
+    place.set_extension("kept");
+    bundle::remove(&place);
+    if std::fs::rename(path, &place).is_ok() {
+        text = format!("{text}, and what it wrote is kept as {}", place.display());
+    }
+    BackendError::Exited { text }
 }
 
 impl Terminal {
@@ -187,6 +199,87 @@ impl Terminal {
             waited_for: "the emulator to write its state".to_owned(),
             after: patience,
         })?
+    }
+
+    /// [`kxl_backend::Live::save_state`] of a program that a signal has write its state and end.
+    pub(super) async fn save_by_end(
+        &mut self,
+        order: &SaveOrder,
+        sink: Box<dyn StateSink>,
+    ) -> Result<SavedState> {
+        let refused = |why: &str| {
+            Err(BackendError::Control { command: "save".to_owned(), why: why.to_owned() })
+        };
+        if order.go_on.is_some() {
+            return refused("it ends when it is saved and cannot go on: save it, then restore it");
+        }
+        let frozen = self.shared.own.freezer.as_ref().is_some_and(Freezer::frozen);
+        if frozen || self.run_state()? == RunState::Stopped {
+            return refused("it stands still and would not obey: unpause it first");
+        }
+        let machine = self.machine_of_a_program()?;
+        let files = files(self.process.identity().pid, &self.rundir);
+        let path = self.shared.state_files.save.clone();
+        bundle::remove(&path);
+        let moment = Moment { stopped_ms: now_ms(), running: true };
+        self.has_ended_by_signal().await?;
+        let taken = match self.whole(&path) {
+            Ok(()) => self.take_in(sink, &order.watch).await,
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(()) => bundle::remove(&path),
+            Err(error) => return Err(kept(&path, &error)),
+        }
+        Ok(SavedState { machine, moment, went_on_ms: None, snapshots: Vec::new(), files })
+    }
+
+    /// Sends the signal and waits for the end, which must be the one that it brings about.
+    async fn has_ended_by_signal(&self) -> Result<()> {
+        let save = &self.shared.profile.save;
+        let Some(signal) = save.signal.as_deref().and_then(profile::signal) else {
+            return Err(self.lacks(Capability::SaveState));
+        };
+        self.signal(signal)?;
+        let patience = Duration::from_millis(save.timeout_ms);
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some);
+        let exit = match tokio::time::timeout(patience, ended).await {
+            Ok(told) => told.ok().and_then(|told| told.clone()).ok_or_else(|| self.gone())?,
+            Err(_) => {
+                let waited_for = format!("the program to end after the signal {signal}");
+                return Err(BackendError::TimedOut { waited_for, after: patience });
+            }
+        };
+        // An end of the guest's own may come at the same moment, and look the same but for the text.
+        let rules = &self.shared.profile.exit.rule;
+        let said = self.shared.transcript.borrow().meaning(rules);
+        let telling = rules.iter().any(|rule| rule.means == Meaning::Stopped);
+        let ours = !telling || said == Some(Meaning::Stopped);
+        if exit.code == Some(0) && ours {
+            return Ok(());
+        }
+        Err(BackendError::Exited { text: exit.text })
+    }
+
+    /// Whether it has written its state to the end.
+    fn whole(&self, path: &Path) -> Result<()> {
+        let end = self.shared.profile.save.end.as_bytes();
+        if path.is_dir() {
+            return Ok(());
+        }
+        open_whole(path, end)
+            .map(drop)
+            .map_err(|error| BackendError::io(format!("{} is not whole", path.display()), error))
+    }
+
+    /// What a program is that may not tell: its name counts in any case.
+    fn machine_of_a_program(&self) -> Result<Machine> {
+        if self.shared.profile.identify.is_some() {
+            return self.machine_by_program();
+        }
+        let (backend, emulator) = (self.shared.profile.name.clone(), self.emulator.clone());
+        Ok(Machine { backend, emulator, ..Machine::default() })
     }
 
     /// Moves what it has written into the sink, on a thread that may wait for the disk.

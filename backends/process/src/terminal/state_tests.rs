@@ -51,7 +51,11 @@ impl StateSink for Kept {
 }
 
 impl Kept {
-    fn source(&self, saved: &SavedState) -> StateSource {
+    pub(super) fn of_room(room: usize) -> Self {
+        Self { room: Some(room), ..Self::default() }
+    }
+
+    pub(super) fn source(&self, saved: &SavedState) -> StateSource {
         let name = format!("kxl-state-{}", kxl_domain::DomainUuid::random());
         let path = std::env::temp_dir().join(name);
         fs::write(&path, &*self.bytes.lock().unwrap()).unwrap();
