@@ -77,7 +77,15 @@ fn a_host_shutdown_tells_why_a_stop_script_has_failed_and_gives_a_slow_one_its_t
         guest.start(&host);
         guest.telnet().expect("P00>>>");
     }
-    let ended = host.kxl(["host", "shutdown", "--patience", "1s"]).expect(1);
+    let path = host.scratch().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let mut command = host.command("kxl", ["host", "shutdown", "--patience", "1s"]);
+    let ended = run::run(command.env("NOTIFY_SOCKET", &path), wait::BOOT).expect(1);
+    let mut first = [0; 128];
+    let length = manager.recv(&mut first).unwrap();
+    let first = String::from_utf8_lossy(&first[..length]).into_owned();
+    // The service manager waits for that long, too.
+    assert!(first.starts_with("EXTEND_TIMEOUT_USEC=630000000\n"), "{first}");
     assert!(ended.stderr.contains("ended with status 3: no route to vms"), "{ended}");
     assert_eq!(host.domain("bad").rests(), Some(State::Running));
     assert_eq!(host.rests("slow", State::Halted).reason(), Some("poweroff"));

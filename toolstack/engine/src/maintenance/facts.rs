@@ -141,6 +141,8 @@ impl Host {
 }
 
 fn member(paths: &Paths, row: ListRow, config: &DomainConfig, abilities: &Abilities) -> Member {
+    let stop_command = crate::stop_script::command(paths, config);
+    let is_script = config.maintenance.stop_command.is_empty() && !stop_command.is_empty();
     let memory = row.memory_mib << 20;
     let pid = row.process.as_ref().map(|process| process.pid);
     let touched = pid.and_then(|pid| touched(paths, pid)).unwrap_or(memory).min(memory);
@@ -159,7 +161,8 @@ fn member(paths: &Paths, row: ListRow, config: &DomainConfig, abilities: &Abilit
         touched,
         priority: config.maintenance.priority,
         after: config.maintenance.predecessors().cloned().collect(),
-        stop_command: crate::stop_script::command(paths, config),
+        script_time: is_script.then(|| Duration::from_secs(u64::from(config.stop.wait_secs))),
+        stop_command,
     }
 }
 

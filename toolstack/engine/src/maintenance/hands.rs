@@ -294,20 +294,15 @@ impl Emptying<'_> {
 
     /// Asks the guest to switch itself off and waits until it has.
     fn shut_down(&self, host: &mut Host, row: &ListRow, member: &Member) -> Result<Done, Failure> {
-        let config = host.config_of(row)?;
         // Of a command only the end of its guest counts; the status of a script counts as well, and
         // it has the time that any stop of its domain has.
-        let script = config.as_ref().filter(|config| {
-            config.maintenance.stop_command.is_empty() && !member.stop_command.is_empty()
-        });
-        let least = script.map_or(0, |config| config.stop.wait_secs);
-        let wished = self.how.patience.max(Duration::from_secs(u64::from(least)));
+        let wished = self.how.patience.max(member.script_time.unwrap_or_default());
         let late = self.how.until.map(|until| until.saturating_duration_since(Instant::now()));
         let patience = late.unwrap_or(wished).min(wished);
         let mut asking = Asking {
             until: Instant::now() + patience,
-            counts: script.is_some(),
-            kept: config.as_ref().map(kept).unwrap_or_default(),
+            counts: member.script_time.is_some(),
+            kept: host.config_of(row)?.as_ref().map(kept).unwrap_or_default(),
             shutting: None,
         };
         if member.stop_command.is_empty() {

@@ -87,8 +87,10 @@ pub struct Member {
     pub priority: u32,
     /// `after=`.
     pub after: Vec<DomainName>,
-    /// `stop_command=`.
+    /// `stop_command=`, else its stop script.
     pub stop_command: Vec<String>,
+    /// How long its stop script has, where it is that.
+    pub script_time: Option<Duration>,
 }
 
 impl Member {

@@ -21,6 +21,7 @@ fn member(name: &str) -> Member {
         priority: 500,
         after: Vec::new(),
         stop_command: Vec::new(),
+        script_time: None,
     }
 }
 

@@ -78,7 +78,8 @@ pub(crate) fn empty(args: &Common, to: Option<PathBuf>, policy: Vec<Way>, jobs: 
     let (desk, remote) = desk();
     interrupts(remote);
     let mut progress = Progress::new(names.clone(), plan.bytes, args.quiet, args.json);
-    let mut manager = Manager::new(args.patience);
+    let scripts = members.iter().filter_map(|member| member.script_time).max();
+    let mut manager = Manager::new(args.patience.max(scripts.unwrap_or_default()));
     let courses = host.empty(&members, &plan, &how, &desk, &mut |news| {
         if let Some(manager) = &mut manager {
             manager.tell(&news);
