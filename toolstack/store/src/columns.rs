@@ -87,6 +87,12 @@ impl Columns<'_> {
             .map_err(|error| self.fault(column, format_args!("is odd: {error}")))
     }
 
+    /// JSON as it is stored, which others read; a damaged one is told here.
+    pub(crate) fn document(&self, column: &str) -> Result<Option<String>, Fault> {
+        self.json::<serde::de::IgnoredAny>(column)?;
+        Ok(self.text(column)?.map(str::to_owned))
+    }
+
     /// What supervision remembers; `None` in a record from before there was any.
     pub(crate) fn supervision(&self, column: usize) -> Result<Option<Record>, Fault> {
         self.json(column)

@@ -101,7 +101,7 @@ fn full(row: &rusqlite::Row<'_>) -> Result<LiveRow, Fault> {
         op: list.op,
         asked: columns.maybe("asked", Asked::parse)?,
         process: list.process,
-        attachments: columns.get("attachments")?,
+        attachments: columns.document("attachments")?,
         image: columns.json("image")?,
         supervision: list.supervision,
         boot_id: columns.get("boot_id")?,

@@ -311,7 +311,7 @@ fn a_monitor_that_hangs_keeps_nobody_from_taking_the_power_away() {
 
 #[test]
 fn a_domain_whose_record_nobody_can_read_is_recovered_by_none_hinders_none_and_can_be_destroyed() {
-    for verb in ["destroy", "stop"] {
+    for (verb, column) in [("destroy", "config"), ("stop", "config"), ("destroy", "attachments")] {
         let host = Host::new();
         for name in ["web", "odd"] {
             host.define(name, &guest::mock(name, ""));
@@ -323,11 +323,12 @@ fn a_domain_whose_record_nobody_can_read_is_recovered_by_none_hinders_none_and_c
             lose_monitor(&host, name, Signal::SIGKILL);
         }
         let live = rusqlite::Connection::open(Paths::under(&host.root).live_db()).unwrap();
-        live.execute("UPDATE body SET config = '{\"newer\": 1}' WHERE uuid = ?1", [uuid]).unwrap();
+        let damage = format!("UPDATE body SET {column} = '{{\"newer' WHERE uuid = ?1");
+        live.execute(&damage, [uuid]).unwrap();
         let told = host.kxl(["recover"]).expect(1);
         assert!(told.stdout.contains("web: adopted"), "{told}");
-        assert!(told.stderr.contains("config is odd") && told.stderr.contains("kxl destroy odd"));
-        assert!(host.refused(1, &["pause", "odd"]).stderr.contains("config is odd"));
+        assert!(told.stderr.contains("is odd") && told.stderr.contains("kxl destroy odd"));
+        assert!(host.refused(1, &["pause", "odd"]).stderr.contains("is odd"));
         assert!(emulator.alive());
         host.ok([verb, "odd"]);
         assert!(!emulator.alive());
