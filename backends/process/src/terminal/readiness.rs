@@ -22,7 +22,7 @@ impl Terminal {
     pub(super) async fn ready(&self, program: &str, port: Option<u16>) -> Result<()> {
         let ready = self.shared.profile.ready.clone();
         let patience = Duration::from_millis(ready.timeout_ms);
-        let mut exit = self.exit.clone();
+        let (mut exit, awaited) = (self.exit.clone(), ready.text.clone());
         let sign = async {
             match ready.kind {
                 ReadyKind::Alive => Ok(()),
@@ -53,8 +53,12 @@ impl Terminal {
         let whole = patience + Duration::from_millis(ready.after_ms);
         tokio::select! {
             biased;
+            // A text is waited for as long as this: either may be the first to see its time over.
             signed = tokio::time::timeout(whole, sign) => signed.unwrap_or_else(|_| {
-                Err(late("start of the guest", &self.shared.words(), patience))
+                Err(match &awaited {
+                    Some(text) => late(&format!("{text:?}"), &self.shared.ear.last_line(), patience),
+                    None => late("start of the guest", &self.shared.words(), patience),
+                })
             }),
             ended = exit.wait_for(Option::is_some) => {
                 let told = ended.ok().and_then(|told| told.clone());
