@@ -206,6 +206,18 @@ impl Driver {
         Ok(())
     }
 
+    /// Refuses devices that the emulator would not have: it knows them from its own files and
+    /// arguments only.
+    fn refuse_devices(&self, config: &DomainConfig) -> Result<()> {
+        let some = [("disk", !config.disks.is_empty()), ("vif", !config.nics.is_empty())];
+        let Some((key, _)) = some.into_iter().find(|(_, some)| *some) else { return Ok(()) };
+        let why = format!(
+            "{} has no devices of kxl's: give it its own by ini, emulator_config or device_model_args",
+            self.profile.name
+        );
+        Err(BackendError::config(key, why))
+    }
+
     /// How long a start may take.
     const fn patience(&self) -> Duration {
         Duration::from_millis(self.profile.ready.timeout_ms)
@@ -364,6 +376,7 @@ impl Backend for Driver {
         let honours = if simulator { Honours::Simulator } else { Honours::PlainProgram };
         let by_signal = self.profile.shutdown.kind == ShutdownWay::Signal;
         rules::refuse(&spec.config, &self.profile.name, honours, by_signal)?;
+        self.refuse_devices(&spec.config)?;
         streams::check(&spec.config, &self.profile.console)?;
         let user = Attributes::of(&spec.config)?.user;
         own::check_user(&self.profile, user.as_ref())?;

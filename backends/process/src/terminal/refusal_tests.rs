@@ -44,3 +44,16 @@ fn programs_without_a_way_to_be_saved_refuse() {
         live.destroy().await.unwrap();
     });
 }
+
+#[test]
+fn devices_that_a_program_would_not_have_are_refused() {
+    let scratch = Scratch::new("any");
+    for (key, line) in [("disk", "disk=['/tmp/a,raw,hda,w']"), ("vif", "vif=['bridge=br0']")] {
+        let text = format!("name='guest'\nbackend='any'\nexec='/bin/cat'\n{line}\n");
+        let mut spec = scratch.spec();
+        spec.config = kxl_domain::config::parse("f", &text, &[]).unwrap().config;
+        let error = driver("any").check(&spec).unwrap_err();
+        assert!(matches!(error, BackendError::Config { .. }), "{error:?}");
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
