@@ -54,7 +54,8 @@ pub(crate) fn colour() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-fn die_of_a_broken_pipe() {
+/// Ends the process as a write that nobody reads does.
+pub(crate) fn die_of_a_broken_pipe() {
     if crate::signals::restore_default(Signal::SIGPIPE).is_ok() {
         let mut set = SigSet::empty();
         set.add(Signal::SIGPIPE);

@@ -1,5 +1,8 @@
 //! What a program says right before its end counts: it comes by another way than the end.
 
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+
 use serde_json::Value;
 
 use crate::support::{Host, wait};
@@ -82,9 +85,17 @@ fn a_console_whose_output_nobody_reads_ends_without_a_word_of_its_guest() {
     let mut command = host.command("kxl", ["console", "web"]);
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
     let mut console = command.spawn().unwrap();
-    drop(console.stdout.take());
+    // What was said before is read, so that only the end of the reader is left to be noticed.
+    let mut shown = Vec::new();
+    let mut reader = console.stdout.take().unwrap();
+    while !String::from_utf8_lossy(&shown).contains("@@kxl-event") {
+        let mut some = [0; 256];
+        let count = reader.read(&mut some).unwrap();
+        assert!(count > 0, "{shown:?}");
+        shown.extend(&some[..count]);
+    }
+    drop(reader);
     let ended = wait::until("the console ends", wait::SOON, || console.try_wait().unwrap());
-    use std::os::unix::process::ExitStatusExt;
     assert_eq!(ended.signal(), Some(nix::sys::signal::Signal::SIGPIPE as i32));
     host.ok(["destroy", "web"]);
 }

@@ -114,8 +114,11 @@ pub(crate) fn show(
             }
             Left::Signalled(signal) => {
                 drop(caught);
-                // From here on as if the signal had never been caught.
-                let _ = raise(signal);
+                // From here on as if the signal had never been caught, or been ignored.
+                match signal {
+                    Signal::SIGPIPE => out::die_of_a_broken_pipe(),
+                    caught => drop(raise(caught)),
+                }
                 return Ok(Left::Signalled(signal));
             }
             other => return Ok(other),
