@@ -160,6 +160,12 @@ pub trait Backend {
     /// [`BackendError::Foreign`] for a state that does not fit.
     fn check(&self, spec: &LaunchSpec) -> Result<()>;
 
+    /// Whether a launch chooses a free port of the host: only then is it told which of them are
+    /// meant for others. It does not by default.
+    fn picks_a_port(&self) -> bool {
+        false
+    }
+
     /// The process that has taken the place of one on record that has ended: an emulator that puts
     /// itself into the background while nobody is there to write that down. None by default.
     fn successor(&self, attachments: &Attachments) -> Option<Identity> {

@@ -297,7 +297,10 @@ impl LiveDomain {
         if self.row.config.emulator_config.is_some() {
             spec.host.other_charons = self.other_charons();
         }
-        spec.host.resting_charons = self.resting_charons();
+        // Reads the records of all domains.
+        if self.backend.picks_a_port() {
+            spec.host.resting_charons = self.resting_charons();
+        }
         Ok(LaunchSpec { image, ..spec })
     }
 

@@ -383,6 +383,10 @@ impl Backend for Driver {
         restore::fits(&self.profile, spec, &plan.program)
     }
 
+    fn picks_a_port(&self) -> bool {
+        own::picks_a_port(&self.profile)
+    }
+
     fn successor(&self, attachments: &Attachments) -> Option<Identity> {
         detached::successor(attachments)
     }

@@ -17,6 +17,11 @@ const PORT: &str = "port";
 /// Key of the port that the configuration names, there and among the values.
 const CONSOLE_PORT: &str = "console_port";
 
+/// Whether a start has a port of its own.
+pub(super) fn picks_a_port(profile: &Profile) -> bool {
+    profile.templates().any(|template| template.contains("{port}"))
+}
+
 /// Whether a program that runs as another user gets to everything that its profile gives it.
 ///
 /// # Errors
@@ -63,7 +68,7 @@ impl Own {
         spec: &LaunchSpec,
         charon: Option<&Charon>,
     ) -> Result<Self> {
-        let port = profile.templates().any(|template| template.contains("{port}"));
+        let port = picks_a_port(profile);
         let free = || {
             ports::free(&charon::configured_ports(&spec.host.resting_charons))
                 .map_err(|error| BackendError::io("no port is free", error))
